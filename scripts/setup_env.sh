@@ -40,7 +40,7 @@ torch_version_for() { # the release of torch that a release of vLLM is pinned to
 detect_device() {
     case ${EWSJF_DEVICE:-} in
         cpu | cuda) echo "$EWSJF_DEVICE" ;;
-        "") if nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then echo cuda; else echo cpu; fi ;;
+        "") if [[ $(nvidia-smi -L 2>/dev/null) == *"GPU "* ]]; then echo cuda; else echo cpu; fi ;;
         *) fail "EWSJF_DEVICE=$EWSJF_DEVICE is not known; choose cpu or cuda." ;;
     esac
 }
@@ -59,7 +59,8 @@ choose_python() {
     local wanted="Python 3.$oldest_python to 3.$newest_python" name version seen=""
     if [[ -n ${EWSJF_PYTHON:-} ]]; then
         version=$(python_version "$EWSJF_PYTHON") ||
-            fail "EWSJF_PYTHON=$EWSJF_PYTHON is not a Python interpreter that runs; $wanted is needed."
+            fail "EWSJF_PYTHON=$EWSJF_PYTHON is not a Python interpreter that runs;" \
+                "$wanted is needed."
         is_supported "$version" ||
             fail "EWSJF_PYTHON=$EWSJF_PYTHON is Python $version; $wanted is needed."
         echo "$EWSJF_PYTHON"
@@ -71,9 +72,9 @@ choose_python() {
             echo "$name"
             return
         fi
-        seen="$seen $name is $version,"
+        seen="$seen$name is $version, "
     done
-    fail "no supported Python found (${seen:- none is on PATH,} $wanted is needed);" \
+    fail "no supported Python found (${seen:-none is on PATH, }$wanted is needed);" \
         "install one or set EWSJF_PYTHON."
 }
 
@@ -81,8 +82,8 @@ require_disk() { # folder, GiB
     local free_kib
     free_kib=$(df -Pk "$1" | awk 'NR == 2 { print $4 }')
     ((free_kib >= $2 * 1024 * 1024)) ||
-        fail "not enough disk: $1 has $((free_kib / 1024 / 1024)) GiB free and the environment needs" \
-            "$2 GiB; free some or choose another place by EWSJF_VENV."
+        fail "not enough disk: $1 has $((free_kib / 1024 / 1024)) GiB free and the environment" \
+            "needs $2 GiB; free some or choose another place by EWSJF_VENV."
 }
 
 # --- running pip ---------------------------------------------------------------------------------
@@ -105,11 +106,15 @@ follow() { # copies standard input to the log; every 15 s shows on one line wher
     printf '%s' "$line" >>"$log"
 }
 
+readonly unreachable='NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Connection refused'\
+'|Temporary failure in name|Name or service not known|Network is unreachable'
+
 explain() { # stage, log: one sentence on why it failed
-    local name=$1 log=$2
+    local name=$1 log=$2 end
+    end=$(tail -n 40 "$log")
     if grep -q 'No space left on device' "$log"; then
         fail "the disk is full while installing $name; free some space and start again."
-    elif tail -n 40 "$log" | grep -qE 'NewConnectionError|ConnectTimeout|Connection refused|ReadTimeout|ProxyError|Temporary failure in name|Name or service not known|Network is unreachable' "$log"; then
+    elif grep -qE "$unreachable" <<<"$end"; then
         fail "the package index cannot be reached while installing $name; check the network and" \
             "start again (finished stages are kept)."
     elif grep -q 'No matching distribution found' "$log"; then
@@ -122,7 +127,7 @@ explain() { # stage, log: one sentence on why it failed
 
 pip_install() { "$python" -m pip install --no-input --disable-pip-version-check "$@"; }
 
-# pip writes INSTALLER when a package is complete: without it the package counts as installed but is not.
+# pip writes INSTALLER when a package is complete: one without it passes for installed but is not.
 remove_half_installed() {
     "$python" - <<'PYTHON'
 import pathlib, shutil, sysconfig
@@ -163,8 +168,9 @@ stage() {
 install_base() { pip_install --upgrade 'pip>=25.1' 'setuptools>=77.0.3,<81' wheel; }
 
 install_torch() {
-    pip_install "torch==$torch_version" ${EWSJF_TORCH_INDEX:+--index-url "$EWSJF_TORCH_INDEX"} || return
-    "$python" -c 'import torch'
+    pip_install ${EWSJF_TORCH_INDEX:+--index-url "$EWSJF_TORCH_INDEX"} "torch==$torch_version" ||
+        return
+    "$python" -W ignore -c 'import torch'
 }
 
 # The ordinary wheel needs CUDA; the pure-Python build has the scheduler, the engine loop and the
@@ -173,14 +179,16 @@ install_torch() {
 install_vllm() {
     pip_install setuptools-scm setuptools-rust packaging ninja cmake jinja2 || return
     VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$vllm_version \
-        pip_install --no-build-isolation --no-binary vllm "torch==$torch_version" "vllm==$vllm_version"
+        pip_install --no-build-isolation --no-binary vllm \
+        "torch==$torch_version" "vllm==$vllm_version"
 }
 
-install_project() { pip_install --no-build-isolation --constraint "$state/constraints.txt" --editable "$root"; }
-
-install_dev() {
-    pip_install --constraint "$state/constraints.txt" --group "$root/pyproject.toml:dev"
+install_project() { # and whatever further is named
+    pip_install --no-build-isolation --constraint "$state/constraints.txt" --editable "$root" "$@"
 }
+
+# Together with the project: alone, the tools may bring a numpy that vLLM's requirements rule out.
+install_dev() { install_project --group "$root/pyproject.toml:dev" && "$python" -m pip check; }
 
 # --- the environment itself ----------------------------------------------------------------------
 
@@ -204,6 +212,7 @@ make_venv() { # makes, keeps or replaces the folder; only one that this script m
         fail "EWSJF_VENV=$venv exists and is not a Python environment; choose another folder."
     fi
     base=${base:-$(choose_python)}
+    wanted="$(python_version "$base") $device"
     "$base" -c 'import venv, ensurepip' 2>/dev/null ||
         fail "$base has no venv module; install it (Debian: apt-get install python3-venv)."
     say "making $venv from Python $(python_version "$base")"
@@ -217,12 +226,12 @@ make_venv() { # makes, keeps or replaces the folder; only one that this script m
 }
 
 warn_about_cuda_torch() {
-    local build
-    build=$("$python" -c 'import torch; print(torch.__version__ if torch.version.cuda else "")')
+    local build show='import torch; print(torch.__version__ if torch.version.cuda else "")'
+    build=$("$python" -W ignore -c "$show")
     [[ -z $build ]] ||
         say "note: pip brought a CUDA build of torch ($build) to a machine without an NVIDIA GPU;" \
-            "it works but takes several GB: to avoid it, delete $venv and set EWSJF_TORCH_INDEX to" \
-            "an index of CPU builds, for example PyTorch's own."
+            "it works but takes several GB: to avoid it, delete $venv and set EWSJF_TORCH_INDEX" \
+            "to an index of CPU builds, for example PyTorch's own."
 }
 
 main() {
@@ -233,7 +242,8 @@ main() {
     device=$(detect_device)
     venv=${EWSJF_VENV:-$root/.venv}
     parent=$(dirname "$venv")
-    mkdir -p "$parent" 2>/dev/null || fail "cannot make $parent; choose another place by EWSJF_VENV."
+    mkdir -p "$parent" 2>/dev/null ||
+        fail "cannot make $parent; choose another place by EWSJF_VENV."
     parent=$(cd "$parent" && pwd)
     venv=$parent/$(basename "$venv")
     python=$venv/bin/python

@@ -1,0 +1,145 @@
+"""How does a YAML file, a built-in name or a trace file become a workload?
+
+A YAML file describes either synthetic traffic (`classes`, see `SyntheticWorkload`) or the
+replay of a trace (`trace`, see `ReplaySpec`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, refuse_unknown
+from ewsjf_env.workload.arrivals import ArrivalLaw
+from ewsjf_env.workload.builtin import BUILTIN
+from ewsjf_env.workload.readers import FORMATS, read_trace_file
+from ewsjf_env.workload.replay import MAX_JITTER_S, LengthsWorkload, TraceWorkload
+from ewsjf_env.workload.synthetic import SyntheticWorkload
+from ewsjf_env.workload.trace import Workload, check_draw
+
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class ReplaySpec:
+    """The replay of a trace file.
+
+    Attributes:
+        trace: path, relative to the YAML file or else to the working directory.
+        name: what it is called in results; empty takes the file's name.
+        format: csv, lengths, azure, burstgpt or mooncake; None recognises it by content.
+        rate_per_s: mean rate when a draw names none; None is the recording's own.
+        jitter_s: uniform noise in [0, jitter_s) on recorded times; 3 for Mooncake.
+        arrivals: law for files without times (Poisson when None); others refuse it.
+        max_prompt_tokens: prompts above are capped; None caps nothing.
+        description: one sentence for people.
+    """
+
+    trace: str
+    name: str = ""
+    format: str | None = None
+    rate_per_s: float | None = None
+    jitter_s: float = 0.0
+    arrivals: ArrivalLaw | None = None
+    max_prompt_tokens: int | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            hint = nearest(self.format, FORMATS)
+            raise ConfigError(f"format: unknown format {self.format!r}{hint}")
+        check_range("jitter_s", self.jitter_s, 0.0, MAX_JITTER_S)
+        check_draw(0, self.max_prompt_tokens, rate_per_s=self.rate_per_s)
+
+
+def load_workload(path_or_name: str | Path) -> Workload:
+    """Make the workload of a YAML file or of a built-in name (`BUILTIN`).
+
+    Raises:
+        ConfigError: no such file or name, an unknown key or a value out of range; or what the
+            trace file named in it is wrong about.
+    """
+    path = Path(path_or_name)
+    text = str(path_or_name)
+    if text in BUILTIN:
+        return BUILTIN[text]
+    if path.suffix not in YAML_SUFFIXES:
+        if path.exists() and not path.is_dir():
+            raise ConfigError(
+                f"{path}: expected a workload in a .yaml file; a trace file is given as a trace"
+            )
+        raise ConfigError(
+            f"workload: {text!r} is neither a .yaml file nor a built-in workload"
+            f"{nearest(text, BUILTIN)}"
+        )
+    data = load_yaml(path)
+    fields = {f.name for c in (ReplaySpec, SyntheticWorkload) for f in dataclasses.fields(c)}
+    refuse_unknown(data, fields, str(path))
+    if "trace" not in data and "classes" not in data:
+        raise ConfigError(
+            f"{path}: missing key: 'classes' (synthetic traffic) or 'trace' (a trace file)"
+        )
+    if "trace" not in data:
+        return from_dict(SyntheticWorkload, {"name": path.stem, **data}, str(path))
+    spec = from_dict(ReplaySpec, data, str(path))
+    beside = path.parent / spec.trace
+    return replay_workload(spec, beside if beside.exists() else Path(spec.trace))
+
+
+def trace_workload(
+    path: str | Path,
+    file_format: str | None = None,
+    *,
+    name: str = "",
+    rate_per_s: float | None = None,
+    jitter_s: float = 0.0,
+    arrivals: ArrivalLaw | None = None,
+    max_prompt_tokens: int | None = None,
+) -> TraceWorkload | LengthsWorkload:
+    """Make the workload that replays a trace file; see `ReplaySpec` for the arguments.
+
+    Raises:
+        ConfigError: an argument out of range, or naming what is wrong in the file and where.
+    """
+    spec = ReplaySpec(
+        trace=str(path),
+        name=name,
+        format=file_format,
+        rate_per_s=rate_per_s,
+        jitter_s=jitter_s,
+        arrivals=arrivals,
+        max_prompt_tokens=max_prompt_tokens,
+    )
+    return replay_workload(spec, Path(path))
+
+
+def replay_workload(spec: ReplaySpec, path: Path) -> TraceWorkload | LengthsWorkload:
+    """Read the file and make the workload that its columns allow."""
+    table = read_trace_file(path, spec.format)
+    name = spec.name or path.name.split(".")[0]
+    if table.arrival_s is None:
+        if spec.jitter_s:
+            raise ConfigError(
+                f"{path}: jitter_s: {spec.jitter_s!r} has no meaning for a file without times"
+            )
+        return LengthsWorkload(
+            name=name,
+            table=table,
+            rate_per_s=spec.rate_per_s,
+            arrivals=spec.arrivals or ArrivalLaw(),
+            max_prompt_tokens=spec.max_prompt_tokens,
+            description=spec.description,
+        )
+    if spec.arrivals is not None:
+        raise ConfigError(
+            f"{path}: arrivals: the file has times of its own; with format: lengths they are drawn"
+        )
+    return TraceWorkload(
+        name=name,
+        table=table,
+        rate_per_s=spec.rate_per_s,
+        jitter_s=spec.jitter_s,
+        max_prompt_tokens=spec.max_prompt_tokens,
+        description=spec.description,
+    )

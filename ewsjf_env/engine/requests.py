@@ -1,0 +1,111 @@
+"""How does a row of a trace become a vLLM request?
+
+Only lengths and shared prefixes matter to a scheduler, so token ids carry nothing else: without
+prefix caching every token is the same, with it a token names the prefix block it lies in, or
+the request itself where no block is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ewsjf_env.config import ConfigError
+
+if TYPE_CHECKING:
+    from ewsjf_env.workload.trace import Trace
+
+SAMPLED_TOKEN = 7
+_FIRST_OWN_TOKEN = 1 << 40  # above every prefix block id
+
+
+class TraceRequests:
+    """The requests of one trace, made one by one when they arrive.
+
+    Attributes:
+        arrival_s: seconds, ascending.
+        prompt_tokens, output_tokens: as served, after capping to `max_model_len`.
+        capped_prompts, capped_outputs: how many were shortened to fit.
+    """
+
+    def __init__(self, trace: Trace, max_model_len: int, hasher: Callable[..., Any] | None) -> None:
+        """Check and cap the trace.
+
+        Args:
+            trace: rows in order of arrival.
+            max_model_len: most prompt plus output tokens of a request.
+            hasher: vLLM's block hasher; None switches distinct token ids off.
+
+        Raises:
+            ConfigError: the trace is empty.
+        """
+        if len(trace) == 0:
+            raise ConfigError(f"trace {trace.name!r}: empty, nothing to serve")
+        prompt = np.minimum(trace.prompt_tokens, max_model_len - 1)
+        output = np.minimum(trace.output_tokens, max_model_len - prompt)
+        self.capped_prompts = int((prompt != trace.prompt_tokens).sum())
+        self.capped_outputs = int((output != trace.output_tokens).sum())
+        # Python numbers: the loop compares and passes them one by one.
+        self.arrival_s: list[float] = trace.arrival_s.tolist()
+        self.prompt_tokens: list[int] = prompt.tolist()
+        self.output_tokens: list[int] = output.tolist()
+        self._priority = None if trace.priority is None else trace.priority.tolist()
+        self._block_ids = trace.block_ids
+        self._hasher = hasher
+        self._sampling: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    def check_fits(self, capacity_tokens: int) -> None:
+        """Raise ConfigError when a request needs more KV cache than there is."""
+        # The last output token is never attended to, so it is never stored.
+        for i, (b, g) in enumerate(zip(self.prompt_tokens, self.output_tokens, strict=True)):
+            if b + g - 1 > capacity_tokens:
+                raise ConfigError(
+                    f"request {i}: {b} prompt + {g} output tokens do not fit into the KV cache "
+                    f"of {capacity_tokens} tokens; raise kv_blocks or gpu_memory_utilization, "
+                    "or cap the prompts"
+                )
+
+    def make(self, index: int) -> Any:
+        """The vLLM request of a row; its id is the row number."""
+        from vllm.v1.request import Request
+
+        return Request(
+            request_id=f"{index:08d}",
+            prompt_token_ids=self.token_ids(index),
+            sampling_params=self._sampling_params(self.output_tokens[index]),
+            pooling_params=None,
+            arrival_time=self.arrival_s[index],
+            priority=0 if self._priority is None else self._priority[index],
+            block_hasher=self._hasher,
+        )
+
+    def token_ids(self, index: int) -> list[int]:
+        """Token ids: rows share a prefix exactly as far as their leading block ids agree."""
+        length = self.prompt_tokens[index]
+        if self._hasher is None:
+            return [SAMPLED_TOKEN] * length
+        if self._block_ids is None:
+            return [_FIRST_OWN_TOKEN + index] * length
+        from ewsjf_env.workload.trace import BLOCK_TOKENS
+
+        tokens: list[int] = []
+        for block_id in self._block_ids[index]:
+            tokens += [block_id] * min(BLOCK_TOKENS, length - len(tokens))
+        return tokens
+
+    def _sampling_params(self, max_tokens: int) -> Any:
+        """Shared by requests of one output length: vLLM only reads them, and they are slow."""
+        found = self._sampling.get(max_tokens)
+        if found is None:
+            from vllm.sampling_params import SamplingParams
+
+            found = SamplingParams(
+                max_tokens=max_tokens, ignore_eos=True, temperature=0.0, detokenize=False
+            )
+            self._sampling[max_tokens] = found
+        return found

@@ -93,7 +93,7 @@ follow() { # copies standard input to the log; every 15 s shows on one line wher
     while true; do
         if IFS= read -r -t 5 line; then
             printf '%s\n' "$line" >>"$log"
-            last=$line
+            last=${line:-$last}
         else
             status=$?
             ((status > 128)) || break # above 128: nothing to read yet

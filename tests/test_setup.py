@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.setup_stand_in import ROOT, Setup
+from tests.setup_stand_in import ROOT, STAND_IN, Setup
 
 SCRIPTS = [ROOT / "scripts" / name for name in ("setup_env.sh", "quickstart.sh", "test.sh")]
 

@@ -155,8 +155,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: expected a mapping, got {value!r}")
         return {str(k): _convert(arguments[1], v, f"{where}: {k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, typing.cast(type, hint)) else from_dict(
-            typing.cast(type, hint), value, where
+        return (
+            value
+            if isinstance(value, typing.cast(type, hint))
+            else from_dict(typing.cast(type, hint), value, where)
         )
     if hint is bool and not isinstance(value, bool):
         raise ConfigError(f"{where}: expected true or false, got {value!r}")

@@ -1,0 +1,220 @@
+"""What can be tuned, in which range, and how does a value map to the unit cube?
+
+A `ParameterSpace` is the one place where named values become a point of [0, 1]^d and back.
+Tuners work on the cube (or on the Box [-1, 1]^d of the environment); engines, policy files and
+people work on named values.  Integer and choice parameters are rounded here, so that the value
+that was really in force can be credited.
+
+The content hash of a space is stored in policy files and studies: a space whose names, bounds
+or scales changed is another space, and a policy of the old one is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ewsjf_env.config import ConfigError, nearest
+
+Value = float | int | str
+Scale = Literal["linear", "log", "integer", "choice"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One named parameter.
+
+    Attributes:
+        name: lower-case identifier; the symbol of the algorithm where it has one.
+        default: a legal value.
+        low, high: inclusive bounds (unused for `choice`).
+        scale: `linear`, `log` (low > 0), `integer`, or `choice` (one of `choices`).
+        choices: ordered legal values of a `choice`.
+        unit: "s", "tokens", "tokens/s" or "" for a pure number.
+        description: one line.
+        tunable: False for structural switches that a tuner leaves alone.
+        reconfigure: `live` when a running engine can change it, else `restart`.
+    """
+
+    name: str
+    default: Value
+    low: float = 0.0
+    high: float = 1.0
+    scale: Scale = "linear"
+    choices: tuple[Value, ...] = ()
+    unit: str = ""
+    description: str = ""
+    tunable: bool = True
+    reconfigure: Literal["live", "restart"] = "live"
+
+    def __post_init__(self) -> None:
+        if self.scale == "choice":
+            if len(self.choices) < 1:
+                raise ConfigError(f"parameter {self.name!r}: a choice needs values")
+        elif not self.low < self.high or (self.scale == "log" and self.low <= 0):
+            raise ConfigError(f"parameter {self.name!r}: bounds [{self.low}, {self.high}]")
+        self.check(self.default)
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values as text, for error messages and tables."""
+        if self.scale == "choice":
+            return "one of " + ", ".join(str(c) for c in self.choices)
+        kind = {"linear": "", "log": " (log)", "integer": " (whole)"}[self.scale]
+        return f"[{self.low:g}, {self.high:g}]{kind}{' ' + self.unit if self.unit else ''}"
+
+    def check(self, value: object) -> Value:
+        """Return `value` in its canonical type; ConfigError when it is not allowed."""
+        if self.scale == "choice":
+            for choice in self.choices:
+                same_kind = isinstance(value, str) == isinstance(choice, str)
+                if same_kind and not isinstance(value, bool) and value == choice:
+                    return choice
+            hint = nearest(str(value), [str(c) for c in self.choices])
+            raise ConfigError(f"parameter {self.name!r}: {value!r} is not {self.allowed}{hint}")
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise ConfigError(
+                f"parameter {self.name!r}: {value!r} is not a number in {self.allowed}"
+            )
+        number = float(value)
+        if not (math.isfinite(number) and self.low <= number <= self.high):
+            raise ConfigError(f"parameter {self.name!r}: {value!r} is outside {self.allowed}")
+        if self.scale == "integer":
+            if number != int(number):
+                raise ConfigError(f"parameter {self.name!r}: {value!r} is not whole")
+            return int(number)
+        return number
+
+    def from_unit(self, u: float) -> Value:
+        """Map u in [0, 1] (clipped) to a legal value."""
+        u = min(1.0, max(0.0, float(u)))
+        if self.scale == "choice":
+            return self.choices[min(len(self.choices) - 1, int(u * len(self.choices)))]
+        if self.scale == "log":
+            value = math.exp(math.log(self.low) + u * math.log(self.high / self.low))
+            return min(self.high, max(self.low, value))
+        if self.scale == "integer":
+            return min(int(self.high), int(self.low + u * (self.high - self.low + 1)))
+        return min(self.high, self.low + u * (self.high - self.low))
+
+    def to_unit(self, value: object) -> float:
+        """Map a legal value to [0, 1]; a cell of a choice or integer maps to its middle."""
+        legal = self.check(value)
+        if self.scale == "choice":
+            return (self.choices.index(legal) + 0.5) / len(self.choices)
+        number = float(legal)
+        if self.scale == "log":
+            return math.log(number / self.low) / math.log(self.high / self.low)
+        if self.scale == "integer":
+            return (number - self.low + 0.5) / (self.high - self.low + 1)
+        return (number - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """An ordered set of parameters <-> the unit cube [0, 1]^d <-> the Box [-1, 1]^d."""
+
+    parameters: tuple[Parameter, ...]
+
+    def __post_init__(self) -> None:
+        names = [p.name for p in self.parameters]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"parameter space: a name occurs twice in {names}")
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    def __contains__(self, name: object) -> bool:
+        return any(p.name == name for p in self.parameters)
+
+    def __getitem__(self, name: str) -> Parameter:
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        raise ConfigError(f"unknown parameter {name!r}{nearest(name, self.names)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in cube order."""
+        return tuple(p.name for p in self.parameters)
+
+    @property
+    def defaults(self) -> dict[str, Value]:
+        """A new dict of default values."""
+        return {p.name: p.default for p in self.parameters}
+
+    @property
+    def content_hash(self) -> str:
+        """16 hex digits that change when a name, bound, scale, choice or unit changes."""
+        content = [
+            [p.name, p.scale, p.unit, list(p.choices)]
+            + ([] if p.scale == "choice" else [p.low, p.high])
+            for p in self.parameters
+        ]
+        text = json.dumps(content, separators=(",", ":"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def validate(self, values: Mapping[str, object], where: str = "parameters") -> dict[str, Value]:
+        """Return all parameters: the given values checked, the others at their defaults.
+
+        Raises:
+            ConfigError: unknown name (with the nearest valid one) or illegal value.
+        """
+        for name in values:
+            if name not in self:
+                raise ConfigError(f"{where}: unknown parameter {name!r}{nearest(name, self.names)}")
+        try:
+            return {
+                p.name: p.check(values[p.name]) if p.name in values else p.default
+                for p in self.parameters
+            }
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+
+    def from_unit(self, point: ArrayLike) -> dict[str, Value]:
+        """Map a point of [0, 1]^d, shape (d,), to legal values."""
+        cube = np.asarray(point, dtype=float)
+        if cube.shape != (len(self),) or not np.isfinite(cube).all():
+            raise ConfigError(f"point: expected {len(self)} finite numbers, got {cube.tolist()}")
+        return {p.name: p.from_unit(u) for p, u in zip(self.parameters, cube, strict=True)}
+
+    def to_unit(self, values: Mapping[str, object]) -> NDArray[np.float64]:
+        """Map values to their point of [0, 1]^d, shape (d,); missing ones at their default."""
+        legal = self.validate(values)
+        return np.array([p.to_unit(legal[p.name]) for p in self.parameters])
+
+    def from_box(self, action: ArrayLike) -> dict[str, Value]:
+        """Map an action of the Box [-1, 1]^d, shape (d,), to legal values."""
+        return self.from_unit((np.asarray(action, dtype=float) + 1.0) / 2.0)
+
+    def to_box(self, values: Mapping[str, object]) -> NDArray[np.float32]:
+        """Inverse of `from_box`, up to rounding of integers and choices."""
+        return (2.0 * self.to_unit(values) - 1.0).astype(np.float32)
+
+    def subset(self, names: Sequence[str]) -> ParameterSpace:
+        """The space of the named parameters only, in the order of this space."""
+        for name in names:
+            self[name]
+        return ParameterSpace(tuple(p for p in self.parameters if p.name in set(names)))
+
+    def tunable(self, frozen: Sequence[str] = ()) -> ParameterSpace:
+        """The parameters that a tuner may move: tunable ones without those in `frozen`."""
+        for name in frozen:
+            self[name]
+        kept = [p for p in self.parameters if p.tunable and p.name not in set(frozen)]
+        return ParameterSpace(tuple(kept))
+
+    def with_defaults(self, values: Mapping[str, object]) -> ParameterSpace:
+        """The same space with other default values (same content hash)."""
+        legal = self.validate(values)
+        return ParameterSpace(
+            tuple(dataclasses.replace(p, default=legal[p.name]) for p in self.parameters)
+        )

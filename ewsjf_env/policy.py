@@ -1,0 +1,257 @@
+"""What is served: an order, its parameter values and a partition, in one JSON file.
+
+A policy file is plain JSON, versioned and validated: unknown keys, other schema versions and
+values of another parameter space are refused.  Loading needs numpy only and runs no code from
+the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ewsjf_env.config import ConfigError, nearest, refuse_unknown, to_dict
+from ewsjf_env.parameters import ParameterSpace, Value
+from ewsjf_env.scheduling.partition import Partition
+from ewsjf_env.scheduling.rivals import ORDERS, OrderSpec
+
+SCHEMA_VERSION = 1
+MAX_FILE_BYTES = 1_000_000
+DEFAULT_PATH = Path(__file__).parent / "policies" / "default.json"
+KINDS = ("static",)
+_KEYS = (
+    "schema_version",
+    "kind",
+    "name",
+    "order",
+    "parameter_space_hash",
+    "parameters",
+    "partition",
+    "provenance",
+)
+ONE_QUEUE = Partition(cuts=(), means=(512.0,), masses=(1.0,))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One way to order waiting requests.
+
+    Attributes:
+        name: label of the arm in comparisons, unique there.
+        order: a key of `scheduling.rivals.ORDERS`.
+        parameters: values of all parameters of that order's space.
+        partition: the queues to start with; refreshed from traffic by partitioned orders.
+        provenance: where the values come from (run id, traffic, evaluation); never interpreted.
+    """
+
+    name: str
+    order: str
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    partition: Partition = ONE_QUEUE
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"name: expected a text, got {self.name!r}")
+        values = self.spec.space.validate(self.parameters, f"policy {self.name!r}")
+        object.__setattr__(self, "parameters", values)
+
+    @property
+    def spec(self) -> OrderSpec:
+        """The registry entry of the order; ConfigError for an unknown order."""
+        if not isinstance(self.order, str) or self.order not in ORDERS:
+            raise ConfigError(f"order: unknown {self.order!r}{nearest(str(self.order), ORDERS)}")
+        return ORDERS[self.order]
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The parameter space of the order."""
+        return self.spec.space
+
+    @property
+    def oracle(self) -> bool:
+        """True when the order reads true output lengths: a bound, not a product."""
+        return self.spec.oracle
+
+    def with_parameters(self, values: Mapping[str, object], name: str | None = None) -> Policy:
+        """The same policy with some parameters changed."""
+        merged = {**self.parameters, **values}
+        legal = self.space.validate(merged, f"policy {self.name!r}")
+        return dataclasses.replace(self, parameters=legal, name=name or self.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in a policy file."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "static",
+            "name": self.name,
+            "order": self.order,
+            "parameter_space_hash": self.space.content_hash,
+            "parameters": dict(self.parameters),
+            "partition": self.partition.to_dict(),
+            "provenance": to_dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, data: object, where: str = "policy") -> Policy:
+        """Inverse of `to_dict`.
+
+        Only `order` is required: an inline policy may be as short as {"order": "hrrn"}.  A
+        `parameter_space_hash`, where given, must be that of the order's space.
+
+        Raises:
+            ConfigError: naming the key, its value and what is allowed.
+        """
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{where}: expected a mapping, got {type(data).__name__}")
+        refuse_unknown(data, _KEYS, where)
+        version = data.get("schema_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION or isinstance(version, bool):
+            raise ConfigError(f"{where}: schema_version: {version!r} is not {SCHEMA_VERSION}")
+        kind = data.get("kind", "static")
+        if kind not in KINDS:
+            raise ConfigError(f"{where}: kind: {kind!r} is not one of {', '.join(KINDS)}")
+        order = data.get("order")
+        if not isinstance(order, str) or order not in ORDERS:
+            hint = nearest(str(order), ORDERS)
+            raise ConfigError(f"{where}: order: unknown {order!r}{hint}")
+        space = ORDERS[order].space
+        given_hash = data.get("parameter_space_hash", space.content_hash)
+        if given_hash != space.content_hash:
+            raise ConfigError(
+                f"{where}: parameter_space_hash: {given_hash!r} is not {space.content_hash!r}, the "
+                f"space of order {order!r} in this version; export the policy again"
+            )
+        parameters = data.get("parameters", {})
+        if not isinstance(parameters, Mapping):
+            raise ConfigError(f"{where}: parameters: expected a mapping, got {parameters!r}")
+        partition = ONE_QUEUE
+        if data.get("partition") is not None:
+            partition = Partition.from_dict(data["partition"], f"{where}: partition")
+        elif ORDERS[order].partitioned and DEFAULT_PATH.exists():
+            partition = default_partition()
+        provenance = data.get("provenance", {})
+        if not isinstance(provenance, Mapping):
+            raise ConfigError(f"{where}: provenance: expected a mapping, got {provenance!r}")
+        return cls(
+            name=data.get("name", order),
+            order=order,
+            parameters=space.validate(parameters, where),
+            partition=partition,
+            provenance=dict(provenance),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read a policy file; ConfigError naming the file when anything is wrong with it."""
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(f"{path}: policy file cannot be read: {reason}") from None
+        if len(content) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: policy file is larger than {MAX_FILE_BYTES} bytes")
+        return cls.from_json(content, str(path))
+
+    @classmethod
+    def from_json(cls, content: bytes | str, where: str) -> Policy:
+        """Parse JSON text; NaN, infinities and deep nesting are refused."""
+        try:
+            data = json.loads(content, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{where}: not valid JSON: {error}") from None
+        return cls.from_dict(data, where)
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy file atomically: a reader sees the old or the new one, whole."""
+        target = Path(path)
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        temporary = target.with_name(target.name + ".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+
+
+def default_policy() -> Policy:
+    """The `ewsjf` policy that ships with the package, learnt from generic training traffic."""
+    return Policy.load(DEFAULT_PATH)
+
+
+def default_partition() -> Partition:
+    """The partition of the default policy."""
+    return Partition.from_dict(_default_data()["partition"], str(DEFAULT_PATH))
+
+
+def _default_data() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(DEFAULT_PATH.read_text(encoding="utf-8"))
+    return data
+
+
+def parse_policies(text: str) -> list[Policy]:
+    """Parse a list such as `fcfs,hrrn,linear_aging(r=20),ewsjf(k=8;lambda=1),my_policy.json`.
+
+    Commas separate policies outside parentheses.  A policy is the name of an order, with
+    values of its parameters in parentheses, or a policy file (ending in .json).
+
+    Raises:
+        ConfigError: unknown order or parameter, illegal value, or the same label twice.
+    """
+    policies = [parse_policy(part) for part in split_policies(text)]
+    if not policies:
+        raise ConfigError("policies: the list is empty")
+    names = [p.name for p in policies]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"policies: {name!r} occurs twice")
+    return policies
+
+
+def split_policies(text: str) -> list[str]:
+    """Split at commas outside parentheses; blank parts are dropped."""
+    return [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
+
+
+def parse_policy(text: str) -> Policy:
+    """Parse one item of `parse_policies`."""
+    if text.endswith(".json"):
+        return Policy.load(text)
+    match = re.fullmatch(r"([A-Za-z0-9_]+)(?:\((.*)\))?", text)
+    if match is None:
+        raise ConfigError(f"policy {text!r}: expected NAME, NAME(parameter=value,...) or FILE.json")
+    order, arguments = match.group(1), match.group(2)
+    if order not in ORDERS:
+        raise ConfigError(f"policies: unknown policy {order!r}{nearest(order, ORDERS)}")
+    values = _parse_values(text, re.split(r"[,;]", arguments) if arguments else [])
+    if order == "ewsjf":
+        return default_policy().with_parameters(values, name=text)
+    return Policy.from_dict({"name": text, "order": order, "parameters": values}, text)
+
+
+def _parse_values(where: str, parts: Sequence[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for part in parts:
+        name, separator, value = (piece.strip() for piece in part.partition("="))
+        if not separator or not name or not value:
+            raise ConfigError(f"policy {where!r}: expected parameter=value, got {part.strip()!r}")
+        if name in values:
+            raise ConfigError(f"policy {where!r}: parameter {name!r} is given twice")
+        values[name] = _number_or_text(value)
+    return values
+
+
+def _number_or_text(value: str) -> object:
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return int(number) if math.isfinite(number) and number == int(number) else number
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")

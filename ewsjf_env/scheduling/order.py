@@ -1,0 +1,362 @@
+"""Which waiting request is next? Two data structures serve every policy of the project.
+
+`KeyedOrder`: a static key a request, smallest first, in a heap: O(log n) to add and pick.
+`ScoredOrder`: FCFS queues whose heads are scored at the step's clock stamp: O(Q) a pick and
+O(1) to add and remove.  Recovery, priorities, pinning and the overdue lane are not the order's
+business: `waiting_queue.py` does them the same way for every order.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Protocol
+
+from ewsjf_env.scheduling.entry import Entry
+from ewsjf_env.scheduling.routing import Router
+from ewsjf_env.scheduling.scoring import Scorer, Traffic
+
+Backfill = Literal["score", "adjacent", "none"]
+Key = tuple[Any, ...]  # comparable with the keys of the same order
+CostFunction = Callable[[int], float]
+
+SHARE_HALF_LIFE_S = 60.0
+
+
+class Order(Protocol):
+    """Holds stamped entries and names the next one.
+
+    `begin_step(now_s)` fixes the clock of the step; `best()` may be asked any number of times
+    and answers the same entry until an entry is added or removed; `removed(entry, picked)`
+    takes one out, `picked` telling a pick from an abort.  `best` is None when empty, or when
+    the order closes the step (backfill `none`).
+    """
+
+    def begin_step(self, now_s: float) -> None:
+        """Start a scheduling step at `now_s`."""
+        ...
+
+    def add(self, entry: Entry) -> None:
+        """Add an entry that arrived last."""
+        ...
+
+    def remove(self, entry: Entry, picked: bool) -> None:
+        """Remove an entry that is here."""
+        ...
+
+    def best(self) -> Entry | None:
+        """The next entry."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        ...
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Entries, for inspection: queue by queue, or by key."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Depths and head waits for logs and metrics."""
+        ...
+
+
+class KeyedOrder:
+    """Smallest static key first; ties by arrival, then sequence.
+
+    Args:
+        key: entry -> tuple of numbers.
+        refresh: recompute the key when an entry reaches the head, once a step, because what it
+            depends on (the cached prefix) may have changed; a grown key moves the entry back.
+    """
+
+    def __init__(self, key: Callable[[Entry], Key], refresh: bool = False) -> None:
+        self._key = key
+        self._refresh = refresh
+        self._heap: list[tuple[Key, float, int, Entry]] = []
+        self._members: dict[int, Entry] = {}
+        self._fresh: set[int] = set()
+
+    def begin_step(self, now_s: float) -> None:
+        """Static keys need no clock; refreshed heads are due again."""
+        self._fresh.clear()
+
+    def add(self, entry: Entry) -> None:
+        """O(log n)."""
+        self._members[entry.seq] = entry
+        heapq.heappush(self._heap, (self._key(entry), entry.arrived_s, entry.seq, entry))
+
+    def remove(self, entry: Entry, picked: bool) -> None:
+        """O(1) amortised: the heap item is dropped when it surfaces, or when most are dead."""
+        del self._members[entry.seq]
+        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._members):
+            self.rekey()
+
+    def best(self) -> Entry | None:
+        """O(log n) amortised."""
+        heap = self._heap
+        while heap:
+            key, _, seq, entry = heap[0]
+            if self._members.get(seq) is not entry:
+                heapq.heappop(heap)
+                continue
+            if self._refresh and seq not in self._fresh:
+                self._fresh.add(seq)
+                now_key = self._key(entry)
+                if now_key != key:
+                    heapq.heapreplace(heap, (now_key, entry.arrived_s, seq, entry))
+                    continue
+            return entry
+        return None
+
+    def rekey(self) -> None:
+        """Recompute every key, O(n): after the key function's parameters have changed."""
+        self._heap = [(self._key(e), e.arrived_s, e.seq, e) for e in self._members.values()]
+        heapq.heapify(self._heap)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Entry]:
+        live = [item for item in self._heap if self._members.get(item[2]) is item[3]]
+        return iter([item[3] for item in sorted(live, key=lambda item: item[:3])])
+
+    def describe(self) -> dict[str, Any]:
+        """One queue."""
+        return {"queues": [{"depth": len(self._members)}]}
+
+
+class Queue:
+    """One FCFS queue with what a scorer may know about it (a `QueueView`)."""
+
+    __slots__ = (
+        "_arrived_weight",
+        "entries",
+        "key",
+        "mean_tokens",
+        "picks",
+        "rank",
+        "score",
+        "scored_head",
+        "scored_step",
+        "share",
+    )
+
+    def __init__(self, key: int, mean_tokens: float, share: float) -> None:
+        self.key = key
+        self.entries: OrderedDict[int, Entry] = OrderedDict()  # seq -> entry, oldest first
+        self.mean_tokens = mean_tokens
+        self.share = share
+        self.rank = 1
+        self.picks = 0
+        self.score = 0.0
+        self.scored_head: Entry | None = None
+        self.scored_step = -1
+        self._arrived_weight = 0.0
+
+    @property
+    def head(self) -> Entry:
+        """The oldest entry; the queue is not empty."""
+        return next(iter(self.entries.values()))
+
+    def observe(self, tokens: int) -> None:
+        """Follow the mean length of the last few hundred arrivals."""
+        self._arrived_weight = min(self._arrived_weight + 1.0, 200.0)
+        if self._arrived_weight == 1.0 and not self.mean_tokens:
+            self.mean_tokens = float(tokens)
+        self.mean_tokens += (tokens - self.mean_tokens) / max(20.0, self._arrived_weight)
+
+
+class ScoredOrder:
+    """FCFS queues by length; the non-empty queue whose head scores best is next.
+
+    Args:
+        router: prompt tokens -> queue key.
+        scorer: urgency of a head.
+        cost_s: C(b).
+        traffic: shared scales; this order reports every arrival to it.
+        backfill: after the step's first pick from queue q: `score` the next best anywhere;
+            `adjacent` q while it lasts, then the nearest queue, ties to the shorter (=);
+            `none` q only, as the authors' code: the step may end with work waiting.
+        overtake_window_s: A; a request that waits is never passed by one that arrived more
+            than A after it.  Infinity switches the bound off.  Heads suffice: the queues are
+            FCFS, so an ineligible head hides only younger requests.
+
+    Scores are computed once a step for each head.  An exception in the scorer falls back to
+    the oldest head for the rest of the step and is counted in `score_failures`.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        scorer: Scorer,
+        cost_s: CostFunction,
+        traffic: Traffic,
+        *,
+        backfill: Backfill = "score",
+        overtake_window_s: float = math.inf,
+    ) -> None:
+        self.router = router
+        self.scorer = scorer
+        self.traffic = traffic
+        self.backfill = backfill
+        self.overtake_window_s = overtake_window_s
+        self.score_failures = 0
+        self._cost_s = cost_s
+        self._queues: dict[int, Queue] = {}
+        self._known: frozenset[int] = frozenset()  # the partition's queues stay when empty
+        self._by_age: OrderedDict[int, Entry] = OrderedDict()
+        self._now_s = 0.0
+        self._step = 0
+        self._first_key: int | None = None  # queue of the step's first pick
+        self._fcfs_step = -1  # the step in which scoring failed
+        self._arrivals = 0.0
+        self._share_stamp_s = 0.0
+
+    def begin_step(self, now_s: float) -> None:
+        """Fix the clock; O(1), and O(Q) where the router has temporary queues."""
+        if self.router.temporary:
+            self.router.end_step(frozenset(k for k, q in self._queues.items() if q.entries))
+        self._now_s = now_s
+        self._step += 1
+        self._first_key = None
+
+    def know_queues(self, means: dict[int, tuple[float, float]]) -> None:
+        """Declare the partition's queues: key -> (mean tokens, share of arrivals)."""
+        self._known = frozenset(means)
+        for key, (mean_tokens, share) in means.items():
+            if key not in self._queues:
+                self._queues[key] = Queue(key, mean_tokens, share)
+        self._rank()
+
+    def add(self, entry: Entry) -> None:
+        """O(log Q)."""
+        key = self.router.route(entry.prompt_tokens)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue(key, float(entry.prompt_tokens), 0.0)
+            self._rank()
+        queue.entries[entry.seq] = entry
+        entry.order_slot = queue
+        self._by_age[entry.seq] = entry
+
+    def observe_arrival(self, entry: Entry) -> None:
+        """Let the traffic scales see a new request (not one that is merely re-routed)."""
+        self.traffic.observe(self._cost_s(entry.prompt_tokens))
+        arrived: Queue = entry.order_slot
+        arrived.observe(entry.prompt_tokens)
+        if self._known:
+            elapsed_s = max(0.0, entry.arrived_s - self._share_stamp_s)
+            self._share_stamp_s = max(self._share_stamp_s, entry.arrived_s)
+            self._arrivals = self._arrivals * 0.5 ** (elapsed_s / SHARE_HALF_LIFE_S) + 1.0
+            weight = 1.0 / max(20.0, self._arrivals)
+            for queue in self._queues.values():
+                queue.share += weight * ((queue is arrived) - queue.share)
+
+    def remove(self, entry: Entry, picked: bool) -> None:
+        """O(1)."""
+        queue: Queue = entry.order_slot
+        del queue.entries[entry.seq]
+        del self._by_age[entry.seq]
+        entry.order_slot = None
+        if picked:
+            queue.picks += 1
+            if self._first_key is None:
+                self._first_key = queue.key
+        if not queue.entries and queue.key not in self._known:
+            del self._queues[queue.key]
+
+    def best(self) -> Entry | None:
+        """O(Q)."""
+        if not self._by_age:
+            return None
+        if self._first_key is not None and self.backfill != "score":
+            return self._neighbour(self._first_key)
+        if self._fcfs_step != self._step:
+            try:
+                return self._best_score()
+            except Exception:  # whatever a score does, the server must go on: FCFS this step
+                self.score_failures += 1
+                self._fcfs_step = self._step
+        return self.oldest
+
+    @property
+    def oldest(self) -> Entry:
+        """The entry that arrived first; O(1)."""
+        return next(iter(self._by_age.values()))
+
+    def _best_score(self) -> Entry:
+        latest_s = self.oldest.arrived_s + self.overtake_window_s
+        best: Entry | None = None
+        best_score = -math.inf
+        for queue in self._queues.values():
+            if not queue.entries:
+                continue
+            head = queue.head
+            if head.arrived_s > latest_s:
+                continue
+            if queue.scored_head is not head or queue.scored_step != self._step:
+                queue.score = self._score(queue, head)
+                queue.scored_head, queue.scored_step = head, self._step
+            score = queue.score
+            if best is None or score > best_score or (score == best_score and head.seq < best.seq):
+                best, best_score = head, score
+        assert best is not None  # the oldest entry's own queue is always eligible
+        return best
+
+    def _score(self, queue: Queue, head: Entry) -> float:
+        cost_s = self._cost_s(head.prompt_tokens)
+        wait_s = self._now_s - head.arrived_s
+        value = self.scorer.score(head.prompt_tokens, wait_s, cost_s, queue, self.traffic)
+        if value != value:
+            raise ValueError("score is NaN")
+        return value
+
+    def _neighbour(self, first_key: int) -> Entry | None:
+        """The head of the queue nearest to `first_key`; only that queue for backfill `none`."""
+        latest_s = self.oldest.arrived_s + self.overtake_window_s
+        ordered = sorted(k for k, q in self._queues.items() if q.entries or k == first_key)
+        home = ordered.index(first_key) if first_key in ordered else -1
+        best: tuple[int, int, Entry] | None = None
+        for position, key in enumerate(ordered):
+            queue = self._queues.get(key)
+            if queue is None or not queue.entries or queue.head.arrived_s > latest_s:
+                continue
+            if self.backfill == "none" and key != first_key:
+                continue
+            candidate = (abs(position - home), position, queue.head)
+            if best is None or candidate[:2] < best[:2]:
+                best = candidate
+        return best[2] if best else None
+
+    def _rank(self) -> None:
+        keys = sorted(self._queues)
+        for index, key in enumerate(keys):
+            self._queues[key].rank = len(keys) - index
+
+    def __len__(self) -> int:
+        return len(self._by_age)
+
+    def __iter__(self) -> Iterator[Entry]:
+        for key in sorted(self._queues):
+            yield from list(self._queues[key].entries.values())
+
+    def describe(self) -> dict[str, Any]:
+        """Per queue, short to long: key, depth, wait of the head in seconds, picks, mean, share."""
+        return {
+            "queues": [
+                {
+                    "key": key,
+                    "depth": len(queue.entries),
+                    "head_wait_s": self._now_s - queue.head.arrived_s if queue.entries else 0.0,
+                    "picks": queue.picks,
+                    "mean_tokens": queue.mean_tokens,
+                    "share": queue.share,
+                    "score": queue.score,
+                }
+                for key, queue in sorted(self._queues.items())
+            ],
+            "score_failures": self.score_failures,
+        }

@@ -1,0 +1,149 @@
+"""How does a policy drive the waiting queue, and what does the queue learn from traffic?
+
+`PolicyQueue` is the waiting queue plus the slow state around it: the prefill-cost model C(b),
+the traffic scales, and the partition, which is refreshed from past arrivals by a background
+computation and swapped at the start of a step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from ewsjf_env.parameters import Value
+from ewsjf_env.policy import Policy
+from ewsjf_env.scheduling.cost import PrefillCostModel
+from ewsjf_env.scheduling.entry import Entry
+from ewsjf_env.scheduling.fairness import OverdueLane, OverdueSettings
+from ewsjf_env.scheduling.order import Order
+from ewsjf_env.scheduling.partition import PartitionSettings
+from ewsjf_env.scheduling.repartition import Repartitioner, RepartitionSettings
+from ewsjf_env.scheduling.rivals import OrderContext
+from ewsjf_env.scheduling.scoring import Traffic
+from ewsjf_env.scheduling.waiting_queue import WaitingQueue
+
+R = TypeVar("R")
+
+
+class PolicyQueue(WaitingQueue[R]):
+    """A waiting queue that serves by a `Policy`, exchangeable between two steps.
+
+    Args:
+        policy: what to serve by.
+        describe_request: request -> a new `Entry` (given the sequence number).
+        cost_model: C(b); the caller feeds it step times.
+        executor: computes partitions off the step; an inline one makes runs repeatable.
+        by_priority: serve smaller `Entry.priority` first.
+        block_tokens: KV block size.
+        longest_tokens: the model's length limit.
+        seed: for the order `random` and the length sample.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        describe_request: Callable[[R, int], Entry],
+        cost_model: PrefillCostModel,
+        executor: Executor,
+        *,
+        by_priority: bool = False,
+        block_tokens: int = 16,
+        longest_tokens: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        self.policy = policy
+        self.cost_model = cost_model
+        self.policy_version = 0
+        self.repartitions = 0
+        self._executor = executor
+        self._seed = seed
+        traffic = Traffic(mean_cost_s=cost_model.cost_s(512), longest_tokens=longest_tokens)
+        self._context = OrderContext(self._cost_s, traffic, block_tokens, seed)
+        self._repartitioner: Repartitioner | None = None
+        super().__init__(
+            self._build_order,
+            self._build_overdue,
+            describe_request,
+            self._note_arrival,
+            by_priority=by_priority,
+            # Stock vLLM's priority queue has no front: a returned request takes its own place.
+            recovery_first=not (by_priority and policy.order == "fcfs"),
+        )
+        self._start_repartitioner()
+
+    def install(self, policy: Policy) -> None:
+        """Serve by another policy from now on; waiting requests are re-routed, none is lost."""
+        self.policy = policy
+        self.policy_version += 1
+        self._recovery_first = not (self._by_priority and policy.order == "fcfs")
+        self._start_repartitioner()
+        self.replace_orders(self._build_order, self._build_overdue)
+
+    def use_executor(self, executor: Executor) -> None:
+        """Compute partitions elsewhere, for example inline on a virtual clock."""
+        self._executor = executor
+        self._start_repartitioner()
+
+    def use_cost_model(self, cost_model: PrefillCostModel) -> None:
+        """Exchange C(b); orders read it through this queue, so they see the new one."""
+        self.cost_model = cost_model
+        self._context.traffic.mean_cost_s = cost_model.cost_s(512)
+
+    def begin_step(self, now_s: float, budget_tokens: int) -> None:
+        """Start a step; swap in a partition that has become ready."""
+        if self._repartitioner is not None:
+            partition = self._repartitioner.poll(now_s, self.policy.partition)
+            if partition is not None:
+                self.policy = dataclasses.replace(self.policy, partition=partition)
+                self.repartitions += 1
+                self.replace_orders(self._build_order, self._build_overdue)
+        super().begin_step(now_s, budget_tokens)
+
+    def state(self) -> dict[str, Any]:
+        """The policy in force and what the queue knows, as plain values."""
+        return {
+            **self.describe(),
+            "policy": self.policy.name,
+            "order": self.policy.order,
+            "policy_version": self.policy_version,
+            "parameters": dict(self.policy.parameters),
+            "cuts": list(self.policy.partition.cuts),
+            "repartitions": self.repartitions,
+            "mean_cost_s": self._context.traffic.mean_cost_s,
+            "cost_r2": self.cost_model.r2,
+        }
+
+    def _cost_s(self, tokens: int) -> float:
+        return self.cost_model.cost_s(tokens)
+
+    def _parameter(self, name: str, default: Value) -> Value:
+        return self.policy.parameters.get(name, default)
+
+    def _build_order(self) -> Order:
+        policy = self.policy
+        return policy.spec.build(policy.parameters, policy.partition, self._context)
+
+    def _build_overdue(self) -> OverdueLane:
+        settings = OverdueSettings(
+            share=float(self._parameter("overdue_share", 0.0)),
+            floor_s=float(self._parameter("overdue_floor_s", 10.0)),
+            cost_factor=float(self._parameter("overdue_kappa", 60.0)),
+        )
+        return OverdueLane(settings, self._cost_s)
+
+    def _start_repartitioner(self) -> None:
+        self._repartitioner = None
+        if self.policy.spec.partitioned:
+            partition = PartitionSettings(
+                alpha=float(self._parameter("alpha", 1.5)),
+                max_queues=int(self._parameter("q_max", 16)),
+            )
+            interval_s = float(self._parameter("repartition_s", 600.0))
+            settings = RepartitionSettings(interval_s=interval_s, partition=partition)
+            self._repartitioner = Repartitioner(settings, self._executor, seed=self._seed)
+
+    def _note_arrival(self, entry: Entry) -> None:
+        if self._repartitioner is not None:
+            self._repartitioner.observe(entry.prompt_tokens, entry.arrived_s)

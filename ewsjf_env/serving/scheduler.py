@@ -1,0 +1,241 @@
+"""The EWSJF scheduler inside vLLM: the waiting queue is replaced, nothing else.
+
+    vllm serve MODEL --scheduler-cls ewsjf_env.serving.scheduler.EWSJFScheduler \
+        --additional-config '{"ewsjf": {"policy_file": "policy.json"}}'
+
+Admission limits, KV allocation, preemption, side queues, LoRA, structured output, streaming and
+KV connectors stay vLLM's business.  The overriding `schedule` stamps the step with one clock
+read and notes what was scheduled, so that the prefill-cost model learns from the time between
+two steps.  With the order `fcfs` the result is stock vLLM's, step by step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import vllm
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request
+
+from ewsjf_env.config import ConfigError
+from ewsjf_env.policy import Policy
+from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel, StepSample
+from ewsjf_env.scheduling.entry import Entry
+from ewsjf_env.scheduling.policy_queue import PolicyQueue
+from ewsjf_env.scheduling.repartition import InlineExecutor
+from ewsjf_env.serving.settings import SchedulerSettings, check_vllm_version
+
+# Without any knowledge of the machine: an 8B model on a recent accelerator.
+DEFAULT_COST_PRIOR = CostPrior(c0_s=0.005, c1_s_per_token=5e-5, c2_s_per_token2=1e-10)
+DENSE_SAMPLES = 500  # every prefill step is learnt from up to here, then every fourth
+DECODE_SAMPLE_STEPS = 16  # of steps without prefill, one in this many is learnt from
+
+
+class EWSJFRequestQueue(PolicyQueue[Request], RequestQueue):
+    """`PolicyQueue` under the names of vLLM's `RequestQueue`."""
+
+    def add_request(self, request: Request) -> None:
+        """See `WaitingQueue.add`."""
+        self.add(request)
+
+    def pop_request(self) -> Request:
+        """See `WaitingQueue.pop`."""
+        return self.pop()
+
+    def peek_request(self) -> Request:
+        """See `WaitingQueue.peek`."""
+        return self.peek()
+
+    def prepend_request(self, request: Request) -> None:
+        """See `WaitingQueue.prepend`."""
+        self.prepend(request)
+
+    def prepend_requests(self, requests: Iterable[Request]) -> None:
+        """Prepend one by one, so the last ends up first: vLLM's own queue does the same."""
+        for request in requests:
+            self.prepend(request)
+
+    def remove_request(self, request: Request) -> None:
+        """See `WaitingQueue.remove`."""
+        self.remove(request)
+
+    def remove_requests(self, requests: Iterable[Request]) -> None:
+        """Remove those that are here; vLLM also names requests of its other queues."""
+        self.discard_all(requests)
+
+
+class _StepTimer:
+    """Pairs what a step scheduled with how long it ran, seen from the scheduler alone.
+
+    Without async scheduling, the time from one `schedule` to the next is the step's own.  With
+    it, step n+1 is scheduled when step n-1 ends, so the interval belongs to the step before
+    the one just scheduled.  An interval counts only when requests were running throughout: an
+    idle engine waits between steps.
+    """
+
+    def __init__(self, model: PrefillCostModel, lookahead: int) -> None:
+        self._model = model
+        self._samples: deque[StepSample | None] = deque([None] * (lookahead + 1))
+        self._last_s: float | None = None
+        self._steps = 0
+        self._learnt = 0
+
+    def begin(self, now_s: float, busy: bool) -> None:
+        sample = self._samples.popleft()
+        if sample is not None and busy and self._last_s is not None and now_s > self._last_s:
+            self._model.observe(sample, now_s - self._last_s)
+            self._learnt += 1
+        self._last_s = now_s
+
+    def end(self, output: SchedulerOutput) -> None:
+        self._steps += 1
+        self._samples.append(_sample(output) if self._wanted(output) else None)
+
+    def _wanted(self, output: SchedulerOutput) -> bool:
+        if output.total_num_scheduled_tokens == 0:
+            return False
+        if output.total_num_scheduled_tokens == len(output.num_scheduled_tokens):
+            return self._steps % DECODE_SAMPLE_STEPS == 0
+        return self._learnt < DENSE_SAMPLES or self._steps % 4 == 0
+
+
+def _sample(output: SchedulerOutput) -> StepSample:
+    scheduled = output.num_scheduled_tokens
+    cached = output.scheduled_cached_reqs
+    prefill_tokens = decode_requests = context_tokens = 0
+    attention = 0.0
+    for new in output.scheduled_new_reqs:
+        n = scheduled[new.req_id]
+        prefill_tokens += n
+        attention += n * (new.num_computed_tokens + 0.5 * n)
+    for request_id, computed in zip(cached.req_ids, cached.num_computed_tokens, strict=True):
+        n = scheduled[request_id]
+        if n == 1:
+            decode_requests += 1
+            context_tokens += computed
+        else:
+            prefill_tokens += n
+            attention += n * (computed + 0.5 * n)
+    return StepSample(
+        prefill_tokens=prefill_tokens,
+        prefill_attention=attention,
+        decode_requests=decode_requests,
+        context_tokens=context_tokens,
+    )
+
+
+class _EWSJFMixin:
+    """What `EWSJFScheduler` and its synchronous twin add to vLLM's class."""
+
+    waiting: EWSJFRequestQueue
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        check_vllm_version(vllm.__version__)
+        super().__init__(*args, **kwargs)
+        config = self.vllm_config
+        if getattr(config.model_config, "is_diffusion", False):
+            raise ConfigError("scheduler: diffusion models bring their own scheduler class")
+        settings = SchedulerSettings.from_additional_config(config.additional_config)
+        self._ewsjf_clock: Callable[[], float] = time.monotonic
+        self._ewsjf_arrival: Callable[[Request], float] | None = None
+        prior = settings.cost_prior or DEFAULT_COST_PRIOR
+        lookahead = int(isinstance(self, AsyncScheduler) and _is_async(config))
+        self._ewsjf_lookahead = lookahead
+        cost_model = PrefillCostModel(prior)
+        self._ewsjf_timer = _StepTimer(cost_model, lookahead)
+        self.waiting = EWSJFRequestQueue(
+            settings.policy,
+            self._describe_request,
+            cost_model,
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="ewsjf-partition"),
+            by_priority=self.policy == SchedulingPolicy.PRIORITY,
+            block_tokens=self.block_size,
+            longest_tokens=config.model_config.max_model_len,
+            seed=settings.seed,
+        )
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        """Stock `schedule`, between one clock stamp and a note of what was scheduled."""
+        now_s = self._ewsjf_clock()
+        self._ewsjf_timer.begin(now_s, busy=bool(self.running))
+        self.waiting.begin_step(now_s, self.max_num_scheduled_tokens)
+        output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
+        self._ewsjf_timer.end(output)
+        return output
+
+    def bind_clock(
+        self, now_s: Callable[[], float], arrival_s: Callable[[Request], float] | None = None
+    ) -> None:
+        """Use another clock, for example a virtual one, before the first request.
+
+        Args:
+            now_s: monotonic seconds.
+            arrival_s: request -> its arrival on the same clock; None stamps a request in the
+                first step that sees it.
+
+        Partitions are then computed inline, so that a run on a virtual clock repeats exactly.
+        """
+        self._ewsjf_clock = now_s
+        self._ewsjf_arrival = arrival_s
+        self.waiting.use_executor(InlineExecutor())
+
+    def set_cost_prior(self, prior: CostPrior) -> None:
+        """Replace the prior of the prefill-cost model and forget what it has learnt."""
+        cost_model = PrefillCostModel(prior)
+        self._ewsjf_timer = _StepTimer(cost_model, self._ewsjf_lookahead)
+        self.waiting.use_cost_model(cost_model)
+
+    def install_policy(self, policy: Policy) -> None:
+        """Serve by another policy from the next step on; call between two steps."""
+        self.waiting.install(policy)
+
+    def ewsjf_state(self) -> dict[str, Any]:
+        """What is in force and how deep the queues are, as plain values."""
+        return self.waiting.state()
+
+    def _describe_request(self, request: Request, seq: int) -> Entry:
+        return Entry(
+            request,
+            request.request_id,
+            seq,
+            request.num_prompt_tokens,
+            enqueue_s=None if self._ewsjf_arrival is None else self._ewsjf_arrival(request),
+            output_tokens=request.max_tokens,
+            priority=request.priority,
+            arrival_key=(request.arrival_time, request.request_id)
+            if self.policy == SchedulingPolicy.PRIORITY
+            else None,
+            probe=lambda: self._uncached_tokens(request),
+        )
+
+    def _uncached_tokens(self, request: Request) -> int:
+        """Prompt tokens not in the prefix cache now; touches neither statistics nor LRU order."""
+        manager = self.kv_cache_manager
+        if not manager.enable_caching or request.skip_reading_prefix_cache:
+            return int(request.num_prompt_tokens)
+        found = manager.coordinator.find_longest_cache_hit(
+            request.block_hashes, request.num_tokens - 1
+        )
+        return int(request.num_prompt_tokens) - int(found[1])
+
+
+def _is_async(config: Any) -> bool:
+    return bool(getattr(config.scheduler_config, "async_scheduling", False))
+
+
+class EWSJFScheduler(_EWSJFMixin, AsyncScheduler):
+    """EWSJF on vLLM's asynchronous scheduler: the one for serving.
+
+    A synchronous base class would silently switch async scheduling off.
+    """
+
+
+class SyncEWSJFScheduler(_EWSJFMixin, Scheduler):
+    """EWSJF on vLLM's synchronous scheduler, for engines that run without look-ahead."""

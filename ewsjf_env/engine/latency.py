@@ -26,16 +26,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ewsjf_env.config import ConfigError, check_range, from_dict, nearest, to_dict
 from ewsjf_env.engine.machine import PRESET_DIRECTORY, Machine, preset_names
-
-if TYPE_CHECKING:
-    from ewsjf_env.scheduling.cost import CostPrior
+from ewsjf_env.scheduling.cost import CostPrior
 
 Array = NDArray[np.float64]
 SCHEMA_VERSION = 1
@@ -186,8 +184,6 @@ class LatencyModel:
 
     def cost_prior(self, budget_tokens: int, longest_tokens: int = 16384) -> CostPrior:
         """Quadratic closest to `prefill_s` in relative error over 16..longest tokens."""
-        from ewsjf_env.scheduling.cost import CostPrior
-
         lengths = np.unique(np.geomspace(16, longest_tokens, 64).astype(np.int64))
         target = np.array([self.prefill_s(int(b), budget_tokens) for b in lengths])
         b = lengths.astype(np.float64)

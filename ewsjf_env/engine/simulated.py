@@ -17,6 +17,7 @@ import numpy as np
 
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml
 from ewsjf_env.engine.base import EngineError, ShouldAbort
+from ewsjf_env.engine.capacity import steady_rate_per_s
 from ewsjf_env.engine.latency import LatencyModel
 from ewsjf_env.engine.requests import TraceRequests
 from ewsjf_env.engine.virtual_core import StepTime, Totals, VirtualCore
@@ -245,30 +246,24 @@ class SimulatedEngine:
     def measure_capacity(self, backlog: Trace) -> float:
         """Requests/s that first come first served sustains on this mix of lengths.
 
-        The backlog (all arrivals at 0) is served by vLLM's own scheduler; the rate is that of
-        the finishes between the first and the last tenth, where the batch is full.  The
-        engine's current trace and clock stay as they are.
+        The backlog is served by vLLM's own scheduler, see `capacity.steady_rate_per_s`.  The
+        engine's own trace and clock stay as they are.
 
         Args:
-            backlog: at least 20 requests; several times `max_num_seqs` for a steady state.
+            backlog: all arrivals at 0; several times as many requests as run at once.  The
+                sampling error of the mix is about 1 / sqrt(requests).
 
         Raises:
             ConfigError: too few requests, or they do not all arrive at 0.
         """
         self._check_open()
-        if len(backlog) < 20 or float(backlog.arrival_s[-1]) > 0:
-            raise ConfigError(
-                f"backlog: {len(backlog)} requests until {float(backlog.arrival_s[-1]):g} s; "
-                "expected at least 20, all arriving at 0"
-                if len(backlog)
-                else "backlog: empty"
-            )
+        if len(backlog) and float(backlog.arrival_s[-1]) > 0:
+            last_s = float(backlog.arrival_s[-1])
+            raise ConfigError(f"backlog: arrivals until {last_s:g} s, expected all at 0")
         stock = stock_scheduler_class(self.config.async_scheduling)
         core = self._build_core(backlog, stock, measure_overhead=False)
         core.advance(math.inf, until_idle=True)
-        finishes = np.sort([r.finish_s for r in core.records() if r.finish_s is not None])
-        low, high = len(finishes) // 10, len(finishes) - 1 - len(finishes) // 10
-        return float((high - low) / (finishes[high] - finishes[low]))
+        return steady_rate_per_s(core.records())
 
     def _build_core(
         self, trace: Trace, scheduler_class: type[Any], measure_overhead: bool

@@ -18,8 +18,9 @@ from typing import Any
 
 from ewsjf_env.config import ConfigError, nearest, refuse_unknown, to_dict
 from ewsjf_env.parameters import ParameterSpace, Value
+from ewsjf_env.scheduling.order_spec import OrderSpec
 from ewsjf_env.scheduling.partition import Partition
-from ewsjf_env.scheduling.rivals import ORDERS, OrderSpec
+from ewsjf_env.scheduling.rivals import ORDERS
 
 SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 1_000_000
@@ -136,11 +137,14 @@ class Policy:
             partition = Partition.from_dict(data["partition"], f"{where}: partition")
         elif ORDERS[order].partitioned and DEFAULT_PATH.exists():
             partition = default_partition()
+        name = data.get("name", order)
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{where}: name: expected a text, got {name!r}")
         provenance = data.get("provenance", {})
         if not isinstance(provenance, Mapping):
             raise ConfigError(f"{where}: provenance: expected a mapping, got {provenance!r}")
         return cls(
-            name=data.get("name", order),
+            name=name,
             order=order,
             parameters=space.validate(parameters, where),
             partition=partition,

@@ -173,7 +173,8 @@ def aggregate(
     Args:
         records: any superset of the window's requests; events after `end_s` are ignored.
         counters: what the engine counted inside the window.
-        start_s, end_s: window limits in engine seconds, start_s < end_s.
+        start_s: start of the window in engine seconds.
+        end_s: its end, > start_s.
         prefill_cost_s: C(b): prompt tokens -> seconds alone on the machine, > 0.
         settings: class limits and service levels.
 
@@ -246,7 +247,10 @@ def bucket_table(
     """TTFT by prompt length for requests that arrived before `end_s`; ages are censored there.
 
     Args:
+        records: all requests.
         edges_tokens: ascending upper limits; a last open bucket follows.
+        end_s: the moment at which unserved requests are counted with their age.
+        prefill_cost_s: C(b): prompt tokens -> seconds alone on the machine, > 0.
     """
     rows = []
     limits: list[int | None] = [*edges_tokens, None]

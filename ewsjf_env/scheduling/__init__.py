@@ -1,0 +1,1 @@
+"""The algorithm, without vLLM: partition, routing, scores, waiting queue, rivals."""

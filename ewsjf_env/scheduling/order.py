@@ -9,6 +9,7 @@ business: `waiting_queue.py` does them the same way for every order.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from ewsjf_env.scheduling.scoring import Scorer, Traffic
 
 Backfill = Literal["score", "adjacent", "none"]
 Key = tuple[Any, ...]  # comparable with the keys of the same order
+_Item = tuple[Key, float, int, int, Entry]  # key, arrival, seq, ticket, entry
 CostFunction = Callable[[int], float]
 
 SHARE_HALF_LIFE_S = 60.0
@@ -67,7 +69,7 @@ class KeyedOrder:
     """Smallest static key first; ties by arrival, then sequence.
 
     Args:
-        key: entry -> tuple of numbers.
+        key: entry -> tuple, comparable with the others'.
         refresh: recompute the key when an entry reaches the head, once a step, because what it
             depends on (the cached prefix) may have changed; a grown key moves the entry back.
     """
@@ -75,9 +77,10 @@ class KeyedOrder:
     def __init__(self, key: Callable[[Entry], Key], refresh: bool = False) -> None:
         self._key = key
         self._refresh = refresh
-        self._heap: list[tuple[Key, float, int, Entry]] = []
-        self._members: dict[int, Entry] = {}
+        self._heap: list[_Item] = []
+        self._live: dict[int, _Item] = {}  # seq -> its one item that counts
         self._fresh: set[int] = set()
+        self._tickets = itertools.count()  # no two items compare equal, even of one entry
 
     def begin_step(self, now_s: float) -> None:
         """Static keys need no clock; refreshed heads are due again."""
@@ -85,47 +88,50 @@ class KeyedOrder:
 
     def add(self, entry: Entry) -> None:
         """O(log n)."""
-        self._members[entry.seq] = entry
-        heapq.heappush(self._heap, (self._key(entry), entry.arrived_s, entry.seq, entry))
+        heapq.heappush(self._heap, self._item(entry))
 
     def remove(self, entry: Entry, picked: bool) -> None:
         """O(1) amortised: the heap item is dropped when it surfaces, or when most are dead."""
-        del self._members[entry.seq]
-        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._members):
-            self.rekey()
+        del self._live[entry.seq]
+        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._live):
+            self._heap = list(self._live.values())
+            heapq.heapify(self._heap)
 
     def best(self) -> Entry | None:
         """O(log n) amortised."""
         heap = self._heap
         while heap:
-            key, _, seq, entry = heap[0]
-            if self._members.get(seq) is not entry:
+            item = heap[0]
+            seq, entry = item[2], item[4]
+            if self._live.get(seq) is not item:
                 heapq.heappop(heap)
                 continue
             if self._refresh and seq not in self._fresh:
                 self._fresh.add(seq)
-                now_key = self._key(entry)
-                if now_key != key:
-                    heapq.heapreplace(heap, (now_key, entry.arrived_s, seq, entry))
-                    continue
+                heapq.heapreplace(heap, self._item(entry))
+                continue
             return entry
         return None
 
     def rekey(self) -> None:
         """Recompute every key, O(n): after the key function's parameters have changed."""
-        self._heap = [(self._key(e), e.arrived_s, e.seq, e) for e in self._members.values()]
+        self._heap = [self._item(item[4]) for item in list(self._live.values())]
         heapq.heapify(self._heap)
 
+    def _item(self, entry: Entry) -> _Item:
+        item = (self._key(entry), entry.arrived_s, entry.seq, next(self._tickets), entry)
+        self._live[entry.seq] = item
+        return item
+
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._live)
 
     def __iter__(self) -> Iterator[Entry]:
-        live = [item for item in self._heap if self._members.get(item[2]) is item[3]]
-        return iter([item[3] for item in sorted(live, key=lambda item: item[:3])])
+        return iter([item[4] for item in sorted(self._live.values(), key=lambda i: i[:4])])
 
     def describe(self) -> dict[str, Any]:
         """One queue."""
-        return {"queues": [{"depth": len(self._members)}]}
+        return {"queues": [{"depth": len(self._live)}]}
 
 
 class Queue:
@@ -260,7 +266,7 @@ class ScoredOrder:
         queue: Queue = entry.order_slot
         del queue.entries[entry.seq]
         del self._by_age[entry.seq]
-        entry.order_slot = None
+        entry.order_slot = queue.scored_head = None
         if picked:
             queue.picks += 1
             if self._first_key is None:

@@ -18,9 +18,9 @@ from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.fairness import OverdueLane, OverdueSettings
 from ewsjf_env.scheduling.order import Order
+from ewsjf_env.scheduling.order_spec import OrderContext
 from ewsjf_env.scheduling.partition import PartitionSettings
 from ewsjf_env.scheduling.repartition import Repartitioner, RepartitionSettings
-from ewsjf_env.scheduling.rivals import OrderContext
 from ewsjf_env.scheduling.scoring import Traffic
 from ewsjf_env.scheduling.waiting_queue import WaitingQueue
 

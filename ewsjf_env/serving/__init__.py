@@ -1,0 +1,1 @@
+"""The scheduler inside vLLM and what an operator may configure."""

@@ -9,7 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.vllm_config import build_scheduler, load_vllm, stock_scheduler_class
+from ewsjf_env.engine.vllm_config import (
+    VllmSetup,
+    build_scheduler,
+    load_vllm,
+    stock_scheduler_class,
+)
 from ewsjf_env.policy import Policy, parse_policy
 from ewsjf_env.scheduling.rivals import ORDERS
 from ewsjf_env.serving.settings import SchedulerSettings, check_vllm_version
@@ -37,9 +42,13 @@ def ours(asynchronous: bool) -> type[Any]:
 
 
 def play(
-    scheduler: Any, events: list[tuple[str, Any]], depth: int, priorities: list[int]
-) -> tuple[list[Any], list[str]]:
-    """The fingerprint of every step, and the ids in the order of their last step."""
+    scheduler: Any,
+    setup: VllmSetup,
+    events: list[tuple[str, Any]],
+    depth: int,
+    priorities: list[int],
+) -> tuple[list[Any], int]:
+    """The fingerprint of every step until all is served, and the number of preemptions."""
     from vllm.v1.request import RequestStatus
 
     steps: list[Any] = []
@@ -50,7 +59,8 @@ def play(
         if kind == "add":
             priority = priorities[added % len(priorities)]
             arrival_s = float(added // 2)
-            scheduler.add_request(make_request(f"r{added}", *value, arrival_s, priority))
+            request = make_request(setup, f"r{added}", *value, arrival_s, priority)
+            scheduler.add_request(request)
             added += 1
         elif kind == "step":
             for _ in range(value):
@@ -71,7 +81,7 @@ def play(
         finish_step(scheduler, in_flight.pop(0))
     assert not scheduler.has_unfinished_requests()
     assert not scheduler.requests
-    return steps, [str(preempted)]
+    return steps, preempted
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -101,8 +111,8 @@ def test_fcfs_schedules_step_by_step_as_stock_vllm(
         additional["ewsjf"] = {"order": "fcfs"}
         stock = build_scheduler(setup, stock_scheduler_class(asynchronous))
         our = build_scheduler(setup, ours(asynchronous))
-        expected = play(stock, events, depth, priorities)
-        assert play(our, events, depth, priorities) == expected
+        expected = play(stock, setup, events, depth, priorities)
+        assert play(our, setup, events, depth, priorities) == expected
     finally:
         scheduler_config.policy = before[0]
         additional.clear()
@@ -121,8 +131,8 @@ def test_every_order_serves_everything_under_kv_pressure(asynchronous: bool, ord
     for index in range(40):
         events += [("add", (1 + 37 * index % 120, 1 + index % 30)), ("step", 1)]
     events += [("abort", 3), ("abort", 39), ("reset", True), ("step", 20)]
-    _, (preempted,) = play(scheduler, events, 2 if asynchronous else 1, [0])
-    assert int(preempted) > 0
+    _, preempted = play(scheduler, setup, events, 2 if asynchronous else 1, [0])
+    assert preempted > 0
     assert len(scheduler.waiting) == 0
 
 
@@ -132,11 +142,13 @@ def test_policy_swaps_while_requests_wait() -> None:
     in_flight: list[Any] = []
     names = sorted(ORDERS)
     for index in range(60):
-        scheduler.add_request(make_request(f"r{index}", 1 + 31 * index % 110, 5, 0.0))
+        scheduler.add_request(make_request(setup, f"r{index}", 1 + 31 * index % 110, 5, 0.0))
         run_step(scheduler, in_flight, 2)
         scheduler.install_policy(parse_policy(names[index % len(names)]))
+    while in_flight:
+        finish_step(scheduler, in_flight.pop(0))
     assert scheduler.ewsjf_state()["policy_version"] == 60
-    _, _ = play(scheduler, [("step", 1)], 2, [0])
+    play(scheduler, setup, [("step", 1)], 2, [0])
 
 
 def test_the_scheduler_learns_the_cost_of_prefill_from_its_own_steps() -> None:
@@ -148,7 +160,7 @@ def test_the_scheduler_learns_the_cost_of_prefill_from_its_own_steps() -> None:
     in_flight: list[Any] = []
     for index in range(400):
         prompt = 10 + 61 * index % 240
-        scheduler.add_request(make_request(f"r{index}", prompt, 3, clock[0]))
+        scheduler.add_request(make_request(setup, f"r{index}", prompt, 3, clock[0]))
         output = run_step(scheduler, in_flight, 1)
         clock[0] += 0.010 + 0.001 * output.total_num_scheduled_tokens
     model = scheduler.waiting.cost_model
@@ -159,29 +171,15 @@ def test_the_scheduler_learns_the_cost_of_prefill_from_its_own_steps() -> None:
 @pytest.mark.parametrize("caching", [False, True])
 def test_probing_the_prefix_cache_leaves_no_trace(caching: bool) -> None:
     setup = make_setup(kv_blocks=60, asynchronous=False, caching=caching)
-    from vllm.sampling_params import SamplingParams
-    from vllm.v1.request import Request
-
-    from ewsjf_env.engine.vllm_config import block_hasher
 
     scheduler = build_scheduler(setup, ours(False))
     scheduler.install_policy(parse_policy("spf"))
 
-    def request(name: str) -> Any:
-        return Request(
-            request_id=name,
-            prompt_token_ids=list(range(100)),
-            sampling_params=SamplingParams(max_tokens=2, ignore_eos=True),
-            pooling_params=None,
-            arrival_time=0.0,
-            block_hasher=block_hasher(setup),
-        )
-
-    scheduler.add_request(request("a"))
+    scheduler.add_request(make_request(setup, "a", 100, 2, 0.0))
     in_flight: list[Any] = []
     for _ in range(6):
         run_step(scheduler, in_flight, 1)
-    again = request("b")
+    again = make_request(setup, "b", 100, 2, 0.0)
     pool = scheduler.kv_cache_manager.block_pool
     before = [block.block_id for block in pool.free_block_queue.get_all_free_blocks()]
     assert scheduler._uncached_tokens(again) == (100 - 96 if caching else 100)

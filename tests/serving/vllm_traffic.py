@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ewsjf_env.engine.vllm_config import VllmSettings, VllmSetup, build_setup, load_vllm
+from ewsjf_env.engine.vllm_config import (
+    VllmSettings,
+    VllmSetup,
+    block_hasher,
+    build_setup,
+    load_vllm,
+)
 
 
 def make_setup(
@@ -28,18 +34,22 @@ def make_setup(
     )
 
 
-def make_request(name: str, prompt: int, output: int, arrival_s: float, priority: int = 0) -> Any:
+def make_request(
+    setup: VllmSetup, name: str, prompt: int, output: int, arrival_s: float, priority: int = 0
+) -> Any:
+    """A request whose prompt shares its prefix with every other one."""
     load_vllm()
     from vllm.sampling_params import SamplingParams
     from vllm.v1.request import Request
 
     return Request(
         request_id=name,
-        prompt_token_ids=[1] * prompt,
+        prompt_token_ids=list(range(1, prompt + 1)),
         sampling_params=SamplingParams(max_tokens=output, ignore_eos=True),
         pooling_params=None,
         arrival_time=arrival_s,
         priority=priority,
+        block_hasher=block_hasher(setup),
     )
 
 

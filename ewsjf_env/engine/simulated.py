@@ -320,7 +320,7 @@ class SimulatedEngine:
             prefix_hit_rate=added.admitted_cached_tokens / added.admitted_prompt_tokens
             if added.admitted_prompt_tokens
             else math.nan,
-            queues=int(state.get("queues", 1)),
+            queues=len(state.get("cuts", ())) + 1,
             scheduler_us_per_step=1e6 * added.scheduler_s / added.steps
             if self.config.measure_overhead and added.steps
             else None,

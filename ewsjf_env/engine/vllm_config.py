@@ -94,8 +94,9 @@ def load_vllm() -> None:
 
         if not current_platform.device_type:
             raise ConfigError(
-                "vllm: the platform plug-in `ewsjf_simulated` was not found: install the project "
-                "with `pip install -e .`, and name the plug-in in VLLM_PLUGINS where that is set"
+                "vllm: no device, and the platform plug-in `ewsjf_simulated` is not in force: "
+                "install the project with `pip install -e .`, name the plug-in in VLLM_PLUGINS "
+                f"where that is set, and set {SWITCH}=1 where vllm is imported before the engine"
             )
         from ewsjf_env.engine.simulated_model import EwsjfSimulatedModel
 
@@ -197,12 +198,25 @@ def block_hasher(setup: VllmSetup) -> Any:
     cache_config = setup.vllm_config.cache_config
     if not cache_config.enable_prefix_caching:
         return None
-    from vllm.utils.hashing import get_hash_fn_by_name
-    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher
 
-    hash_function = get_hash_fn_by_name(cache_config.prefix_caching_hash_algo)
-    init_none_hash(hash_function)
+    hash_function = _hash_function(cache_config.prefix_caching_hash_algo)
     return get_request_block_hasher(cache_config.block_size, hash_function)
+
+
+@functools.cache
+def _hash_function(name: str) -> Any:
+    """The hash of that name, with the root of all block hashes set.
+
+    Once per process: some releases draw a random root, and a second one would cut off the
+    blocks that a running scheduler has cached.
+    """
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core.kv_cache_utils import init_none_hash
+
+    hash_function = get_hash_fn_by_name(name)
+    init_none_hash(hash_function)
+    return hash_function
 
 
 def _check_taken(vllm_config: Any, settings: VllmSettings) -> None:

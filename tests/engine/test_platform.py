@@ -7,9 +7,11 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from ewsjf_env.engine.platform import SWITCH, register
+from ewsjf_env.engine.vllm_config import load_vllm
 
 
 def test_plug_in_answers_only_when_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_vllm()  # the class may only be imported by a vLLM that is already loading
     monkeypatch.delenv(SWITCH, raising=False)
     assert register() is None
     monkeypatch.setenv(SWITCH, "0")

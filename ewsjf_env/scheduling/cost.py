@@ -1,0 +1,251 @@
+"""How long does the prefill of a prompt take on this engine?  C(b), learned from its own steps.
+
+Notation:
+    f      features of a step: [1, prefill tokens, prefill attention, decodes, context tokens],
+           divided by SCALES so that each is near one
+    theta  their coefficients, seconds, >= 0         y   measured step time, seconds
+    G, h   sums of f f^T and f y, in which a sample k steps old weighs forgetting^k
+
+    y ~ f . theta         C(b) = max(Cmin, c0 + c1 b + c2 b^2)
+
+A prompt prefilled alone has b tokens and, chunked or not, b^2/2 attention pairs: c0, c1 are the
+first two coefficients and c2 is half the third.  None is negative, so C never falls with b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ewsjf_env.config import check_range
+
+Array = NDArray[np.float64]
+
+SCALES: Array = np.array([1.0, 1024.0, 1024.0**2, 64.0, 65536.0])
+LONGEST_STEP_S = 60.0  # above it a step was a stall: a debugger, a suspended machine
+_LARGEST = 1e12  # no step has more tokens or pairs; squares stay far inside the float range
+_BATCH = 32  # steps between two solutions: one step costs a microsecond, not a hundred
+_RIDGE = 1e-3  # weight of the prior in G, in steps; holds what the traffic does not show
+_CLIP = 6.0  # residuals are clipped at this many times their usual relative size
+_LEAST_SPREAD = 0.01  # usual relative residual is taken to be at least this
+_SPREAD_MEMORY = 0.99
+_R2_LEAST_STEPS = 64
+
+
+@dataclass(frozen=True)
+class CostPrior:
+    """C(b) before anything is measured, for example from a roofline: c0 + c1 b + c2 b^2.
+
+    Attributes:
+        c0_s: fixed cost, [0, 60] s.
+        c1_s_per_token: [0, 1].
+        c2_s_per_token2: [0, 1e-3].
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    c0_s: float
+    c1_s_per_token: float
+    c2_s_per_token2: float
+
+    def __post_init__(self) -> None:
+        check_range("c0_s", self.c0_s, 0.0, LONGEST_STEP_S)
+        check_range("c1_s_per_token", self.c1_s_per_token, 0.0, 1.0)
+        check_range("c2_s_per_token2", self.c2_s_per_token2, 0.0, 1e-3)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSample:
+    """What one engine step computed.
+
+    Attributes:
+        prefill_tokens: tokens of prefill chunks.
+        prefill_attention: sum over chunks of n (context after - n/2), pairs of tokens.
+        decode_requests: requests that decoded a token.
+        context_tokens: sum of their contexts, tokens.
+    """
+
+    prefill_tokens: int
+    prefill_attention: float
+    decode_requests: int
+    context_tokens: int
+
+
+class PrefillCostModel:
+    """Non-negative recursive least squares with forgetting; the prior while it fits badly.
+
+    Attributes:
+        coefficients: (c0, c1, c2) in force, in s, s/token, s/token^2.
+        r2: share of the variance of step times explained, -1 to 1, judged on each step *before*
+            it is learned from (prequential), with the same forgetting; 0 until judged.
+        observed, ignored: steps that were learned from, and that were refused as junk.
+
+    Args:
+        prior: C(b) at the start.
+        minimum_s: Cmin, > 0 s.
+        forgetting: weight of a step after the next one, [0.9, 1].
+        min_r2: least r2 at which the learned coefficients are used, [0, 1].
+
+    Raises:
+        ConfigError: a value outside its range.
+
+    Source: ALGORITHM 2b, C(b) (~).  Residuals are clipped at six times their usual relative size,
+    so that a stalled step teaches little; a lasting change gets through, because the usual size
+    grows with it.
+    """
+
+    def __init__(
+        self,
+        prior: CostPrior,
+        minimum_s: float = 1e-3,
+        forgetting: float = 0.999,
+        min_r2: float = 0.5,
+    ) -> None:
+        check_range("minimum_s", minimum_s, 0.0, LONGEST_STEP_S, low_open=True)
+        check_range("forgetting", forgetting, 0.9, 1.0)
+        check_range("min_r2", min_r2, 0.0, 1.0)
+        self.observed = 0
+        self.ignored = 0
+        self.r2 = 0.0
+        self._minimum_s = minimum_s
+        self._forgetting = forgetting
+        self._min_r2 = min_r2
+        self._prior = (prior.c0_s, prior.c1_s_per_token, prior.c2_s_per_token2)
+        self._c0, self._c1, self._c2 = self._prior
+        c0, c1, c2 = self._prior
+        self._prior_theta: Array = np.array([c0, c1, 2.0 * c2, 0.0, 0.0]) * SCALES
+        self._theta = self._prior_theta
+        self._gram: Array = np.zeros((len(SCALES), len(SCALES)))
+        self._moment: Array = np.zeros(len(SCALES))
+        self._batch: list[tuple[float, float, float, float, float, float]] = []
+        self._spread: float | None = None
+        # Weighted sums of 1, y, y^2 and squared error, for r2.
+        self._judged: Array = np.zeros(4)
+        self._judged_steps = 0
+
+    @property
+    def coefficients(self) -> tuple[float, float, float]:
+        """(c0, c1, c2) in force."""
+        return self._c0, self._c1, self._c2
+
+    @property
+    def uses_prior(self) -> bool:
+        """Whether C(b) is the prior's."""
+        return self.coefficients == self._prior
+
+    def cost_s(self, tokens: int) -> float:
+        """C(b) in seconds, >= minimum_s, never falling with `tokens`."""
+        cost = self._c0 + tokens * (self._c1 + tokens * self._c2)
+        return cost if cost > self._minimum_s else self._minimum_s
+
+    def observe(self, sample: StepSample, step_s: float) -> None:
+        """Learn from one step; junk is counted and left out.
+
+        Args:
+            sample: what was computed; refused if negative, not finite or nothing at all.
+            step_s: seconds it took; refused unless in (0, 60].
+        """
+        row = (
+            1.0,
+            float(sample.prefill_tokens),
+            float(sample.prefill_attention),
+            float(sample.decode_requests),
+            float(sample.context_tokens),
+            float(step_s),
+        )
+        # One NaN or infinity makes the sum one, and then the comparison fails.
+        sane = 0.0 < step_s <= LONGEST_STEP_S and sum(row) <= _LARGEST and min(row) >= 0.0
+        if not (sane and row[1] + row[3] > 0.0):
+            self.ignored += 1
+            return
+        self.observed += 1
+        self._batch.append(row)
+        if len(self._batch) >= _BATCH:
+            self._learn()
+
+    def _learn(self) -> None:
+        """Judge the waiting steps by the coefficients so far, then take them into G and h."""
+        rows = np.array(self._batch)
+        self._batch.clear()
+        features, measured = rows[:, :-1] / SCALES, rows[:, -1]
+        expected = features @ self._theta
+        clipped = self._clip(measured, expected)
+        weights: Array = np.power(self._forgetting, np.arange(len(rows) - 1, -1, -1.0))
+        kept = self._forgetting ** len(rows)
+        if self.observed > _BATCH:  # before, there is nothing learned that could be judged
+            self._judge(clipped, clipped - expected, weights, kept)
+        weighted = features * weights[:, None]
+        self._gram = kept * self._gram + weighted.T @ features
+        self._moment = kept * self._moment + weighted.T @ clipped
+        # The second part keeps G positive definite whatever its rounding errors.
+        gram = self._gram + np.diag(_RIDGE + 1e-12 * np.diag(self._gram))
+        self._theta = non_negative_solution(gram, self._moment + _RIDGE * self._prior_theta)
+        if self.r2 >= self._min_r2 and self._judged_steps >= _R2_LEAST_STEPS:
+            c = self._theta / SCALES
+            self._c0, self._c1, self._c2 = float(c[0]), float(c[1]), float(c[2]) / 2.0
+        else:
+            self._c0, self._c1, self._c2 = self._prior
+
+    def _clip(self, measured: Array, expected: Array) -> Array:
+        """Step times with outliers pulled towards what was expected; updates the usual size."""
+        base = np.maximum(expected, self._minimum_s)
+        relative = (measured - base) / base
+        if self._spread is None:
+            self._spread = max(float(np.median(np.abs(relative))), _LEAST_SPREAD)
+        limit = _CLIP * self._spread
+        relative = np.clip(relative, -limit, limit)
+        memory = _SPREAD_MEMORY ** len(relative)
+        spread = memory * self._spread + (1.0 - memory) * float(np.mean(np.abs(relative)))
+        self._spread = max(spread, _LEAST_SPREAD)
+        clipped: Array = base * (1.0 + relative)
+        return clipped
+
+    def _judge(self, measured: Array, errors: Array, weights: Array, kept: float) -> None:
+        columns = np.stack([np.ones_like(measured), measured, measured**2, errors**2])
+        self._judged = kept * self._judged + columns @ weights
+        self._judged_steps += len(measured)
+        total, first, second, squared_error = (float(v) for v in self._judged)
+        variation = second - first * first / total
+        # Equal step times have no variance to explain, only rounding errors.
+        explained = variation > 1e-9 * second
+        self.r2 = max(-1.0, 1.0 - squared_error / variation) if explained else 0.0
+
+
+def non_negative_solution(gram: Array, moment: Array) -> Array:
+    """The theta >= 0 with the least theta G theta / 2 - h theta, by active sets.
+
+    Args:
+        gram: G, symmetric positive definite, shape (n, n).
+        moment: h, shape (n,).
+
+    Returns:
+        Shape (n,), each >= 0.
+
+    Source: Lawson, Hanson, "Solving least squares problems", ch. 23, in the normal-equation form
+    of Bro, De Jong, "A fast non-negativity-constrained least squares algorithm" (1997).
+    """
+    count = len(moment)
+    theta, free = np.zeros(count), np.zeros(count, dtype=bool)
+    tolerance = 1e-12 * float(np.max(np.abs(moment), initial=0.0))
+    for _ in range(4 * count):  # each pass frees one; more would be cycling by rounding errors
+        slope = np.where(free, -np.inf, moment - gram @ theta)
+        if float(np.max(slope)) <= tolerance:
+            break
+        free[np.argmax(slope)] = True
+        while True:
+            trial = np.zeros(count)
+            trial[free] = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
+            negative = free & (trial <= 0.0)
+            if not negative.any():
+                break
+            # Walk towards the trial until the first coefficient reaches zero, and fix that one.
+            ratios = np.full(count, np.inf)
+            ratios[negative] = theta[negative] / (theta[negative] - trial[negative])
+            theta = theta + float(np.min(ratios)) * (trial - theta)
+            free[np.argmin(ratios)] = False
+            theta[~free] = 0.0
+        theta = trial
+    return np.maximum(theta, 0.0)

@@ -27,7 +27,7 @@ SCALES: Array = np.array([1.0, 1024.0, 1024.0**2, 64.0, 65536.0])
 LONGEST_STEP_S = 60.0  # above it a step was a stall: a debugger, a suspended machine
 _LARGEST = 1e12  # no step has more tokens or pairs; squares stay far inside the float range
 _BATCH = 32  # steps between two solutions: one step costs a microsecond, not a hundred
-_RIDGE = 1e-3  # weight of the prior in G, in steps; holds what the traffic does not show
+_RIDGE = 0.1  # weight of the prior's shape in G, in steps; decides what the traffic hides
 _CLIP = 6.0  # residuals are clipped at this many times their usual relative size
 _LEAST_SPREAD = 0.01  # usual relative residual is taken to be at least this
 _SPREAD_MEMORY = 0.99
@@ -120,6 +120,8 @@ class PrefillCostModel:
         self._theta = self._prior_theta
         self._gram: Array = np.zeros((len(SCALES), len(SCALES)))
         self._moment: Array = np.zeros(len(SCALES))
+        # Weighted sums of y * prior's y and of the latter's square over steps with prefill.
+        self._level: Array = np.full(2, 1e-6)  # a level of one until a prefill was seen
         self._batch: list[tuple[float, float, float, float, float, float]] = []
         self._spread: float | None = None
         # Weighted sums of 1, y, y^2 and squared error, for r2.
@@ -182,12 +184,25 @@ class PrefillCostModel:
         self._moment = kept * self._moment + weighted.T @ clipped
         # The second part keeps G positive definite whatever its rounding errors.
         gram = self._gram + np.diag(_RIDGE + 1e-12 * np.diag(self._gram))
-        self._theta = non_negative_solution(gram, self._moment + _RIDGE * self._prior_theta)
+        target = self._prior_level(features, clipped, weights, kept) * self._prior_theta
+        self._theta = non_negative_solution(gram, self._moment + _RIDGE * target)
         if self.r2 >= self._min_r2 and self._judged_steps >= _R2_LEAST_STEPS:
             c = self._theta / SCALES
             self._c0, self._c1, self._c2 = float(c[0]), float(c[1]), float(c[2]) / 2.0
         else:
             self._c0, self._c1, self._c2 = self._prior
+
+    def _prior_level(self, features: Array, measured: Array, weights: Array, kept: float) -> float:
+        """How many times as long as the prior says steps with prefill take.
+
+        When every step is filled to the token budget, overhead and time per token cannot be told
+        apart; then the prior's proportions at the measured level are the best guess.
+        """
+        prior_s = features @ self._prior_theta
+        weights = np.where(features[:, 1] > 0, weights, 0.0)
+        products = np.stack([measured * prior_s, prior_s**2])
+        self._level = kept * self._level + products @ weights
+        return float(self._level[0] / self._level[1]) if self._level[1] > 0 else 1.0
 
     def _clip(self, measured: Array, expected: Array) -> Array:
         """Step times with outliers pulled towards what was expected; updates the usual size."""

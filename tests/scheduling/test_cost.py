@@ -107,6 +107,21 @@ def test_decode_steps_alone_leave_the_prefill_prior():
     assert model.coefficients[2] == pytest.approx(PRIOR.c2_s_per_token2)
 
 
+def test_full_steps_keep_the_proportions_of_the_prior():
+    # Overload: every step is filled to the budget, so overhead and tokens cannot be told apart.
+    rng = np.random.default_rng(0)
+    model = PrefillCostModel(CostPrior(TRUTH[0] / 3, TRUTH[1] / 3, TRUTH[2] / 6))
+    for _ in range(4000):
+        decodes = int(rng.integers(20, 120))
+        tokens = 2048 - decodes
+        before = int(rng.integers(0, 8192))
+        sample = StepSample(tokens, tokens * (before + tokens / 2), decodes, 800 * decodes)
+        model.observe(sample, true_s(sample) * rng.lognormal(0, 0.03))
+    assert not model.uses_prior
+    assert model.cost_s(2048) == pytest.approx(alone_s(2048), rel=0.05)
+    assert model.cost_s(64) == pytest.approx(alone_s(64), rel=0.35)
+
+
 def test_a_lasting_change_is_followed():
     model = taught(3000)
     slower = tuple(3 * c for c in TRUTH)

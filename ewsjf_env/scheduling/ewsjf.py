@@ -26,7 +26,23 @@ from ewsjf_env.scheduling.scoring import (
 # Shared by every EWSJF score mode; ALGORITHM sections 3 to 5.
 _STRUCTURE = (
     Parameter("alpha", 1.5, 0.75, 4.0, "log", description="gap threshold of Refine-and-Prune"),
+    Parameter(
+        "homogeneity",
+        1.5,
+        1.2,
+        8.0,
+        "log",
+        description="most a queue's longest prompt exceeds its shortest before it is split",
+    ),
     Parameter("q_max", 16, scale="choice", choices=(4, 8, 16, 32), description="most queues"),
+    Parameter(
+        "prune",
+        "delay",
+        scale="choice",
+        choices=("delay", "ward", "paper_low", "paper_high"),
+        description="which neighbouring queues are merged first",
+        tunable=False,
+    ),
     Parameter(
         "overdue_share",
         0.0,
@@ -76,6 +92,14 @@ _STRUCTURE = (
         scale="choice",
         choices=("cuts", "bubble"),
         description="contiguous cuts, or the paper's temporary bubble queues",
+        tunable=False,
+    ),
+    Parameter(
+        "repartition",
+        "on",
+        scale="choice",
+        choices=("on", "off"),
+        description="off freezes the policy's own partition",
         tunable=False,
     ),
     Parameter(

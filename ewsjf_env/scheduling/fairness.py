@@ -58,18 +58,27 @@ class OverdueLane:
         self._live = 0
 
     def begin_step(self, now_s: float, budget_tokens: int) -> None:
-        """Earn this step's share and let requests whose limit has passed enter the lane."""
+        """Earn this step's share, then `admit`."""
         if self.settings.share <= 0.0:
             return
         self._cap_tokens = CAP_BUDGETS * float(budget_tokens)
         earned = self.settings.share * budget_tokens
         self.credit_tokens = min(self._cap_tokens, self.credit_tokens + earned)
+        self.admit(now_s)
+
+    def admit(self, now_s: float) -> None:
+        """Let requests whose limit has passed enter the lane; O(log n) each."""
         while self._deadlines and self._deadlines[0][0] < now_s:
             _, seq, entry = heapq.heappop(self._deadlines)
             if seq in self._watched:
                 heapq.heappush(self._overdue, (seq, entry))
                 self._live += 1
                 entry.overdue = True
+
+    def inherit(self, other: OverdueLane) -> None:
+        """Take over the accounts of the lane that this one replaces."""
+        self.credit_tokens, self._cap_tokens = other.credit_tokens, other._cap_tokens
+        self.served = other.served
 
     def add(self, entry: Entry) -> None:
         """Watch an entry; O(log n)."""

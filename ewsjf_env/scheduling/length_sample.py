@@ -2,7 +2,8 @@
 
 Notation, arrays over the sorted distinct lengths of the sample:
     D   distinct lengths in tokens, ascending, shape (n,)    w   their weights, shape (n,)
-    x   ln(1 + D): a factor in length is the same step everywhere
+    f   fixed cost of a prefill, in tokens (1 where nothing is known about it)
+    x   ln(f + D): a factor in cost is the same step everywhere
     N   effective sample size, (sum w)^2 / sum w^2 over samples; w is scaled so that it sums to N
 A segment is a range [lo, hi) of positions in D; a border is the position where one begins.
 """
@@ -32,6 +33,7 @@ class LengthSample:
         x: shape (n,).
         weights: w, shape (n,), sum N.
         size: N; 0 for an empty sample.
+        fixed_cost_tokens: f.
         sum_w, sum_wd, sum_wx: running sums of w, wD and wx, shape (n+1,), beginning with 0.
     """
 
@@ -39,18 +41,22 @@ class LengthSample:
     x: Array
     weights: Array
     size: float
+    fixed_cost_tokens: float
     sum_w: Array
     sum_wd: Array
     sum_wx: Array
 
     @classmethod
-    def build(cls, lengths: ArrayLike, weights: ArrayLike | None) -> LengthSample:
+    def build(
+        cls, lengths: ArrayLike, weights: ArrayLike | None, fixed_cost_tokens: float = 1.0
+    ) -> LengthSample:
         """Check, sort and count a sample; the order of the samples does not matter to the bit.
 
         Args:
             lengths: prompt tokens, whole numbers >= 1, shape (samples,).
             weights: one per sample, >= 0, any scale; None means equal.  Those below 1e-9 of the
                 largest are left out.
+            fixed_cost_tokens: f > 0.
 
         Raises:
             ConfigError: a value out of range, or different shapes.
@@ -71,7 +77,8 @@ class LengthSample:
         largest = float(np.max(w, initial=0.0))
         if largest == 0.0:
             empty = np.zeros(0)
-            return cls(empty, empty, empty, 0.0, np.zeros(1), np.zeros(1), np.zeros(1))
+            zero = np.zeros(1)
+            return cls(empty, empty, empty, 0.0, fixed_cost_tokens, zero, zero, zero)
         w = w / largest  # squares of tiny or huge weights would leave the float range
         b, w = b[w > _NEGLIGIBLE], w[w > _NEGLIGIBLE]
         size = float(np.sum(w)) ** 2 / float(np.sum(w * w))
@@ -79,9 +86,9 @@ class LengthSample:
         distinct = b[starts]
         mass = np.add.reduceat(w, starts)
         mass = mass * (size / float(np.sum(mass)))
-        x = np.log1p(distinct)
+        x = np.log(fixed_cost_tokens + distinct)
         sums = (np.concatenate(([0.0], np.cumsum(v))) for v in (mass, mass * distinct, mass * x))
-        return cls(distinct, x, mass, float(np.sum(mass)), *sums)
+        return cls(distinct, x, mass, float(np.sum(mass)), fixed_cost_tokens, *sums)
 
     def mass(self, lo: int, hi: int) -> float:
         """Weight of a segment, of N in all."""
@@ -93,8 +100,9 @@ class LengthSample:
         return min(max(mean, float(self.distinct[lo])), float(self.distinct[hi - 1]))
 
     def ratio(self, lo: int, hi: int) -> float:
-        """How many times as long as the shortest is the longest."""
-        return float((1.0 + self.distinct[hi - 1]) / (1.0 + self.distinct[lo]))
+        """How many times the cost of the shortest is that of the longest."""
+        f = self.fixed_cost_tokens
+        return float((f + self.distinct[hi - 1]) / (f + self.distinct[lo]))
 
     def is_narrow(self, lo: int, hi: int) -> bool:
         """Whether the lengths of a segment are too much alike to be told apart."""

@@ -19,10 +19,9 @@ from numpy.typing import ArrayLike
 from ewsjf_env.config import ConfigError, check_range, from_dict, nearest, to_dict
 from ewsjf_env.scheduling.length_sample import LengthSample
 
-PruneRule = Literal["ward", "paper_low", "paper_high"]
+PruneRule = Literal["ward", "delay", "paper_low", "paper_high"]
 
 REFERENCE_TOKENS = 512.0  # the mean of a queue about which nothing is known
-_HOMOGENEOUS_RATIO = 4.0
 _COARSE_SEGMENTS = 3
 _MASS_TOLERANCE = 1e-6
 
@@ -94,10 +93,17 @@ class PartitionSettings:
         max_depth: splits of a coarse segment that may be nested, 0 to 16.
         min_samples: effective sample size below which all traffic is one queue, >= 2.
         min_count, min_share: n_min = max(min_count, min_share N).
-        cost_homogeneity: also split a segment whose longest prompt is over four times as long as
-            its shortest, gap or none.
+        cost_homogeneity: also split a segment whose longest prompt costs more than
+            `homogeneous_ratio` times its shortest, gap or none; cost is f + b, see next but one.
+        homogeneous_ratio: see there, (1, 100]; smaller makes more queues.
+        fixed_cost_tokens: f, what a prefill costs at any length, in tokens, > 0: below it,
+            lengths do not differ in cost and need no queues of their own.
         prune: which neighbours are merged first: the pair with the least increase of the Ward
-            cost (+), or with the lowest or highest utility of the paper (=).
+            cost (+), with the least delay m1 m2 (mean2 - mean1) that short requests suffer behind
+            long ones in one queue (+), or with the lowest or highest utility of the paper (=).
+            `delay` also splits for cost at the geometric middle instead of the median, and lets
+            a segment count by its share of the work, where that is the larger: a few huge
+            prompts are worth a queue, since in another one they block everybody behind them.
     """
 
     alpha: float = 1.5
@@ -107,11 +113,15 @@ class PartitionSettings:
     min_count: float = 20.0
     min_share: float = 0.005
     cost_homogeneity: bool = True
+    homogeneous_ratio: float = 4.0
+    fixed_cost_tokens: float = 1.0
     prune: PruneRule = "ward"
 
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, 0.0, 100.0, low_open=True)
         check_range("max_queues", self.max_queues, 1, 64)
+        check_range("homogeneous_ratio", self.homogeneous_ratio, 1.0, 100.0, low_open=True)
+        check_range("fixed_cost_tokens", self.fixed_cost_tokens, 0.0, 1e6, low_open=True)
         check_range("max_depth", self.max_depth, 0, 16)
         check_range("min_samples", self.min_samples, 2)
         check_range("min_count", self.min_count, 1.0)
@@ -149,10 +159,10 @@ def refine_and_prune(
 
     Source: ALGORITHM 3 (~), with two changes that measurement asked for.  A border of the coarse
     k-means (or of a cost split) stays only where it is a significant gap or keeps a queue's
-    lengths within a factor of four: k-means by itself cuts every sample in three, noise too.
+    costs within the homogeneous ratio: k-means by itself cuts every sample in three, noise too.
     A segment that is too small is merged with its nearer neighbour, not the globally nearest pair.
     """
-    sample = LengthSample.build(lengths, weights)
+    sample = LengthSample.build(lengths, weights, settings.fixed_cost_tokens)
     if len(sample.distinct) < 2 or sample.size < settings.min_samples:
         mean = sample.mean_tokens(0, len(sample.distinct)) if sample.size else REFERENCE_TOKENS
         return Partition((), (mean,), (1.0,))
@@ -171,15 +181,21 @@ def refine_and_prune(
     )
 
 
-def ward_cost(lengths: ArrayLike, weights: ArrayLike | None, partition: Partition) -> float:
-    """Weighted mean squared distance of x = ln(1+b) from its queue's mean; 0 for no samples.
+def ward_cost(
+    lengths: ArrayLike,
+    weights: ArrayLike | None,
+    partition: Partition,
+    fixed_cost_tokens: float = 1.0,
+) -> float:
+    """Weighted mean squared distance of x = ln(f+b) from its queue's mean; 0 for no samples.
 
     Args:
         lengths: prompt tokens, whole numbers >= 1, shape (samples,).
         weights: one per sample, >= 0; None means equal.
         partition: the queues to judge.
+        fixed_cost_tokens: f > 0.
     """
-    sample = LengthSample.build(lengths, weights)
+    sample = LengthSample.build(lengths, weights, fixed_cost_tokens)
     if not sample.size:
         return 0.0
     queue = np.searchsorted(np.asarray(partition.cuts, dtype=np.float64), sample.distinct)
@@ -247,19 +263,37 @@ def _refine(
         lo, hi, depth = stack.pop()
         if depth >= settings.max_depth or hi - lo < 2:
             continue
-        if sample.mass(lo, hi) < n_min or sample.is_narrow(lo, hi):
+        if _importance(sample, lo, hi, settings) < n_min or sample.is_narrow(lo, hi):
             continue
         border = _largest_gap(sample, lo, hi, settings.alpha, n_min / 2.0)
         if border is not None:
             gap_borders.add(border)
-        elif settings.cost_homogeneity and sample.ratio(lo, hi) > _HOMOGENEOUS_RATIO:
-            half = (sample.sum_w[lo] + sample.sum_w[hi]) / 2.0
-            border = min(max(int(np.searchsorted(sample.sum_w, half)), lo + 1), hi - 1)
+        elif settings.cost_homogeneity and sample.ratio(lo, hi) > settings.homogeneous_ratio:
+            border = _cost_border(sample, lo, hi, settings)
         else:
             continue
         found.add(border)
         stack += [(lo, border, depth + 1), (border, hi, depth + 1)]
     return sorted(found), gap_borders
+
+
+def _importance(sample: LengthSample, lo: int, hi: int, settings: PartitionSettings) -> float:
+    """What a segment is worth, of N in all: its requests, or with rule `delay` also its work."""
+    mass = sample.mass(lo, hi)
+    if settings.prune != "delay":
+        return mass
+    work = float(sample.sum_wd[hi] - sample.sum_wd[lo]) / float(sample.sum_wd[-1])
+    return max(mass, work * sample.size)
+
+
+def _cost_border(sample: LengthSample, lo: int, hi: int, settings: PartitionSettings) -> int:
+    """Where a segment of unlike costs is split."""
+    if settings.prune == "delay":
+        border = int(np.searchsorted(sample.x, (sample.x[lo] + sample.x[hi - 1]) / 2.0))
+    else:
+        half = (sample.sum_w[lo] + sample.sum_w[hi]) / 2.0
+        border = int(np.searchsorted(sample.sum_w, half))
+    return min(max(border, lo + 1), hi - 1)
 
 
 def _largest_gap(
@@ -282,7 +316,7 @@ def _prune(
     def has_reason(lo: int, border: int, hi: int) -> bool:
         if border in gap_borders:
             return True
-        if settings.cost_homogeneity and sample.ratio(lo, hi) > _HOMOGENEOUS_RATIO:
+        if settings.cost_homogeneity and sample.ratio(lo, hi) > settings.homogeneous_ratio:
             return True
         key = (lo, border, hi)
         if key not in reasons:
@@ -291,10 +325,10 @@ def _prune(
         return reasons[key]
 
     while len(borders) > 2:
-        masses = np.diff(sample.sum_w[borders])
-        smallest = int(np.argmin(masses))
+        worth = [_importance(sample, lo, hi, settings) for lo, hi in itertools.pairwise(borders)]
+        smallest = int(np.argmin(worth))
         inner = range(1, len(borders) - 1)
-        if masses[smallest] < least:
+        if worth[smallest] < least:
             candidates = [i for i in (smallest, smallest + 1) if i in inner]
         else:
             candidates = [
@@ -315,6 +349,9 @@ def _merge_order(sample: LengthSample, borders: list[int], rule: PruneRule) -> l
     if rule == "ward":
         mean = np.diff(sample.sum_wx[borders]) / mass
         order = mass[:-1] * mass[1:] / (mass[:-1] + mass[1:]) * np.diff(mean) ** 2
+    elif rule == "delay":
+        mean = np.diff(sample.sum_wd[borders]) / mass
+        order = mass[:-1] * mass[1:] * np.diff(mean)
     else:
         ends = np.asarray(borders)
         width = sample.distinct[ends[1:] - 1] - sample.distinct[ends[:-1]] + 1.0

@@ -90,6 +90,7 @@ class PolicyQueue(WaitingQueue[R]):
         """Exchange C(b); orders read it through this queue, so they see the new one."""
         self.cost_model = cost_model
         self._context.traffic.mean_cost_s = cost_model.cost_s(512)
+        self._start_repartitioner()
 
     def begin_step(self, now_s: float, budget_tokens: int) -> None:
         """Start a step; swap in a partition that has become ready."""
@@ -135,10 +136,13 @@ class PolicyQueue(WaitingQueue[R]):
 
     def _start_repartitioner(self) -> None:
         self._repartitioner = None
-        if self.policy.spec.partitioned:
+        if self.policy.spec.partitioned and self._parameter("repartition", "on") == "on":
             partition = PartitionSettings(
                 alpha=float(self._parameter("alpha", 1.5)),
+                homogeneous_ratio=float(self._parameter("homogeneity", 4.0)),
+                fixed_cost_tokens=_fixed_cost_tokens(self.cost_model),
                 max_queues=int(self._parameter("q_max", 16)),
+                prune=self._parameter("prune", "ward"),  # type: ignore[arg-type]
             )
             interval_s = float(self._parameter("repartition_s", 600.0))
             settings = RepartitionSettings(interval_s=interval_s, partition=partition)
@@ -147,3 +151,10 @@ class PolicyQueue(WaitingQueue[R]):
     def _note_arrival(self, entry: Entry) -> None:
         if self._repartitioner is not None:
             self._repartitioner.observe(entry.prompt_tokens, entry.arrived_s)
+
+
+def _fixed_cost_tokens(model: PrefillCostModel) -> float:
+    """What any prefill costs, in tokens: C(0) over the cost of a token, in [1, 1000]."""
+    span = 1023
+    per_token_s = (model.cost_s(1 + span) - model.cost_s(1)) / span
+    return min(1000.0, max(1.0, model.cost_s(1) / per_token_s)) if per_token_s > 0 else 1.0

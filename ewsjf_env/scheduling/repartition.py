@@ -245,8 +245,9 @@ def _evaluate(job: _Job) -> _Finding:
     lengths, weights = (recent, np.ones(len(recent))) if drifted else job.snapshot.sample()
     reference = Reference.build(lengths, weights)
     found = refine_and_prune(lengths, weights, settings.partition)
-    before = ward_cost(lengths, weights, job.current)
-    after = ward_cost(lengths, weights, found)
+    fixed_cost_tokens = settings.partition.fixed_cost_tokens
+    before = ward_cost(lengths, weights, job.current, fixed_cost_tokens)
+    after = ward_cost(lengths, weights, found, fixed_cost_tokens)
     too_many = job.current.queues > settings.partition.max_queues
     enough = reference.size >= settings.partition.min_samples
     if enough and (too_many or after < (1.0 - settings.min_gain) * before):

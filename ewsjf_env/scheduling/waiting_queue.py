@@ -102,14 +102,13 @@ class WaitingQueue(Generic[R]):
             old = self._classes[priority]
             lanes = self._classes[priority] = self._new_class()
             lanes.recovery = old.recovery
-            lanes.overdue.credit_tokens = old.overdue.credit_tokens
-            lanes.overdue.served = old.overdue.served
+            lanes.overdue.inherit(old.overdue)
             for entry in sorted(old.order, key=lambda e: e.seq):
                 entry.order_slot, entry.overdue = None, False
                 lanes.order.add(entry)
                 lanes.overdue.add(entry)
             lanes.order.begin_step(self._now_s)
-            lanes.overdue.begin_step(self._now_s, 0)
+            lanes.overdue.admit(self._now_s)
 
     # -- the operations of vLLM's RequestQueue ---------------------------------------------------
 

@@ -211,7 +211,13 @@ def test_an_overdue_request_is_served_within_the_stated_number_of_steps(seed: in
     policy = Policy(
         "e",
         "ewsjf",
-        {"overdue_share": share, "overdue_floor_s": floor_s, "overdue_kappa": 1.0, "k": 500.0},
+        {
+            "overdue_share": share,
+            "overdue_floor_s": floor_s,
+            "overdue_kappa": 1.0,
+            "k": 500.0,
+            "repartition": "off",
+        },
         THREE_QUEUES,
     )
     queue, rng = make_queue(policy), random.Random(seed)

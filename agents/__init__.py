@@ -1,0 +1,1 @@
+"""Tuners and evaluation: everything that runs beside the engine, never inside it."""

@@ -140,7 +140,9 @@ class WindowMetrics:
     def from_dict(cls, data: Mapping[str, Any]) -> WindowMetrics:
         """Inverse of `to_dict`."""
         kept = {"scheduler_us_per_step"}
-        values = {k: math.nan if v is None and k not in kept else v for k, v in data.items()}
+        values: dict[str, Any] = {
+            k: math.nan if v is None and k not in kept else v for k, v in data.items()
+        }
         return cls(**values)
 
 

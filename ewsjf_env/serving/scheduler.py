@@ -135,6 +135,13 @@ class _EWSJFMixin:
     """What `EWSJFScheduler` and its synchronous twin add to vLLM's class."""
 
     waiting: EWSJFRequestQueue
+    # What vLLM's Scheduler brings.
+    vllm_config: Any
+    policy: SchedulingPolicy
+    running: list[Request]
+    block_size: int
+    max_num_scheduled_tokens: int
+    kv_cache_manager: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         check_vllm_version(vllm.__version__)

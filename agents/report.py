@@ -1,0 +1,207 @@
+"""How is an evaluation told to a reader? evaluation.md: tables, losers shown too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agents.summary import REFERENCE, Group, Run, against, groups, values
+
+WORSE = "▲"  # its interval against fcfs lies wholly on the worse side
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the main table."""
+
+    title: str
+    metric: str
+    part: str = "metrics"
+    larger_is_better: bool = False
+    digits: int = 2
+
+
+COLUMNS = (
+    Column("out tok/s", "output_tokens_per_s", larger_is_better=True, digits=0),
+    Column("drained tok/s", "output_tokens_per_s", "drained", larger_is_better=True, digits=0),
+    Column("goodput req/s", "goodput_requests_per_s", larger_is_better=True),
+    Column("TTFT mean s", "ttft_mean_s"),
+    Column("p99 s", "ttft_p99_s"),
+    Column("short mean s", "ttft_short_mean_s"),
+    Column("short p95 s", "ttft_short_p95_s"),
+    Column("long mean s", "ttft_long_mean_s"),
+    Column("long p95 s", "ttft_long_p95_s"),
+    Column("max wait s", "wait_max_s", digits=1),
+    Column("slowdown p99", "slowdown_p99", digits=1),
+    Column("Jain", "jain_slowdown", larger_is_better=True),
+    Column("unfinished", "outstanding", digits=0),
+)
+RATIO_COLUMNS = tuple(
+    c
+    for c in COLUMNS
+    if c.metric
+    in (
+        "output_tokens_per_s",
+        "ttft_mean_s",
+        "ttft_p99_s",
+        "ttft_short_mean_s",
+        "ttft_long_p95_s",
+        "wait_max_s",
+    )
+)
+
+
+def markdown(runs: Sequence[Run], meta: Mapping[str, Any]) -> str:
+    """The whole report."""
+    lines = [
+        "# Evaluation",
+        "",
+        f"Fixed window of {meta['duration_s']:g} s from an empty start, {meta['seeds']} seeds; "
+        "every policy meets the same arrivals, lengths and prefixes.  Requests that are not "
+        "served by the end count with their age.  *Drained*: the same requests served to the "
+        "end.  Load is the arrival rate over the measured FCFS capacity.",
+        "",
+        f"Engine: {meta['engine']['latency']}, {meta['engine']['max_num_batched_tokens']} tokens "
+        f"a step, {meta['engine']['max_num_seqs']} sequences, "
+        f"{meta['kv_blocks']} KV blocks of {meta['engine']['block_tokens']} tokens, prefix caching "
+        f"{'on' if meta['engine']['prefix_caching'] else 'off'}, async scheduling "
+        f"{'on' if meta['engine']['async_scheduling'] else 'off'}; own scheduler and KV cache of "
+        f"vLLM {meta['versions']['vllm']} on a virtual clock, the forward pass modelled.",
+        "",
+        f"**Bold** is the best non-oracle value of a column; {WORSE} marks a value that is worse "
+        "than fcfs with its whole 95 % interval (bootstrap over seeds, paired); (oracle) reads "
+        "true output lengths.",
+    ]
+    for group, arms in groups(runs).items():
+        lines += ["", f"## {_title(group, arms)}", "", *_main_table(arms)]
+        if REFERENCE in arms and len(arms) > 1:
+            lines += ["", "Ratio to fcfs, 95 % interval:", "", *_ratio_table(arms)]
+        lines += ["", "Mean TTFT in seconds (share unserved) by prompt tokens:", ""]
+        lines += _bucket_table(arms)
+    return "\n".join(lines) + "\n"
+
+
+def console_table(runs: Sequence[Run]) -> str:
+    """The main tables alone, for a terminal."""
+    blocks = []
+    for group, arms in groups(runs).items():
+        blocks.append("\n".join([_title(group, arms), *_aligned(_main_table(arms))]))
+    return "\n\n".join(blocks)
+
+
+def _title(group: Group, arms: Mapping[str, list[Run]]) -> str:
+    workload, load, rate = group
+    some = next(iter(arms.values()))
+    achieved = sum(float(run["notes"]["achieved_rate_per_s"]) for run in some) / len(some)
+    asked = f"load {load:g}, " if load is not None else ""
+    capped = sum(int(run["notes"]["capped_prompts"]) for run in some)
+    text = f"{workload}: {asked}{rate:.3g} req/s asked, {achieved:.3g} req/s arrived"
+    stretch = some[0]["notes"].get("time_stretch")
+    text += f", time stretched x{float(stretch):.3g}" if stretch is not None else ""
+    return text + (f", {capped} prompts capped" if capped else "")
+
+
+def _mean(arm: Sequence[Run], column: Column) -> float:
+    known = [v for v in values(arm, column.metric, column.part).values() if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _sorted(arms: Mapping[str, list[Run]]) -> list[str]:
+    column = next(c for c in COLUMNS if c.metric == "ttft_mean_s")
+    return sorted(arms, key=lambda name: _mean(arms[name], column))
+
+
+def _label(name: str, arm: Sequence[Run]) -> str:
+    return f"{name} (oracle)" if arm[0]["oracle"] else name
+
+
+def _main_table(arms: Mapping[str, list[Run]]) -> list[str]:
+    best = {}
+    for column in COLUMNS:
+        fair = [_mean(arm, column) for arm in arms.values() if not arm[0]["oracle"]]
+        known = [v for v in fair if not math.isnan(v)]
+        if known:
+            best[column] = max(known) if column.larger_is_better else min(known)
+    rows = [["policy", *(c.title for c in COLUMNS)]]
+    for name in _sorted(arms):
+        cells = [_label(name, arms[name])]
+        for column in COLUMNS:
+            value = _mean(arms[name], column)
+            text = "-" if math.isnan(value) else f"{value:.{column.digits}f}"
+            shown_best = f"{best[column]:.{column.digits}f}" if column in best else None
+            if text == shown_best and not arms[name][0]["oracle"]:
+                text = f"**{text}**"
+            cells.append(text + (f" {WORSE}" if _is_worse(arms, name, column) else ""))
+        rows.append(cells)
+    return _table(rows)
+
+
+def _is_worse(arms: Mapping[str, list[Run]], name: str, column: Column) -> bool:
+    if name == REFERENCE or REFERENCE not in arms:
+        return False
+    _, gap = against(arms[name], arms[REFERENCE], column.metric, column.part)
+    return gap.high < 0 if column.larger_is_better else gap.low > 0
+
+
+def _ratio_table(arms: Mapping[str, list[Run]]) -> list[str]:
+    rows = [["policy", *(c.title.rsplit(" ", 1)[0] for c in RATIO_COLUMNS)]]
+    for name in _sorted(arms):
+        if name == REFERENCE:
+            continue
+        cells = [_label(name, arms[name])]
+        for column in RATIO_COLUMNS:
+            share, _ = against(arms[name], arms[REFERENCE], column.metric, column.part)
+            known = f"{share.value:.3g} [{share.low:.3g}, {share.high:.3g}]"
+            cells.append(known if share.known else "-")
+        rows.append(cells)
+    return _table(rows)
+
+
+def _bucket_table(arms: Mapping[str, list[Run]]) -> list[str]:
+    some = next(iter(arms.values()))[0]["buckets"]
+    limits = [(row["low_tokens"], row["high_tokens"]) for row in some]
+    counts = [
+        sum(run["buckets"][i]["requests"] for run in next(iter(arms.values())))
+        for i in range(len(limits))
+    ]
+    used = [i for i, count in enumerate(counts) if count]
+    rows = [["policy", *(_range(*limits[i]) for i in used)], ["requests a policy"]]
+    rows[1] += [str(counts[i]) for i in used]
+    for name in _sorted(arms):
+        cells = [_label(name, arms[name])]
+        for i in used:
+            buckets = [run["buckets"][i] for run in arms[name] if run["buckets"][i]["requests"]]
+            n = sum(b["requests"] for b in buckets)
+            wait = sum(b["ttft_mean_s"] * b["requests"] for b in buckets) / n if n else math.nan
+            unserved = sum(b["unserved"] for b in buckets) / n if n else 0.0
+            cells.append(f"{wait:.2f}" + (f" ({unserved:.0%})" if unserved else ""))
+        rows.append(cells)
+    return _table(rows)
+
+
+def _range(low: int, high: int | None) -> str:
+    return f"> {low}" if high is None else f"{low + 1}-{high}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return lines
+
+
+def _aligned(lines: Sequence[str]) -> list[str]:
+    rows = [
+        [cell.strip().replace("**", "") for cell in line.strip("|").split("|")]
+        for i, line in enumerate(lines)
+        if i != 1
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]

@@ -9,7 +9,7 @@ traffic scanned is not the traffic judged.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -65,6 +65,10 @@ class ScanResult:
     metrics: tuple[dict[str, Any], ...]
 
 
+def _silent(results: Iterable[Any], total: int) -> Iterable[Any]:
+    return results
+
+
 def candidates(base: Policy, plan: ScanPlan) -> list[dict[str, Value]]:
     """The base policy's own values first, then scrambled Sobol points; always the same ones."""
     space = base.space.subset(plan.names)
@@ -81,7 +85,7 @@ def scan(
     plan: ScanPlan,
     path: Path,
     jobs: int = 1,
-    progress: Callable[[Sequence[Any]], Iterator[Any]] = iter,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = _silent,
 ) -> list[ScanResult]:
     """Run the plan; finished points are kept in the file `path` and not run again.
 
@@ -99,7 +103,8 @@ def scan(
     references = _references(workload, config, plan) if todo else []
     tasks = (delayed(_evaluate)(base, v, workload, config, plan, references) for v in todo)
     with path.open("a", encoding="utf-8") as file:
-        for result in progress(Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)):
+        results = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+        for result in progress(results, len(todo)):
             file.write(json.dumps(vars(result)) + "\n")
             file.flush()
             done[json.dumps(result.values, sort_keys=True)] = result

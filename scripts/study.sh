@@ -20,7 +20,7 @@ sweep+=",linear_aging(r=10),linear_aging(r=20),linear_aging(r=50),linear_aging(r
 sweep+=",linear_aging(r=200),hrrn,hrrn(exponent=1.5),hrrn(exponent=2),hrrn(exponent=3)"
 sweep+=",boost(gamma=0.01),boost(gamma=0.02),boost(gamma=0.03),boost(gamma=0.05)"
 sweep+=",ewsjf_normalised,ewsjf_normalised(gamma=1),ewsjf_normalised(gamma=2)"
-sweep+=",ewsjf(k=6),ewsjf(k=8),ewsjf(k=10),ewsjf(k=14),ewsjf,ewsjf(k=28),ewsjf(k=40),ewsjf(k=100)"
+sweep+=",ewsjf(k=0.7),ewsjf(k=1),ewsjf(k=1.5),ewsjf(k=2),ewsjf(k=3),ewsjf(k=5),ewsjf,ewsjf(k=20)"
 
 evaluate() { # NAME and evaluate.py's arguments
     local name=$1

@@ -84,6 +84,7 @@ class PolicyQueue(WaitingQueue[R]):
     def use_executor(self, executor: Executor) -> None:
         """Compute partitions elsewhere, for example inline on a virtual clock."""
         self._executor = executor
+        self._repartitioner = None  # it holds on to its executor
         self._start_repartitioner()
 
     def use_cost_model(self, cost_model: PrefillCostModel) -> None:
@@ -135,18 +136,23 @@ class PolicyQueue(WaitingQueue[R]):
         return OverdueLane(settings, self._cost_s)
 
     def _start_repartitioner(self) -> None:
-        self._repartitioner = None
-        if self.policy.spec.partitioned and self._parameter("repartition", "on") == "on":
-            partition = PartitionSettings(
-                alpha=float(self._parameter("alpha", 1.5)),
-                homogeneous_ratio=float(self._parameter("homogeneity", 4.0)),
-                fixed_cost_tokens=_fixed_cost_tokens(self.cost_model),
-                max_queues=int(self._parameter("q_max", 16)),
-                prune=self._parameter("prune", "ward"),  # type: ignore[arg-type]
-            )
-            interval_s = float(self._parameter("repartition_s", 600.0))
-            settings = RepartitionSettings(interval_s=interval_s, partition=partition)
+        """Follow the policy's settings; what is known of the traffic outlives a policy."""
+        if not self.policy.spec.partitioned or self._parameter("repartition", "on") == "off":
+            self._repartitioner = None
+            return
+        partition = PartitionSettings(
+            alpha=float(self._parameter("alpha", 1.5)),
+            homogeneous_ratio=float(self._parameter("homogeneity", 4.0)),
+            fixed_cost_tokens=_fixed_cost_tokens(self.cost_model),
+            max_queues=int(self._parameter("q_max", 16)),
+            prune=self._parameter("prune", "ward"),  # type: ignore[arg-type]
+        )
+        interval_s = float(self._parameter("repartition_s", 600.0))
+        settings = RepartitionSettings(interval_s=interval_s, partition=partition)
+        if self._repartitioner is None:
             self._repartitioner = Repartitioner(settings, self._executor, seed=self._seed)
+        else:
+            self._repartitioner.reconfigure(settings)
 
     def _note_arrival(self, entry: Entry) -> None:
         if self._repartitioner is not None:

@@ -157,11 +157,13 @@ class _EWSJFMixin:
         self._ewsjf_lookahead = lookahead
         cost_model = PrefillCostModel(prior)
         self._ewsjf_timer = _StepTimer(cost_model, lookahead)
+        # Starts its one thread with the first partition, minutes into serving.
+        self._ewsjf_executor = ThreadPoolExecutor(1, thread_name_prefix="ewsjf-partition")
         self.waiting = EWSJFRequestQueue(
             settings.policy,
             self._describe_request,
             cost_model,
-            ThreadPoolExecutor(max_workers=1, thread_name_prefix="ewsjf-partition"),
+            self._ewsjf_executor,
             by_priority=self.policy == SchedulingPolicy.PRIORITY,
             block_tokens=self.block_size,
             longest_tokens=config.model_config.max_model_len,
@@ -176,6 +178,11 @@ class _EWSJFMixin:
         output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
         self._ewsjf_timer.end(output)
         return output
+
+    def shutdown(self) -> None:
+        """Stock `shutdown`, and no partition is computed any more."""
+        self._ewsjf_executor.shutdown(wait=False, cancel_futures=True)
+        super().shutdown()  # type: ignore[misc]
 
     def bind_clock(
         self, now_s: Callable[[], float], arrival_s: Callable[[Request], float] | None = None

@@ -3,89 +3,138 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
+import tempfile
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from agents.evaluation import Plan, Source, make_jobs, measure_capacities, run_jobs
+from agents.evaluation import Plan, make_jobs, measure_capacities
 from agents.plots import frontier
 from agents.provenance import git_state
 from agents.report import console_table, markdown
+from agents.runs import Source, run_jobs, write_json, write_text
 from agents.summary import summarise
 from ewsjf_env import __version__
-from ewsjf_env.config import ConfigError, check_range, to_dict
+from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
+from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
-from ewsjf_env.policy import parse_policies
+from ewsjf_env.policy import Policy, parse_policies
 from ewsjf_env.scheduling.rivals import ORDERS
 from ewsjf_env.workload.readers import FORMATS
+from ewsjf_env.workload.replay import MAX_JITTER_S
+from ewsjf_env.workload.spec import YAML_SUFFIXES
 
 DEFAULT_POLICIES = "fcfs,random,hrrn,linear_aging,boost,ewsjf"
-SECONDS_A_RUN = 5.0  # for the dry run's estimate, on one core
-EPILOG = """examples:
-  evaluate.py --workload configs/workloads/mixed.yaml --load 0.7,0.95,1.3 --out runs/mixed
-  evaluate.py --trace my_log.csv.gz --policies fcfs,hrrn,my_policy.json --rate 4 --out runs/mine
-policies: names of orders, with parameters in parentheses, or policy files:
-  """ + ", ".join(ORDERS)
+DEFAULT_LOADS = "0.7,0.95,1.3"
+SECONDS_A_WINDOW = 5.0 / 300.0  # of one core for a virtual second; for the dry run's estimate
+USAGE = "evaluate.py (--workload FILE.yaml | --trace FILE) --out DIR [options]"
+DESCRIPTION = """\
+Replay traffic through vLLM's own scheduler under several policies and compare
+them: same arrivals for all, several seeds, paired intervals."""
+EXAMPLES = """\
+examples:
+  evaluate.py --workload configs/workloads/mixed.yaml --out runs/mixed --jobs 2
+  evaluate.py --trace my_log.csv.gz --policies fcfs,hrrn,my_policy.json \\
+      --rate 4 --out runs/mine
+
+policies: names, with parameters in parentheses, or policy files:
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad arguments are a ConfigError like any other bad input: one line, no usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message.removeprefix("argument "))
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    names = textwrap.fill(", ".join(ORDERS), 78, initial_indent="  ", subsequent_indent="  ")
+    parser = _Parser(
         prog="evaluate.py",
-        description="Replay traffic through vLLM's own scheduler under several policies and "
-        "compare them: same arrivals, several seeds, paired intervals.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=EXAMPLES + names,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80),
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--workload", action="append", default=[], metavar="FILE.yaml", help="may be repeated")
     add("--trace", action="append", default=[], metavar="FILE", help="may be repeated")
-    add("--trace-format", choices=FORMATS, help="default: recognised by content")
-    add("--jitter", type=float, default=0.0, metavar="S", help="noise on recorded times, seconds")
+    add("--trace-format", metavar="NAME", help=" | ".join(FORMATS))
+    add("--jitter", type=_number, default=0.0, metavar="S", help="noise on recorded times, s (0)")
     add("--policies", default="default", metavar="LIST", help="or `default`, or `all`")
-    add("--load", metavar="LIST", help="fractions of the measured FCFS capacity, e.g. 0.7,1.3")
+    add("--load", metavar="LIST", help=f"fractions of FCFS capacity ({DEFAULT_LOADS})")
     add("--rate", metavar="LIST", help="arrival rates in requests/s, instead of --load")
-    add("--seeds", type=int, default=5, metavar="N", help="traces a load (default 5)")
-    add("--duration", type=float, default=300.0, metavar="S", help="window, virtual seconds (300)")
-    add("--engine", metavar="FILE.yaml", help="default: Llama-2-13B on an A100, see configs/env")
-    add("--jobs", type=int, default=1, metavar="N", help="worker processes (default 1)")
+    add("--seeds", type=_whole, default=5, metavar="N", help="traces a load (5)")
+    add("--duration", type=_number, default=300.0, metavar="S", help="window, virtual s (300)")
+    add("--engine", metavar="FILE.yaml", help="see configs/env; Llama-2-13B on an A100")
+    add("--jobs", type=_whole, default=1, metavar="N", help="worker processes (1)")
     add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
-    add("--dry-run", action="store_true", help="print the plan and stop")
+    add("--dry-run", action="store_true", help="print the plan and write nothing")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit code 0, 1 when a run failed, 2 for bad input, 130 for Ctrl-C."""
-    arguments = make_parser().parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _evaluate(arguments, list(sys.argv[1:] if argv is None else argv))
+        return _evaluate(_arguments(argv), argv)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _say(2, f"error: {error}")
+    except EngineError as error:
+        return _say(1, f"error: {error}")
+    except OSError as error:
+        return _say(1, f"error: {error.filename or 'file'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the finished runs", file=sys.stderr)
-        return 130
+        return _say(130, "interrupted: the same command goes on from the finished runs")
+
+
+def _say(code: int, message: str) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = make_parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        hint = nearest(unknown[0].split("=")[0], flags)
+        raise ConfigError(f"unknown argument {unknown[0]!r}{hint}")
+    return arguments
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
 
 
 def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     plan = _plan(arguments)
-    check_range("jobs", arguments.jobs, 1)
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"out: {out} is a file, expected a folder")
+        raise ConfigError(f"--out: {out} is a file, expected a folder")
     if arguments.dry_run:
         print(_describe(plan, arguments.jobs))
         return 0
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"out: {out} cannot be made: {error.strerror}") from None
+    _make_folder(out)
     capacities: dict[str, float] = {}
     if plan.loads:
         print("measuring FCFS capacity ...", file=sys.stderr)
@@ -95,54 +144,79 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     jobs = make_jobs(plan, capacities)
     records, failures = run_jobs(jobs, out, arguments.jobs, _progress)
     for key, reason in failures.items():
-        print(f"error: run {key} failed: {reason}", file=sys.stderr)
+        _say(1, f"error: run {key} failed: {reason}")
     if records:
         _write(records, plan, capacities, argv, out)
     return 1 if failures else 0
 
 
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"--out: {out} cannot be written: {reason}") from None
+
+
 def _plan(arguments: argparse.Namespace) -> Plan:
+    """Everything that was asked for, read and checked before anything runs."""
+    check_range("--jobs", arguments.jobs, 1)
+    check_range("--jitter", arguments.jitter, 0.0, MAX_JITTER_S)
+    trace_format = arguments.trace_format
+    if trace_format is not None and trace_format not in FORMATS:
+        raise ConfigError(f"--trace-format: {trace_format!r}{nearest(trace_format, FORMATS)}")
+    for path in arguments.trace:
+        if Path(path).suffix in YAML_SUFFIXES:
+            raise ConfigError(f"--trace: {path} is a YAML file; expected a trace, or --workload")
     text = arguments.policies
     text = {"default": DEFAULT_POLICIES, "all": ",".join(ORDERS)}.get(text, text)
-    engine = SimulatedConfig() if arguments.engine is None else _engine(arguments.engine)
-    load = arguments.load if arguments.load or arguments.rate else "0.7,0.95,1.3"
-    traces = [Source(t, True, arguments.trace_format, arguments.jitter) for t in arguments.trace]
+    policies = tuple(parse_policies(text))
+    load, rate = arguments.load, arguments.rate
+    traces = [Source(t, True, trace_format, arguments.jitter) for t in arguments.trace]
     plan = Plan(
-        policies=tuple(parse_policies(text)),
+        policies=policies,
         sources=tuple([*(Source(w) for w in arguments.workload), *traces]),
-        loads=_numbers("load", load),
-        rates_per_s=_numbers("rate", arguments.rate),
+        loads=_numbers("--load", DEFAULT_LOADS if load is None and rate is None else load),
+        rates_per_s=_numbers("--rate", rate),
         seeds=arguments.seeds,
         duration_s=arguments.duration,
-        engine=engine,
+        engine=_engine(arguments.engine, policies),
     )
-    for source in plan.sources:
-        source.load()  # a bad file is refused before anything runs
+    plan.workloads()
     return plan
 
 
-def _engine(path: str) -> SimulatedConfig:
+def _engine(path: str | None, policies: Sequence[Policy]) -> SimulatedConfig:
+    if path is None:
+        return SimulatedConfig()
     config = SimulatedConfig.load(path)
-    SimulatedEngine(config).close()  # an unknown latency preset is refused here
+    try:
+        engine = SimulatedEngine(config)  # refuses an unknown latency preset
+        for policy in policies:
+            engine.install(policy)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return config
 
 
-def _numbers(name: str, text: str | None) -> tuple[float, ...]:
+def _numbers(flag: str, text: str | None) -> tuple[float, ...]:
     values = []
     for part in text.split(",") if text is not None else []:
         try:
             values.append(float(part))
         except ValueError:
-            raise ConfigError(f"{name}: {part!r} is not a number > 0") from None
-        check_range(name, values[-1], 0.0, low_open=True)
+            raise ConfigError(f"{flag}: {part!r} is not a number > 0") from None
+        check_range(flag, values[-1], 0.0, low_open=True)
     if len(set(values)) < len(values):
-        raise ConfigError(f"{name}: a value occurs twice in {text}")
+        raise ConfigError(f"{flag}: a value occurs twice in {text}")
     return tuple(values)
 
 
 def _describe(plan: Plan, jobs: int) -> str:
     points = [f"load {x:g}" for x in plan.loads] or [f"{x:g} req/s" for x in plan.rates_per_s]
-    minutes = plan.runs * SECONDS_A_RUN / jobs / 60
+    minutes = plan.runs * plan.duration_s * SECONDS_A_WINDOW / jobs / 60
     return "\n".join(
         [
             f"policies ({len(plan.policies)}): " + ", ".join(p.name for p in plan.policies),
@@ -150,7 +224,7 @@ def _describe(plan: Plan, jobs: int) -> str:
             f"points ({len(points)}): " + ", ".join(points),
             f"seeds: 0 to {plan.seeds - 1}; window {plan.duration_s:g} s; engine "
             f"{plan.engine.latency}",
-            f"{plan.runs} runs, roughly {minutes:.0f} minutes with {jobs} job(s)",
+            f"{plan.runs} runs, very roughly {minutes:.2g} minutes with {jobs} job(s)",
         ]
     )
 
@@ -182,13 +256,8 @@ def _write(
     }
     data = {"meta": meta, "runs": records, "summary": summarise(records)}
     paths = [out / name for name in ("evaluation.json", "evaluation.md", "frontier.png")]
-    for path, text in (
-        (paths[0], json.dumps(data, indent=1, allow_nan=False) + "\n"),
-        (paths[1], markdown(records, meta)),
-    ):
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+    write_json(paths[0], data)
+    write_text(paths[1], markdown(records, meta))
     frontier(records, paths[2])
     print(console_table(records))
     print("\n" + "\n".join(str(path) for path in paths))

@@ -9,7 +9,8 @@ from typing import Any
 
 from agents.summary import REFERENCE, Group, Run, against, groups, values
 
-WORSE = "▲"  # its interval against fcfs lies wholly on the worse side
+WORSE = "▲"
+WORSE_SHARE = 0.01  # a smaller relative difference is not marked, however sure it is
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any]) -> str:
         f"vLLM {meta['versions']['vllm']} on a virtual clock, the forward pass modelled.",
         "",
         f"**Bold** is the best non-oracle value of a column; {WORSE} marks a value that is worse "
-        "than fcfs with its whole 95 % interval (bootstrap over seeds, paired); (oracle) reads "
-        "true output lengths.",
+        f"than fcfs by {WORSE_SHARE:.0%} or more and with its whole 95 % interval (paired "
+        "bootstrap over seeds; two seeds or more); (oracle) reads true output lengths.",
     ]
     for group, arms in groups(runs).items():
         lines += ["", f"## {_title(group, arms)}", "", *_main_table(arms)]
@@ -84,11 +85,15 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any]) -> str:
 
 
 def console_table(runs: Sequence[Run]) -> str:
-    """The main tables alone, for a terminal."""
+    """The main tables alone, for a terminal of 160 columns."""
     blocks = []
     for group, arms in groups(runs).items():
-        blocks.append("\n".join([_title(group, arms), *_aligned(_main_table(arms))]))
-    return "\n\n".join(blocks)
+        rows = [["policy", *(c.title for c in COLUMNS)], *_main_rows(arms)]
+        blocks.append("\n".join([_title(group, arms), *_aligned(rows)]))
+    legend = (
+        f"* best without oracles   {WORSE} surely worse than fcfs, by {WORSE_SHARE:.0%} or more"
+    )
+    return "\n\n".join([*blocks, legend])
 
 
 def _title(group: Group, arms: Mapping[str, list[Run]]) -> str:
@@ -118,13 +123,17 @@ def _label(name: str, arm: Sequence[Run]) -> str:
 
 
 def _main_table(arms: Mapping[str, list[Run]]) -> list[str]:
+    return _table([["policy", *(c.title for c in COLUMNS)], *_main_rows(arms)])
+
+
+def _main_rows(arms: Mapping[str, list[Run]]) -> list[list[str]]:
     best = {}
     for column in COLUMNS:
         fair = [_mean(arm, column) for arm in arms.values() if not arm[0]["oracle"]]
         known = [v for v in fair if not math.isnan(v)]
         if known:
             best[column] = max(known) if column.larger_is_better else min(known)
-    rows = [["policy", *(c.title for c in COLUMNS)]]
+    rows = []
     for name in _sorted(arms):
         cells = [_label(name, arms[name])]
         for column in COLUMNS:
@@ -135,14 +144,16 @@ def _main_table(arms: Mapping[str, list[Run]]) -> list[str]:
                 text = f"**{text}**"
             cells.append(text + (f" {WORSE}" if _is_worse(arms, name, column) else ""))
         rows.append(cells)
-    return _table(rows)
+    return rows
 
 
 def _is_worse(arms: Mapping[str, list[Run]], name: str, column: Column) -> bool:
     if name == REFERENCE or REFERENCE not in arms:
         return False
-    _, gap = against(arms[name], arms[REFERENCE], column.metric, column.part)
-    return gap.high < 0 if column.larger_is_better else gap.low > 0
+    share, gap = against(arms[name], arms[REFERENCE], column.metric, column.part)
+    if share.known and abs(share.value - 1.0) < WORSE_SHARE:
+        return False
+    return gap.high < 0 if column.larger_is_better else gap.low > 0  # no interval: False
 
 
 def _ratio_table(arms: Mapping[str, list[Run]]) -> list[str]:
@@ -153,8 +164,8 @@ def _ratio_table(arms: Mapping[str, list[Run]]) -> list[str]:
         cells = [_label(name, arms[name])]
         for column in RATIO_COLUMNS:
             share, _ = against(arms[name], arms[REFERENCE], column.metric, column.part)
-            known = f"{share.value:.3g} [{share.low:.3g}, {share.high:.3g}]"
-            cells.append(known if share.known else "-")
+            limits = f" [{share.low:.3g}, {share.high:.3g}]" if share.bounded else ""
+            cells.append(f"{share.value:.3g}{limits}" if share.known else "-")
         rows.append(cells)
     return _table(rows)
 
@@ -163,22 +174,27 @@ def _bucket_table(arms: Mapping[str, list[Run]]) -> list[str]:
     some = next(iter(arms.values()))[0]["buckets"]
     limits = [(row["low_tokens"], row["high_tokens"]) for row in some]
     counts = [
-        sum(run["buckets"][i]["requests"] for run in next(iter(arms.values())))
+        max(sum(run["buckets"][i]["requests"] for run in arm) for arm in arms.values())
         for i in range(len(limits))
     ]
     used = [i for i, count in enumerate(counts) if count]
-    rows = [["policy", *(_range(*limits[i]) for i in used)], ["requests a policy"]]
-    rows[1] += [str(counts[i]) for i in used]
-    for name in _sorted(arms):
-        cells = [_label(name, arms[name])]
-        for i in used:
-            buckets = [run["buckets"][i] for run in arms[name] if run["buckets"][i]["requests"]]
-            n = sum(b["requests"] for b in buckets)
-            wait = sum(b["ttft_mean_s"] * b["requests"] for b in buckets) / n if n else math.nan
-            unserved = sum(b["unserved"] for b in buckets) / n if n else 0.0
-            cells.append(f"{wait:.2f}" + (f" ({unserved:.0%})" if unserved else ""))
-        rows.append(cells)
+    rows = [["policy", *(_range(*limits[i]) for i in used)]]
+    rows.append(["requests a policy", *(str(counts[i]) for i in used)])
+    rows += [
+        [_label(name, arms[name]), *(_bucket_cell(arms[name], i) for i in used)]
+        for name in _sorted(arms)
+    ]
     return _table(rows)
+
+
+def _bucket_cell(arm: Sequence[Run], index: int) -> str:
+    buckets = [run["buckets"][index] for run in arm if run["buckets"][index]["requests"]]
+    n = sum(bucket["requests"] for bucket in buckets)
+    if not n:
+        return "-"
+    wait = sum(bucket["ttft_mean_s"] * bucket["requests"] for bucket in buckets) / n
+    unserved = sum(bucket["unserved"] for bucket in buckets) / n
+    return f"{wait:.2f}" + (f" ({unserved:.0%})" if unserved else "")
 
 
 def _range(low: int, high: int | None) -> str:
@@ -191,17 +207,26 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _aligned(lines: Sequence[str]) -> list[str]:
-    rows = [
-        [cell.strip().replace("**", "") for cell in line.strip("|").split("|")]
-        for i, line in enumerate(lines)
-        if i != 1
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of text columns, numbers to the right; long titles take two lines."""
+    first = [title.rsplit(" ", 1) if len(title) > 8 else [title] for title in rows[0]]
+    head = [
+        [parts[0] if len(parts) > 1 else "" for parts in first],
+        [parts[-1] for parts in first],
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    body = [[_plain(cell) for cell in row] for row in rows[1:]]
+    lines = [*head, *body]
+    widths = [max(len(row[i]) for row in lines) for i in range(len(rows[0]))]
     return [
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        for row in rows
+        for row in lines
     ]
+
+
+def _plain(cell: str) -> str:
+    """A table cell for a terminal: `*` instead of bold, the mark without a space."""
+    text = cell.replace("**", "") + ("*" if "**" in cell else "")
+    return text.replace(f" {WORSE}", WORSE)

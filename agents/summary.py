@@ -47,7 +47,8 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """One entry a (workload, load, policy, metric), fixed window and drained apart.
 
     Keys: workload, load, rate_per_s, policy, part (`metrics` or `drained`), metric, seeds, mean,
-    ci95, ratio_to_fcfs, ratio_ci95, difference_to_fcfs, difference_ci95; null where unknown.
+    ci95, ratio_to_fcfs, ratio_ci95, difference_to_fcfs, difference_ci95; null where unknown.  A
+    single seed has no interval.
     """
     entries = []
     for (workload, load, rate), arms in groups(runs).items():
@@ -79,4 +80,5 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _fields(value: str, interval: str, estimate: Estimate) -> dict[str, Any]:
     if not estimate.known:
         return {value: None, interval: None}
-    return {value: estimate.value, interval: [estimate.low, estimate.high]}
+    limits = [estimate.low, estimate.high] if estimate.bounded else None
+    return {value: estimate.value, interval: limits}

@@ -1,0 +1,227 @@
+"""How is one run played, and how do many survive a failure, a killed worker or Ctrl-C?
+
+A run is one policy on one drawn trace.  Its result is one JSON file, written whole or not at
+all; what has a result is not run again.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from ewsjf_env.config import to_dict
+from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.policy import Policy
+from ewsjf_env.records import bucket_table
+from ewsjf_env.workload import Trace, Workload, load_workload, trace_workload
+
+BUCKET_EDGES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
+KILLED = "its worker process was killed (out of memory?)"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where traffic comes from: a workload YAML (or built-in name), or a trace file."""
+
+    path: str
+    is_trace: bool = False
+    trace_format: str | None = None
+    jitter_s: float = 0.0
+
+    def load(self) -> Workload:
+        """Read it; ConfigError when anything is wrong with it."""
+        if not self.is_trace:
+            return load_workload(self.path)
+        return trace_workload(self.path, self.trace_format, jitter_s=self.jitter_s)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run; `key` is the name of its result file without suffix."""
+
+    key: str
+    policy: Policy
+    source: Source
+    workload: str
+    load: float | None
+    rate_per_s: float
+    seed: int
+    duration_s: float
+    engine: SimulatedConfig
+
+
+Progress = Callable[[Iterable[str], int], Iterator[str]]
+Simulate = Callable[[Job], dict[str, Any]]
+
+
+def simulate(job: Job) -> dict[str, Any]:
+    """Play a job; the record is plain values, the same every time except for `wall_s`."""
+    engine = cached_engine(job.engine)
+    trace = _trace(job.source, job.seed, job.duration_s, job.rate_per_s)
+    started = time.perf_counter()
+    engine.install(job.policy)
+    engine.reset(trace)
+    metrics = engine.run_window(job.duration_s)
+    rows = bucket_table(engine.records(), BUCKET_EDGES, engine.now(), engine.prefill_cost_s)
+    drained = engine.drain()
+    # What the workload capped above the engine's limit, the engine capped again: not a sum.
+    capped = max(int(trace.notes.get("capped_prompts", 0)), engine.capped["capped_prompts"])
+    notes = {**to_dict(trace.notes), **engine.capped, "capped_prompts": capped}
+    return {
+        "policy": job.policy.name,
+        "oracle": job.policy.oracle,
+        "workload": job.workload,
+        "load": job.load,
+        "rate_per_s": job.rate_per_s,
+        "seed": job.seed,
+        "metrics": metrics.to_dict(),
+        "drained": drained.to_dict(),
+        "buckets": [_no_nan(to_dict(row)) for row in rows],
+        "notes": {**notes, "trace": trace.digest()},
+        "wall_s": round(time.perf_counter() - started, 3),
+    }
+
+
+def run_jobs(
+    jobs: list[Job], out: Path, workers: int, progress: Progress, simulate: Simulate = simulate
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Run what has no result yet; return all records, and the reasons of failed runs by key.
+
+    A run that raises or whose worker is killed has failed; the others go on.  Failed runs are
+    tried again by the next call.
+
+    Args:
+        jobs: all runs.
+        out: folder of the evaluation; results are in `out/runs`.
+        workers: processes; 1 works in this one.
+        progress: wraps the keys of runs as they end, with their number.
+        simulate: plays one job.
+    """
+    folder = out / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for job in jobs:
+        _failure_path(folder, job.key).unlink(missing_ok=True)
+        _running_path(folder, job.key).unlink(missing_ok=True)
+    todo = [job for job in jobs if _read(_record_path(folder, job.key)) is None]
+    if todo:
+        for _ in progress(_finished_keys(todo, folder, workers, simulate), len(todo)):
+            pass
+    records, failures = [], {}
+    for job in jobs:
+        record = _read(_record_path(folder, job.key))
+        if record is not None:
+            records.append(record)
+        else:
+            failure = _read(_failure_path(folder, job.key)) or {"reason": "not run"}
+            failures[job.key] = str(failure["reason"])
+    return records, failures
+
+
+def _finished_keys(
+    todo: list[Job], folder: Path, workers: int, simulate: Simulate
+) -> Iterator[str]:
+    while todo:
+        tasks = (delayed(_run_job)(job, folder, simulate) for job in todo)
+        try:
+            yield from Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
+            return
+        except TerminatedWorkerError:
+            # The whole pool is gone.  One of the runs that had started is to blame, the others
+            # only shared its fate: each is tried again alone.
+            suspects = [job for job in todo if _running_path(folder, job.key).exists()]
+        for job in suspects or todo[:1]:
+            yield _run_alone(job, folder, simulate)
+        todo = [job for job in todo if not _settled(folder, job.key)]
+
+
+def _run_alone(job: Job, folder: Path, simulate: Simulate) -> str:
+    try:
+        # One task for two workers: joblib starts a process of its own for it.
+        Parallel(n_jobs=2)([delayed(_run_job)(job, folder, simulate)])
+    except TerminatedWorkerError:
+        _running_path(folder, job.key).unlink(missing_ok=True)
+        write_json(_failure_path(folder, job.key), {"reason": KILLED})
+    return job.key
+
+
+def _run_job(job: Job, folder: Path, simulate: Simulate) -> str:
+    running = _running_path(folder, job.key)
+    running.touch()
+    try:
+        write_json(_record_path(folder, job.key), simulate(job))
+    except Exception as error:  # one bad run must not lose the others: it is reported by name
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        write_json(_failure_path(folder, job.key), {"reason": reason})
+    running.unlink(missing_ok=True)
+    return job.key
+
+
+@functools.lru_cache(maxsize=2)
+def cached_engine(config: SimulatedConfig) -> SimulatedEngine:
+    """The engine of this process for `config`."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return SimulatedEngine(config)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(source: Source) -> Workload:
+    return source.load()
+
+
+@functools.lru_cache(maxsize=4)
+def _trace(source: Source, seed: int, duration_s: float, rate_per_s: float) -> Trace:
+    return _loaded(source).draw(seed, duration_s, rate_per_s)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Atomically: a reader, or a second process on the same folder, sees a whole file or none."""
+    write_text(path, json.dumps(data, allow_nan=False, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Like `write_json`, for text; UTF-8."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The JSON mapping in a file; None where there is none, or one that is damaged."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _settled(folder: Path, key: str) -> bool:
+    done = _read(_record_path(folder, key)) is not None
+    return done or _failure_path(folder, key).exists()
+
+
+def _record_path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.json"
+
+
+def _failure_path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.failure"
+
+
+def _running_path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.running"
+
+
+def _no_nan(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and v != v else v for k, v in row.items()}

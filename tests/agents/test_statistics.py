@@ -66,13 +66,14 @@ def test_pairing_matters():
     assert difference(better[[1, 2, 3, 4, 0]], reference).high > 0
 
 
-@pytest.mark.parametrize(("seeds", "least"), [(5, 0.90), (20, 0.92)])
-def test_coverage_of_simulated_samples(seeds: int, least: float):
-    rng = np.random.default_rng(7)
-    samples = rng.lognormal(0.0, 0.5, size=(400, seeds))
-    truth = math.exp(0.125)
-    hits = [found.low <= truth <= found.high for found in map(mean, samples)]
-    assert least <= np.mean(hits) <= 1.0
+@pytest.mark.parametrize(
+    ("seeds", "least", "most"), [(3, 0.70, 0.99), (5, 0.90, 0.99), (20, 0.92, 0.98)]
+)
+def test_coverage_of_simulated_samples(seeds: int, least: float, most: float):
+    # The plain percentile interval of five normal values has their mean in about 83 of 100.
+    samples = np.random.default_rng(7).normal(3.0, 1.0, size=(600, seeds))
+    hits = [found.low <= 3.0 <= found.high for found in map(mean, samples)]
+    assert least <= np.mean(hits) <= most
 
 
 def test_interval_narrows_with_seeds():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import tempfile
@@ -18,13 +19,13 @@ from agents.evaluation import Plan, make_jobs, measure_capacities
 from agents.plots import frontier
 from agents.provenance import git_state
 from agents.report import console_table, markdown
-from agents.runs import Source, run_jobs, write_json, write_text
+from agents.runs import Source, other_results, run_jobs, write_json, write_text
 from agents.summary import summarise
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
-from ewsjf_env.policy import Policy, parse_policies
+from ewsjf_env.policy import Policy, parse_policies, split_policies
 from ewsjf_env.scheduling.rivals import ORDERS
 from ewsjf_env.workload.readers import FORMATS
 from ewsjf_env.workload.replay import MAX_JITTER_S
@@ -70,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--trace", action="append", default=[], metavar="FILE", help="may be repeated")
     add("--trace-format", metavar="NAME", help=" | ".join(FORMATS))
     add("--jitter", type=_number, default=0.0, metavar="S", help="noise on recorded times, s (0)")
-    add("--policies", default="default", metavar="LIST", help="or `default`, or `all`")
+    add("--policies", default="default", metavar="LIST", help="also `default` and `all`")
     add("--load", metavar="LIST", help=f"fractions of FCFS capacity ({DEFAULT_LOADS})")
     add("--rate", metavar="LIST", help="arrival rates in requests/s, instead of --load")
     add("--seeds", type=_whole, default=5, metavar="N", help="traces a load (5)")
@@ -135,6 +136,8 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
         print(_describe(plan, arguments.jobs))
         return 0
     _make_folder(out)
+    # joblib's workers inherit it; without, each takes its share of all cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     capacities: dict[str, float] = {}
     if plan.loads:
         print("measuring FCFS capacity ...", file=sys.stderr)
@@ -142,6 +145,8 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
         for name, value in capacities.items():
             print(f"  {name}: {value:.3g} requests/s", file=sys.stderr)
     jobs = make_jobs(plan, capacities)
+    if others := other_results(jobs, out):
+        print(f"{others} results of other settings in {out / 'runs'} are not used", file=sys.stderr)
     records, failures = run_jobs(jobs, out, arguments.jobs, _progress)
     for key, reason in failures.items():
         _say(1, f"error: run {key} failed: {reason}")
@@ -170,9 +175,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     for path in arguments.trace:
         if Path(path).suffix in YAML_SUFFIXES:
             raise ConfigError(f"--trace: {path} is a YAML file; expected a trace, or --workload")
-    text = arguments.policies
-    text = {"default": DEFAULT_POLICIES, "all": ",".join(ORDERS)}.get(text, text)
-    policies = tuple(parse_policies(text))
+    sets = {"default": DEFAULT_POLICIES, "all": ",".join(ORDERS)}
+    asked = [sets.get(item, item) for item in split_policies(arguments.policies)]
+    policies = tuple(parse_policies(",".join(asked)))
     load, rate = arguments.load, arguments.rate
     traces = [Source(t, True, trace_format, arguments.jitter) for t in arguments.trace]
     plan = Plan(

@@ -169,7 +169,15 @@ def _measure_capacity(source: Source, config: SimulatedConfig, path: Path) -> No
                 f"{workload.name}: FCFS capacity cannot be measured ({error}); lower max_num_seqs "
                 "in the file of --engine, or give --rate instead of --load"
             ) from None
-    write_json(path, {"workload": workload.name, "requests": count, "requests_per_s": value})
+    content = {
+        "workload": workload.name,
+        "seed": CAPACITY_SEED,
+        "requests": count,
+        "requests_per_s": value,
+        "engine": to_dict(config),
+        "latency_hash": engine.latency.content_hash,
+    }
+    write_json(path, content)
 
 
 def _key(

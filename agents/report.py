@@ -12,6 +12,8 @@ from agents.summary import REFERENCE, Group, Run, against, groups, values
 WORSE = "▲"
 WORSE_SHARE = 0.01  # a smaller relative difference is not marked, however sure it is
 
+NEAR_CAPACITY = (0.9, 1.05)  # loads from and to which a title says "near capacity"
+
 
 @dataclass(frozen=True)
 class Column:
@@ -105,7 +107,14 @@ def _title(group: Group, arms: Mapping[str, list[Run]]) -> str:
     text = f"{workload}: {asked}{rate:.3g} req/s asked, {achieved:.3g} req/s arrived"
     stretch = some[0]["notes"].get("time_stretch")
     text += f", time stretched x{float(stretch):.3g}" if stretch is not None else ""
-    return text + (f", {capped} prompts capped" if capped else "")
+    text += f", {capped} prompts capped" if capped else ""
+    return text + (f"; {_regime(load)}" if load is not None else "")
+
+
+def _regime(load: float) -> str:
+    if load < NEAR_CAPACITY[0]:
+        return "below capacity"
+    return "near capacity" if load <= NEAR_CAPACITY[1] else "overload, the queue grows throughout"
 
 
 def _mean(arm: Sequence[Run], column: Column) -> float:
@@ -118,8 +127,12 @@ def _sorted(arms: Mapping[str, list[Run]]) -> list[str]:
     return sorted(arms, key=lambda name: _mean(arms[name], column))
 
 
-def _label(name: str, arm: Sequence[Run]) -> str:
-    return f"{name} (oracle)" if arm[0]["oracle"] else name
+def _label(name: str, arms: Mapping[str, list[Run]]) -> str:
+    """The policy's name; a policy of which runs failed was not judged on the same traces."""
+    seeds, most = len(arms[name]), max(len(arm) for arm in arms.values())
+    notes = ["oracle"] if arms[name][0]["oracle"] else []
+    notes += [f"{seeds} of {most} seeds"] if seeds < most else []
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def _main_table(arms: Mapping[str, list[Run]]) -> list[str]:
@@ -135,14 +148,15 @@ def _main_rows(arms: Mapping[str, list[Run]]) -> list[list[str]]:
             best[column] = max(known) if column.larger_is_better else min(known)
     rows = []
     for name in _sorted(arms):
-        cells = [_label(name, arms[name])]
+        cells = [_label(name, arms)]
         for column in COLUMNS:
             value = _mean(arms[name], column)
             text = "-" if math.isnan(value) else f"{value:.{column.digits}f}"
             shown_best = f"{best[column]:.{column.digits}f}" if column in best else None
-            if text == shown_best and not arms[name][0]["oracle"]:
+            worse = _is_worse(arms, name, column)  # may round to the best all the same
+            if text == shown_best and not worse and not arms[name][0]["oracle"]:
                 text = f"**{text}**"
-            cells.append(text + (f" {WORSE}" if _is_worse(arms, name, column) else ""))
+            cells.append(text + (f" {WORSE}" if worse else ""))
         rows.append(cells)
     return rows
 
@@ -161,7 +175,7 @@ def _ratio_table(arms: Mapping[str, list[Run]]) -> list[str]:
     for name in _sorted(arms):
         if name == REFERENCE:
             continue
-        cells = [_label(name, arms[name])]
+        cells = [_label(name, arms)]
         for column in RATIO_COLUMNS:
             share, _ = against(arms[name], arms[REFERENCE], column.metric, column.part)
             limits = f" [{share.low:.3g}, {share.high:.3g}]" if share.bounded else ""
@@ -181,8 +195,7 @@ def _bucket_table(arms: Mapping[str, list[Run]]) -> list[str]:
     rows = [["policy", *(_range(*limits[i]) for i in used)]]
     rows.append(["requests a policy", *(str(counts[i]) for i in used)])
     rows += [
-        [_label(name, arms[name]), *(_bucket_cell(arms[name], i) for i in used)]
-        for name in _sorted(arms)
+        [_label(name, arms), *(_bucket_cell(arms[name], i) for i in used)] for name in _sorted(arms)
     ]
     return _table(rows)
 

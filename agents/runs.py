@@ -165,10 +165,15 @@ def _run_job(job: Job, folder: Path, simulate: Simulate) -> str:
     return job.key
 
 
+def other_results(jobs: Iterable[Job], out: Path) -> int:
+    """How many results of other settings lie in `out/runs`; they are left alone."""
+    ours = {f"{job.key}{end}" for job in jobs for end in (".json", ".failure.json")}
+    return sum(path.name not in ours for path in (out / "runs").glob("*.json"))
+
+
 @functools.lru_cache(maxsize=2)
 def cached_engine(config: SimulatedConfig) -> SimulatedEngine:
     """The engine of this process for `config`."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     return SimulatedEngine(config)
 
 
@@ -216,7 +221,7 @@ def _record_path(folder: Path, key: str) -> Path:
 
 
 def _failure_path(folder: Path, key: str) -> Path:
-    return folder / f"{key}.failure"
+    return folder / f"{key}.failure.json"
 
 
 def _running_path(folder: Path, key: str) -> Path:

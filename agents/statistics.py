@@ -51,7 +51,7 @@ def mean(values: ArrayLike) -> Estimate:
     kept = array[np.isfinite(array)]
     if not len(kept):
         return UNKNOWN
-    return _estimate(float(kept.mean()), _resampled_means(kept), len(kept))
+    return interval_of(float(kept.mean()), _resampled_means(kept), len(kept))
 
 
 def ratio(values: ArrayLike, reference: ArrayLike) -> Estimate:
@@ -61,13 +61,22 @@ def ratio(values: ArrayLike, reference: ArrayLike) -> Estimate:
         return UNKNOWN
     above, below = _resampled_means(a), _resampled_means(b)
     drawn = above[below != 0] / below[below != 0]
-    return _estimate(float(a.mean() / b.mean()), drawn, len(a))
+    return interval_of(float(a.mean() / b.mean()), drawn, len(a))
 
 
 def difference(values: ArrayLike, reference: ArrayLike) -> Estimate:
     """Mean of the paired differences `values` - `reference`, shape (seeds,) each."""
     a, b = _pairs(values, reference)
     return mean(a - b)
+
+
+def interval_of(value: float, drawn: Floats, n: int) -> Estimate:
+    """A value with its interval, from what bootstrap samples of n seeds gave, shape (samples,)."""
+    if n < 2:
+        return Estimate(value, math.nan, math.nan)
+    tail = _tail_percent(n)
+    low, high = np.percentile(drawn, (tail, 100.0 - tail))
+    return Estimate(value, float(low), float(high))
 
 
 def _pairs(values: ArrayLike, reference: ArrayLike) -> tuple[Floats, Floats]:
@@ -95,11 +104,3 @@ def _tail_percent(n: int) -> float:
     """Percentile of the lower limit for n seeds, in percent."""
     t = float(stats.t.ppf(0.5 + 0.5 * LEVEL, n - 1))
     return 100.0 * float(stats.norm.cdf(-t * math.sqrt(n / (n - 1))))
-
-
-def _estimate(value: float, drawn: Floats, n: int) -> Estimate:
-    if n < 2:
-        return Estimate(value, math.nan, math.nan)
-    tail = _tail_percent(n)
-    low, high = np.percentile(drawn, (tail, 100.0 - tail))
-    return Estimate(value, float(low), float(high))

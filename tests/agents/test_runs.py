@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agents.evaluation import make_jobs
-from agents.runs import Job, run_jobs
+from agents.runs import Job, other_results, run_jobs
 from tests.agents.evaluations import DURATION_S, make_plan, quiet, write_trace
 from tests.agents.single_server import (
     SECONDS_A_TOKEN,
@@ -33,7 +33,8 @@ def jobs(tmp_path: Path) -> list[Job]:
 
 
 def finished(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((out / "runs").glob("*.json"))}
+    files = sorted((out / "runs").glob("*.json"))
+    return {p.name: p.read_bytes() for p in files if not p.name.endswith(".failure.json")}
 
 
 def without_wall_time(record: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +109,8 @@ def test_a_failed_run_is_reported_and_tried_again(jobs: list[Job], tmp_path: Pat
     assert set(failures.values()) == {"RuntimeError: the scheduler is stuck at step 7"}
     assert all("hrrn" in key for key in failures)
     kept = finished(tmp_path)
+    told = sorted((tmp_path / "runs").glob("*.failure.json"))
+    assert [path.name.removesuffix(".failure.json") for path in told] == sorted(failures)
     records, failures = run_jobs(jobs, tmp_path, 1, quiet, played)
     assert failures == {}
     assert len(records) == 6
@@ -160,3 +163,18 @@ def test_records_are_whole_json_without_nan(jobs: list[Job], tmp_path: Path) -> 
     run_jobs(jobs[:1], tmp_path, 1, quiet, played)
     (text,) = finished(tmp_path).values()
     assert json.loads(text, parse_constant=refuse)["metrics"]["kv_usage_mean"] is None
+
+
+def test_results_of_other_settings_are_counted_and_left_alone(
+    jobs: list[Job], tmp_path: Path
+) -> None:
+    assert other_results(jobs, tmp_path) == 0
+    run_jobs(jobs, tmp_path, 1, quiet, fails_for_hrrn)
+    assert other_results(jobs, tmp_path) == 0
+    before = finished(tmp_path)
+    path = write_trace(tmp_path / "trace.csv")
+    longer = make_jobs(make_plan(path, duration_s=2 * DURATION_S, seeds=1), {})
+    assert other_results(longer, tmp_path) == 6  # four records and two failures
+    records, _ = run_jobs(longer, tmp_path, 1, quiet, played)
+    assert {r["metrics"]["window_s"] for r in records} == {2 * DURATION_S}
+    assert before.items() <= finished(tmp_path).items()

@@ -294,18 +294,23 @@ class ScoredOrder:
         return next(iter(self._by_age.values()))
 
     def _best_score(self) -> Entry:
-        latest_s = self.oldest.arrived_s + self.overtake_window_s
+        step, bounded = self._step, self.overtake_window_s < math.inf
+        latest_s = self.oldest.arrived_s + self.overtake_window_s if bounded else math.inf
         best: Entry | None = None
         best_score = -math.inf
         for queue in self._queues.values():
-            if not queue.entries:
+            # Only `remove` changes the head of a queue, and it forgets the scored one.
+            head = queue.scored_head if queue.scored_step == step else None
+            scored = head is not None
+            if head is None:
+                if not queue.entries:
+                    continue
+                head = next(iter(queue.entries.values()))
+            if bounded and head.arrived_s > latest_s:
                 continue
-            head = queue.head
-            if head.arrived_s > latest_s:
-                continue
-            if queue.scored_head is not head or queue.scored_step != self._step:
+            if not scored:
                 queue.score = self._score(queue, head)
-                queue.scored_head, queue.scored_step = head, self._step
+                queue.scored_head, queue.scored_step = head, step
             score = queue.score
             if best is None or score > best_score or (score == best_score and head.seq < best.seq):
                 best, best_score = head, score

@@ -232,7 +232,7 @@ class WaitingQueue(Generic[R]):
                 self._stamp_new()
             for priority in self._priorities:
                 lanes = self._classes[priority]
-                if len(lanes):
+                if lanes.recovery or len(lanes.order):
                     self._pinned = self._choose_in(lanes)
                     break  # a less urgent priority never goes before a more urgent one
         return self._pinned

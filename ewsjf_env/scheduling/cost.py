@@ -185,7 +185,9 @@ class PrefillCostModel:
         # The second part keeps G positive definite whatever its rounding errors.
         gram = self._gram + np.diag(_RIDGE + 1e-12 * np.diag(self._gram))
         target = self._prior_level(features, clipped, weights, kept) * self._prior_theta
-        self._theta = non_negative_solution(gram, self._moment + _RIDGE * target)
+        self._theta = non_negative_solution(
+            gram, self._moment + _RIDGE * target, likely=self._theta > 0.0
+        )
         if self.r2 >= self._min_r2 and self._judged_steps >= _R2_LEAST_STEPS:
             c = self._theta / SCALES
             self._c0, self._c1, self._c2 = float(c[0]), float(c[1]), float(c[2]) / 2.0
@@ -229,12 +231,16 @@ class PrefillCostModel:
         self.r2 = max(-1.0, 1.0 - squared_error / variation) if explained else 0.0
 
 
-def non_negative_solution(gram: Array, moment: Array) -> Array:
+def non_negative_solution(
+    gram: Array, moment: Array, likely: NDArray[np.bool_] | None = None
+) -> Array:
     """The theta >= 0 with the least theta G theta / 2 - h theta, by active sets.
 
     Args:
         gram: G, symmetric positive definite, shape (n, n).
         moment: h, shape (n,).
+        likely: which are probably positive, shape (n,), for example those of the last solution.
+            The one solution does not depend on it, only the time to find it.
 
     Returns:
         Shape (n,), each >= 0.
@@ -243,16 +249,20 @@ def non_negative_solution(gram: Array, moment: Array) -> Array:
     of Bro, De Jong, "A fast non-negativity-constrained least squares algorithm" (1997).
     """
     count = len(moment)
-    theta, free = np.zeros(count), np.zeros(count, dtype=bool)
     tolerance = 1e-12 * float(np.max(np.abs(moment), initial=0.0))
+    if likely is not None and likely.any():
+        theta = _solution_on(likely, gram, moment)
+        slope = (moment - gram @ theta)[~likely]
+        if theta[likely].min() > 0.0 and slope.max(initial=-np.inf) <= tolerance:
+            return theta
+    theta, free = np.zeros(count), np.zeros(count, dtype=bool)
     for _ in range(4 * count):  # each pass frees one; more would be cycling by rounding errors
         slope = np.where(free, -np.inf, moment - gram @ theta)
         if float(np.max(slope)) <= tolerance:
             break
         free[np.argmax(slope)] = True
         while True:
-            trial = np.zeros(count)
-            trial[free] = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
+            trial = _solution_on(free, gram, moment)
             negative = free & (trial <= 0.0)
             if not negative.any():
                 break
@@ -264,3 +274,10 @@ def non_negative_solution(gram: Array, moment: Array) -> Array:
             theta[~free] = 0.0
         theta = trial
     return np.maximum(theta, 0.0)
+
+
+def _solution_on(free: NDArray[np.bool_], gram: Array, moment: Array) -> Array:
+    """Least squares with all coefficients zero but the free ones; at least one is free."""
+    theta = np.zeros(len(moment))
+    theta[free] = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
+    return theta

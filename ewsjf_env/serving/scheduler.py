@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import vllm
@@ -109,20 +110,22 @@ class _StepTimer:
 def _sample(output: SchedulerOutput) -> StepSample:
     scheduled = output.num_scheduled_tokens
     cached = output.scheduled_cached_reqs
-    prefill_tokens = decode_requests = context_tokens = 0
+    prefill_tokens = 0
     attention = 0.0
     for new in output.scheduled_new_reqs:
         n = scheduled[new.req_id]
         prefill_tokens += n
         attention += n * (new.num_computed_tokens + 0.5 * n)
-    for request_id, computed in zip(cached.req_ids, cached.num_computed_tokens, strict=True):
-        n = scheduled[request_id]
-        if n == 1:
-            decode_requests += 1
-            context_tokens += computed
-        else:
-            prefill_tokens += n
-            attention += n * (computed + 0.5 * n)
+    # Hundreds decode and few prefill: count them all as decoding, then take those few out.
+    tokens = [scheduled[request_id] for request_id in cached.req_ids]
+    decode_requests = tokens.count(1)
+    context_tokens = sum(cached.num_computed_tokens)
+    if decode_requests < len(tokens):
+        for n, computed in zip(tokens, cached.num_computed_tokens, strict=True):
+            if n != 1:
+                prefill_tokens += n
+                context_tokens -= computed
+                attention += n * (computed + 0.5 * n)
     return StepSample(
         prefill_tokens=prefill_tokens,
         prefill_attention=attention,
@@ -226,7 +229,7 @@ class _EWSJFMixin:
             arrival_key=(request.arrival_time, request.request_id)
             if self.policy == SchedulingPolicy.PRIORITY
             else None,
-            probe=lambda: self._uncached_tokens(request),
+            probe=partial(self._uncached_tokens, request),
         )
 
     def _uncached_tokens(self, request: Request) -> int:

@@ -218,6 +218,17 @@ def test_non_negative_solution_meets_the_optimality_conditions(seed, count):
     assert np.abs(slope[theta > 0]).max(initial=0.0) <= size
 
 
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), likely=st.lists(st.booleans(), min_size=4, max_size=4))
+def test_a_guess_does_not_change_the_solution(seed, likely):
+    rng = np.random.default_rng(seed)
+    columns = rng.normal(size=(9, 4))
+    gram, moment = columns.T @ columns, rng.normal(size=4)
+    theta = non_negative_solution(gram, moment)
+    assert np.array_equal(non_negative_solution(gram, moment, likely=np.array(likely)), theta)
+    assert np.array_equal(non_negative_solution(gram, moment, likely=theta > 0), theta)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Compare the CPU time of our scheduler with vLLM's own; see agents/benchmark.py."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agents import benchmark
+from agents.provenance import git_state
+from ewsjf_env.config import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; exit code 0, or 2 for bad input."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _benchmark(arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = benchmark.StepPlan()
+    parser = argparse.ArgumentParser(prog="benchmark_scheduler.py", description=__doc__)
+    add = parser.add_argument
+    add("--waiting", type=int, nargs="+", default=default.waiting, metavar="N", help="depths")
+    add("--running", type=int, default=default.running, metavar="N", help="requests in a step")
+    add("--orders", nargs="+", default=default.arms, metavar="ORDER")
+    add("--repeats", type=int, default=default.repeats, metavar="N", help="ratios taken")
+    add("--block-steps", type=int, default=default.block_steps, metavar="N", help="between turns")
+    add("--load", type=float, default=0.7, help="of FCFS capacity, for virtual over CPU time")
+    add("--virtual", type=float, default=120.0, metavar="S", help="0 leaves that part out")
+    add("--profile", metavar="ORDER", help="show where the steps of this order spend their time")
+    add("--out", metavar="FILE.json")
+    return parser
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    a = arguments
+    plan = benchmark.StepPlan(
+        tuple(a.waiting), a.running, tuple(a.orders), a.repeats, a.block_steps
+    )
+    if arguments.profile:
+        stats = benchmark.profile_steps(plan, arguments.profile, max(plan.waiting))
+        stats.sort_stats("tottime").print_stats(re.escape(benchmark.PACKAGE), 25)
+        print(
+            f"{benchmark.own_share(stats):.1%} of the profiled CPU time is spent in our functions"
+        )
+        return 0
+    costs = benchmark.measure_steps(plan)
+    print(f"{'waiting':>8} {'order':>14} {'us/step':>8} {'stock':>8}  ratio [95 %]")
+    for c in costs:
+        r = c.ratio
+        print(
+            f"{c.waiting:8d} {c.arm:>14} {c.step_us:8.0f} {c.stock_us:8.0f}"
+            f"  {r.value:.3f} [{r.low:.3f}, {r.high:.3f}]"
+        )
+    speeds = (
+        benchmark.measure_simulation(arguments.load, arguments.virtual) if arguments.virtual else []
+    )
+    for s in speeds:
+        v = s.speed
+        print(
+            f"load {s.load:g}, {s.arm}: {v.value:.0f} [{v.low:.0f}, {v.high:.0f}] "
+            "virtual seconds a CPU second"
+        )
+    if arguments.out:
+        found = {"meta": {"plan": dataclasses.asdict(plan), "git": git_state()}}
+        found["steps"] = [dataclasses.asdict(c) for c in costs]
+        found["simulation"] = [dataclasses.asdict(s) for s in speeds]
+        Path(arguments.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

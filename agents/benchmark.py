@@ -9,13 +9,12 @@ requests.  Three things make the comparison fair:
   finishes as many; a step's arrivals are as many as finish.  The order still has all of its own
   work: the policy gets one queue for each of the sixteen lengths, and all hold requests.  That
   running, waiting and finished requests agree between the arms is checked.
-* The arms take turns: in every repeat each serves a short block of steps, forwards and backwards
-  in turn, and the ratio is taken within the repeat.  A machine that slows down slows all of them.
+* The arms take turns every few steps, forwards and backwards, and the ratio is taken within a
+  repeat of many turns.  A machine that slows down slows all of them.
 * Only CPU time of the process counts, so that other processes do not; garbage collection is on.
 
-A block of steps is long enough for the work that we do now and then (the prefill-cost model is
-solved every 32 samples, a sample every fourth step) and starts after the dense samples of a young
-server.
+A repeat is long enough for the work that we do now and then (the prefill-cost model is solved
+every 32 samples, a sample every fourth step) and begins after the dense samples of a young server.
 
 `measure_simulation`: virtual seconds per CPU second of the simulated engine on ordinary traffic.
 """
@@ -72,23 +71,31 @@ class StepPlan:
         running: running requests, >= 1; a 128th of them, at least one, is replaced in a step.
         arms: names of orders to compare with vLLM's own scheduler.
         repeats: ratios taken, >= 2.
-        block_steps: steps of an arm in a repeat, >= 1.
+        turns: of each arm in a repeat, >= 1.
+        turn_steps: steps of a turn, >= 1.
     """
 
     waiting: tuple[int, ...] = (100, 1_000, 10_000)
     running: int = 256
     arms: tuple[str, ...] = ("fcfs", "ewsjf", "hrrn")
     repeats: int = 12
-    block_steps: int = 128
+    turns: int = 16
+    turn_steps: int = 8
 
     def __post_init__(self) -> None:
         for waiting in self.waiting:
             check_range("waiting", waiting, 1)
         check_range("running", self.running, 1)
         check_range("repeats", self.repeats, 2)
-        check_range("block_steps", self.block_steps, 1)
+        check_range("turns", self.turns, 1)
+        check_range("turn_steps", self.turn_steps, 1)
         if not self.waiting or not self.arms:
             raise ConfigError("waiting, arms: expected at least one of each")
+
+    @property
+    def measured_steps(self) -> int:
+        """Of each arm."""
+        return self.repeats * self.turns * self.turn_steps
 
     @property
     def arrivals_a_step(self) -> int:
@@ -161,14 +168,14 @@ class _Meter:
 class _Arm:
     """One scheduler in the steady state: full batch, backlog, as many arrivals as finishes."""
 
-    def __init__(self, name: str, waiting: int, steps: int, plan: StepPlan) -> None:
+    def __init__(self, name: str, waiting: int, plan: StepPlan) -> None:
         setup = build_setup(_settings(plan))
         asynchronous = setup.concurrent_batches > 1
         choose = stock_scheduler_class if name == STOCK else ewsjf_scheduler_class
         scheduler = build_scheduler(setup, choose(asynchronous))
         self.name = name
         self.meter = _Meter(scheduler)
-        requests = TraceRequests(_traffic(waiting, steps, plan), _longest(plan), None)
+        requests = TraceRequests(_traffic(waiting, plan), _longest(plan), None)
         self.core = VirtualCore(scheduler, requests, lambda *_: STEP_S, setup.concurrent_batches)
         if name != STOCK:
             # Requests are stamped by the first step that sees them, as in a server.
@@ -199,17 +206,15 @@ def measure_steps(plan: StepPlan) -> list[StepCost]:
     """
     found = []
     for waiting in plan.waiting:
-        arms = _arms(waiting, plan, (1 + plan.repeats) * plan.block_steps)
-        for arm in arms:
-            arm.run(plan.block_steps)
-        cpu_s: dict[str, list[float]] = {arm.name: [] for arm in arms}
-        for repeat in range(plan.repeats):
-            for arm in arms if repeat % 2 == 0 else reversed(arms):
-                cpu_s[arm.name].append(arm.run(plan.block_steps))
+        arms = _arms(waiting, plan)
+        cpu_s = {arm.name: np.zeros(plan.repeats) for arm in arms}
+        for turn in range(plan.repeats * plan.turns):
+            for arm in arms if turn % 2 == 0 else reversed(arms):
+                cpu_s[arm.name][turn // plan.turns] += arm.run(plan.turn_steps) / plan.turns
             _check_same_work(arms)
-        stock = np.array(cpu_s[STOCK])
+        stock = cpu_s[STOCK]
         for name in plan.arms:
-            ours = np.array(cpu_s[name])
+            ours = cpu_s[name]
             medians = 1e6 * float(np.median(ours)), 1e6 * float(np.median(stock))
             found.append(StepCost(name, waiting, *medians, _median(ours / stock)))
     return found
@@ -217,10 +222,9 @@ def measure_steps(plan: StepPlan) -> list[StepCost]:
 
 def profile_steps(plan: StepPlan, arm: str, waiting: int) -> pstats.Stats:
     """Profile the calls that `measure_steps` times, for one arm at one depth."""
-    steps = plan.repeats * plan.block_steps
-    [measured] = (a for a in _arms(waiting, plan, steps) if a.name == arm)
+    measured = _Arm(arm, waiting, plan)
     measured.meter.profile = cProfile.Profile(time.process_time)
-    measured.run(steps)
+    measured.run(plan.measured_steps)
     return pstats.Stats(measured.meter.profile)
 
 
@@ -269,8 +273,10 @@ def measure_simulation(
     return [SimulationSpeed(n, load, virtual_s, _median(np.array(v))) for n, v in speeds.items()]
 
 
-def _arms(waiting: int, plan: StepPlan, steps: int) -> list[_Arm]:
-    arms = [_Arm(name, waiting, steps, plan) for name in (STOCK, *plan.arms)]
+def _arms(waiting: int, plan: StepPlan) -> list[_Arm]:
+    arms = [_Arm(name, waiting, plan) for name in (STOCK, *plan.arms)]
+    for arm in arms:
+        arm.run(plan.turn_steps)
     gc.collect()
     gc.freeze()  # the backlog is walked for nobody
     return arms
@@ -317,9 +323,9 @@ def _settings(plan: StepPlan) -> VllmSettings:
     )
 
 
-def _traffic(waiting: int, steps: int, plan: StepPlan) -> Trace:
+def _traffic(waiting: int, plan: StepPlan) -> Trace:
     """As many requests a step as finish, and the backlog in one go at the end of the warm-up."""
-    moments = np.arange(plan.warm_steps + steps + 1)
+    moments = np.arange(plan.warm_steps + plan.turn_steps + plan.measured_steps + 1)
     arrival_s = STEP_S * np.concatenate(
         [np.repeat(moments, plan.arrivals_a_step), np.full(waiting, plan.warm_steps - 1)]
     )

@@ -34,7 +34,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--running", type=int, default=default.running, metavar="N", help="requests in a step")
     add("--orders", nargs="+", default=default.arms, metavar="ORDER")
     add("--repeats", type=int, default=default.repeats, metavar="N", help="ratios taken")
-    add("--block-steps", type=int, default=default.block_steps, metavar="N", help="between turns")
     add("--load", type=float, default=0.7, help="of FCFS capacity, for virtual over CPU time")
     add("--virtual", type=float, default=120.0, metavar="S", help="0 leaves that part out")
     add("--profile", metavar="ORDER", help="show where the steps of this order spend their time")
@@ -44,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _benchmark(arguments: argparse.Namespace) -> int:
     a = arguments
-    plan = benchmark.StepPlan(
-        tuple(a.waiting), a.running, tuple(a.orders), a.repeats, a.block_steps
-    )
+    plan = benchmark.StepPlan(tuple(a.waiting), a.running, tuple(a.orders), a.repeats)
     if arguments.profile:
         stats = benchmark.profile_steps(plan, arguments.profile, max(plan.waiting))
         stats.sort_stats("tottime").print_stats(re.escape(benchmark.PACKAGE), 25)
@@ -62,9 +59,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
             f"{c.waiting:8d} {c.arm:>14} {c.step_us:8.0f} {c.stock_us:8.0f}"
             f"  {r.value:.3f} [{r.low:.3f}, {r.high:.3f}]"
         )
-    speeds = (
-        benchmark.measure_simulation(arguments.load, arguments.virtual) if arguments.virtual else []
-    )
+    speeds = benchmark.measure_simulation(a.load, a.virtual) if a.virtual else []
     for s in speeds:
         v = s.speed
         print(

@@ -16,7 +16,9 @@ from agents.benchmark import (
 from ewsjf_env.engine.simulated import SimulatedConfig
 from scripts.benchmark_scheduler import main
 
-TINY = StepPlan(waiting=(20, 50), running=4, arms=("fcfs", "ewsjf"), repeats=3, block_steps=8)
+TINY = StepPlan(
+    waiting=(20, 50), running=4, arms=("fcfs", "ewsjf"), repeats=3, turns=2, turn_steps=4
+)
 
 
 def is_positive(estimate):
@@ -44,7 +46,7 @@ def test_speed_of_the_simulation():
 
 def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
     path = tmp_path / "benchmark.json"
-    sizes = ["--waiting", "20", "--running", "4", "--repeats", "2", "--block-steps", "8"]
+    sizes = ["--waiting", "20", "--running", "4", "--repeats", "2"]
     assert main([*sizes, "--orders", "hrrn", "--virtual", "0", "--out", str(path)]) == 0
     assert "hrrn" in capsys.readouterr().out
     [row] = json.loads(path.read_text())["steps"]

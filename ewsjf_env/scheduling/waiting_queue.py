@@ -72,6 +72,7 @@ class WaitingQueue(Generic[R]):
         self._priorities: list[int] = []  # ascending keys of _classes
         self._entries: dict[R, Entry] = {}  # everything that waits here
         self._unstamped: dict[R, Entry] = {}
+        self._may_close = False
         # Sequence and first enqueue time of requests that left; weak: finished ones vanish.
         self._left: WeakKeyDictionary[R, tuple[int, float]] = WeakKeyDictionary()
         self._pinned: tuple[Entry, bool] | None = None  # entry, picked from the overdue lane
@@ -182,8 +183,11 @@ class WaitingQueue(Generic[R]):
                 self._take_out(request, picked=False)
 
     def __bool__(self) -> bool:
-        # Not len > 0: backfill `none` closes a step while requests wait.
-        return bool(self._entries) and self._choose() is not None
+        # vLLM asks before it looks at its limits: choose (and score) only where it is needed to
+        # know, which is for orders that may close a step while requests wait.
+        if not self._entries:
+            return False
+        return not self._may_close or self._choose() is not None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -297,7 +301,9 @@ class WaitingQueue(Generic[R]):
         return lanes
 
     def _new_class(self) -> _Class:
-        return _Class(self._make_order(), self._make_overdue())
+        order = self._make_order()
+        self._may_close = isinstance(order, ScoredOrder) and order.backfill == "none"
+        return _Class(order, self._make_overdue())
 
 
 def _may_overtake(entry: Entry, order: Order) -> bool:

@@ -3,7 +3,8 @@
 From the synthetic workload `training_mix`, which no published comparison is judged on: its
 partition by Refine-and-Prune over one drawn sample, its score by the offline scan of
 `static_search` at loads below, around and above capacity.  Many points are equally good by the
-objective J, so ties (within `TIE` of the best) go to the point whose long requests wait least.
+objective J, so ties (within `TIE` of the best) go to the point whose long requests wait least;
+then k, the knob between short and long, is lowered in small steps as far as the tie lasts.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ POINTS = 64
 SAMPLE = 4096  # requests whose lengths make the partition
 FIXED_COST_TOKENS = 100.0  # of the default engine: its weights' read over its cost of a token
 TIE = 0.02
+FINER_K = (0.4, 0.5, 0.6, 0.7, 0.85)  # factors of the chosen k
 
 
 def training_partition(workload: Workload) -> Partition:
@@ -89,6 +91,9 @@ def _fit(out: Path, scan_path: Path, points: int, jobs: int) -> None:
     base = Policy("ewsjf", "ewsjf", partition=training_partition(workload))
     scan_path.parent.mkdir(parents=True, exist_ok=True)
     results = scan(base, workload, config, plan, scan_path, jobs, _progress)
+    first = choose(results)
+    finer = [{**first.values, "k": factor * float(first.values["k"])} for factor in FINER_K]
+    results = scan(base, workload, config, plan, scan_path, jobs, _progress, finer)
     chosen = choose(results)
     policy = Policy(
         name="ewsjf",

@@ -9,7 +9,7 @@ traffic scanned is not the traffic judged.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -86,8 +86,11 @@ def scan(
     path: Path,
     jobs: int = 1,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = _silent,
+    points: Sequence[dict[str, Value]] | None = None,
 ) -> list[ScanResult]:
     """Run the plan; finished points are kept in the file `path` and not run again.
+
+    `points` names further points to run instead of the plan's own; all results come back.
 
     Raises:
         ConfigError: `path` holds results of another plan, policy or workload.
@@ -99,7 +102,8 @@ def scan(
         "config": repr(config),
     }
     done = _read(path, header)
-    todo = [v for v in candidates(base, plan) if json.dumps(v, sort_keys=True) not in done]
+    wanted = candidates(base, plan) if points is None else points
+    todo = [v for v in wanted if json.dumps(v, sort_keys=True) not in done]
     references = _references(workload, config, plan) if todo else []
     tasks = (delayed(_evaluate)(base, v, workload, config, plan, references) for v in todo)
     with path.open("a", encoding="utf-8") as file:

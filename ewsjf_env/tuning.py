@@ -102,7 +102,7 @@ class TuningConfig:
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
     workload: str = "paper_mix"
-    rates_per_s: tuple[float, ...] = (3.5,)
+    rates_per_s: tuple[float, ...] = (5.0,)
     trace_pool: int = 0
     policy: str = "ewsjf"
     reference: str | None = "ewsjf"

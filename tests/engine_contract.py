@@ -52,7 +52,7 @@ class EngineContract:
         assert dict(engine.apply({})) == expected  # later changes add up
 
     def test_apply_refuses_what_is_no_parameter(self, engine: Engine) -> None:
-        with pytest.raises(ConfigError, match="unknown parameter 'lamda'.*'lambda'"):
+        with pytest.raises(ConfigError, match=r"unknown parameter 'lamda'.*'lambda'"):
             engine.apply({"lamda": 1.0})
         with pytest.raises(ConfigError, match="outside"):
             engine.apply({"lambda": 99.0})

@@ -126,7 +126,7 @@ class TuningConfig:
         check_range("failure_reward", self.failure_reward)
         for rate in self.rates_per_s:
             check_range("rates_per_s", rate, 0.0, low_open=True)
-        if self.reference is None:
+        if self.reference_policy() is None:
             self._refuse_relative()
         names = [constraint.name for constraint in self.constraints]
         for name in names:

@@ -2,6 +2,7 @@
 """Check environments with Gymnasium's and Stable-Baselines3's checkers; print their spaces."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -9,11 +10,11 @@ import gymnasium
 from gymnasium.utils.env_checker import check_env as check_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
-from ewsjf_env.config import ConfigError
+from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.env import SchedulerTuningEnv
-from ewsjf_env.registration import ENGINE_IDS
-from ewsjf_env.tuning import load_tuning
+from ewsjf_env.registration import ENGINE_IDS, EPISODE_WINDOWS
+from ewsjf_env.tuning import TuningConfig, load_tuning
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,11 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         if arguments.config is None:
-            for env_id in ENGINE_IDS.values():
-                check(env_id, None)
+            for engine in ENGINE_IDS:
+                check(load_tuning({"engine": engine}))
         else:
-            engine = load_tuning(arguments.config).engine
-            check(ENGINE_IDS[engine], arguments.config)
+            check(load_tuning(arguments.config))
     except (ConfigError, EngineError) as error:
         print(f"check_env.py: {error}", file=sys.stderr)
         return 2
@@ -37,9 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check(env_id: str, config: str | None) -> None:
-    """Run both checkers on one id and print what it offers."""
-    env = gymnasium.make(f"ewsjf_env:{env_id}", config=config)
+def check(config: TuningConfig) -> None:
+    """Run both checkers on one task and print what it offers."""
+    env_id = ENGINE_IDS[config.engine]
+    # Stable-Baselines3's checker steps on after the end of an episode, so it must not be short.
+    config = dataclasses.replace(config, windows=max(config.windows, EPISODE_WINDOWS))
+    env = gymnasium.make(f"ewsjf_env:{env_id}", config=to_dict(config))
     base = env.unwrapped
     assert isinstance(base, SchedulerTuningEnv), f"{env_id}: not a SchedulerTuningEnv"
     print(f"{env_id}\n  action       {env.action_space}")

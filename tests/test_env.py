@@ -234,8 +234,9 @@ def test_a_dead_engine_ends_the_episode_not_the_run() -> None:
         fake(fake={"fail_at_s": 1.0}).reset(seed=0)
 
 
-def test_an_aborted_window_is_finished_by_the_fallback() -> None:
-    env = fake()
+@pytest.mark.parametrize("config", [FAKE, SHORT], ids=["fake", "simulated"])
+def test_an_aborted_window_is_finished_by_the_fallback(config: dict[str, Any]) -> None:
+    env = SchedulerTuningEnv(config)
     env.reset(seed=0)
     fallback = env.parameter_space.defaults
     env.abort_rule = AbortRule(lambda m, r: m.window_s >= 3.0, fallback)
@@ -249,6 +250,7 @@ def test_an_aborted_window_is_finished_by_the_fallback() -> None:
     *_, info = env.step(second)
     assert info["start_s"] == pytest.approx(3.0 + 8.0 + 2.0)  # windows keep their places
     assert info["aborted"] is False
+    assert info["metrics"]["arrivals"] == info["reference"]["arrivals"]
 
 
 def test_without_a_reference() -> None:

@@ -210,7 +210,7 @@ def test_a_seeded_reset_starts_anew_and_another_one_does_not() -> None:
         steps += [env.step(a) for a in (CLIFF, CLIFF, action(0.0))]
         return steps
 
-    env = guarded(radius=1.0)
+    env = guarded(radius=2.0)
     first = run(env)
     env.reset()
     assert guard_of(env.step(action(0.0)))["breaches"] == guard_of(first[-1])["breaches"] == 1

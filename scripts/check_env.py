@@ -40,8 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check(config: TuningConfig) -> None:
     """Run both checkers on one task and print what it offers."""
     env_id = ENGINE_IDS[config.engine]
-    # Stable-Baselines3's checker steps on after the end of an episode, so it must not be short.
-    config = dataclasses.replace(config, windows=max(config.windows, EPISODE_WINDOWS))
+    # The checkers look at the interface, not at what is measured: short windows do.  But
+    # Stable-Baselines3's steps on after the end of an episode, so that must not be short.
+    config = dataclasses.replace(
+        config,
+        windows=max(config.windows, EPISODE_WINDOWS),
+        window_s=min(config.window_s, 10.0),
+        settle_s=min(config.settle_s, 2.0),
+        warmup_s=min(config.warmup_s, 5.0),
+    )
     env = gymnasium.make(f"ewsjf_env:{env_id}", config=to_dict(config))
     base = env.unwrapped
     assert isinstance(base, SchedulerTuningEnv), f"{env_id}: not a SchedulerTuningEnv"

@@ -72,7 +72,7 @@ def test_the_id_names_the_engine_where_the_source_does_not() -> None:
         ({"frozen": ["lamda"]}, "unknown parameter 'lamda'.*'lambda'"),
         ({"tuned": ["prune"]}, "'prune' is a structural switch"),
         ({"tuned": ["k"], "frozen": ["k"]}, "leaves no parameter"),
-        ({"objective": {"kind": "gp"}}, "config: objective: unknown objective|kind"),
+        ({"objective": {"kind": "gp"}}, "config: objective: kind: unknown objective 'gp'"),
         ({"reference": None}, "reference: null, but compared with it is 'objective relative'"),
         (
             {"reference": None, "objective": {"kind": "paper"}},

@@ -1,6 +1,7 @@
 """Dependencies point one way, and importing the package stays cheap.
 
-scripts -> agents -> ewsjf_env.{env, safety} -> {engine, serving} -> the rest of ewsjf_env -> numpy.
+scripts -> agents -> ewsjf_env.{env, safety} -> {tuning, episode} -> {engine, serving} -> the rest
+of ewsjf_env -> numpy.
 """
 
 import ast
@@ -20,7 +21,8 @@ FILES = sorted(
 # What each part of ewsjf_env may import of the others.  "ewsjf_env" is the package's own __init__.
 SERVED = {"config", "parameters", "scheduling", "policy"}
 MEASURED = SERVED | {"records", "workload"}
-STEPPED = MEASURED | {"objective", "features", "engine"}
+JUDGED = {"objective", "constraints", "features", "traffic"}
+STEPPED = MEASURED | JUDGED | {"engine", "registration", "tuning", "reference", "episode", "viewer"}
 MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "records": {"config"},
@@ -29,12 +31,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scheduling": SERVED,
     "policy": SERVED,
     "serving": SERVED,
-    "objective": {"config", "records", "parameters"},
-    "features": {"config", "records", "parameters"},
+    "traffic": {"config", "records"},
+    "objective": {"config", "records", "parameters", "traffic"},
+    "constraints": {"config", "records", "objective"},
+    "features": {"config", "records", "parameters", "traffic"},
+    "viewer": set(),
+    "registration": set(),
     "engine": MEASURED | {"serving"},
+    "tuning": MEASURED | JUDGED | {"engine", "registration"},
+    "reference": MEASURED | {"engine"},
+    "episode": MEASURED | JUDGED | {"engine", "reference"},
     "env": STEPPED,
     "safety": STEPPED | {"env"},
-    "ewsjf_env": STEPPED | {"env", "safety"},
+    "ewsjf_env": {"registration"},
 }
 
 # Third-party modules by part; all others get LIGHT.
@@ -44,7 +53,7 @@ THIRD_PARTY = {
     "serving": LIGHT | {"vllm", "torch"},
     "env": LIGHT | {"gymnasium"},
     "safety": LIGHT | {"gymnasium"},
-    "ewsjf_env": LIGHT | {"gymnasium"},
+    "registration": {"gymnasium"},
     "scheduling": {"numpy"},
 }
 
@@ -131,6 +140,20 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+def test_serving_does_not_need_gymnasium() -> None:
+    """Where it is not installed, importing registers nothing and policies still load."""
+    code = (
+        "import importlib.util as u, sys; find = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'gymnasium' else find(name, *more)\n"
+        "from ewsjf_env.policy import default_policy\n"
+        "print(default_policy().order, 'gymnasium' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["ewsjf", "False"]
 
 
 def test_imported_modules_sees_relative_and_nested_imports(

@@ -73,6 +73,10 @@ class Engine(Protocol):
         """All requests that have arrived since `reset`, in order of arrival."""
         ...
 
+    def cuts(self) -> tuple[int, ...]:
+        """Upper prompt lengths in tokens of all queues in force but the last; () for one."""
+        ...
+
     def prefill_cost_s(self, prompt_tokens: int) -> float:
         """C(b): seconds > 0 that a prompt of b tokens takes alone on the machine."""
         ...

@@ -166,13 +166,19 @@ class SimulatedEngine:
     def apply(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
         """See `Engine.apply`; integers and choices come back as they are in force.
 
+        The partition that the scheduler has learnt meanwhile stays in force.
+
         Raises:
             EngineError: no policy is installed.
         """
-        if self._policy is None:
+        policy = self._policy
+        if policy is None:
             raise EngineError("apply: no policy is installed; call install first")
-        self.install(self._policy.with_parameters(parameters))
-        return dict(self._policy.parameters)
+        if self._core is not None:
+            policy = self._core.scheduler.waiting.policy
+        changed = policy.with_parameters(parameters)
+        self.install(changed)
+        return dict(changed.parameters)
 
     def run_window(
         self, duration_s: float, should_abort: ShouldAbort | None = None
@@ -215,6 +221,10 @@ class SimulatedEngine:
     def records(self) -> list[RequestRecord]:
         """See `Engine.records`."""
         return self._running_core().records()
+
+    def cuts(self) -> tuple[int, ...]:
+        """See `Engine.cuts`: of the partition that the scheduler serves by now."""
+        return tuple(self._scheduler_state().get("cuts", ()))
 
     def prefill_cost_s(self, prompt_tokens: int) -> float:
         """See `Engine.prefill_cost_s`: by the latency model, without prefix cache."""
@@ -311,7 +321,6 @@ class SimulatedEngine:
     def _measure(self, start_s: float, end_s: float, before: Totals) -> WindowMetrics:
         core = self._running_core()
         added = core.totals() - before
-        state: dict[str, Any] = getattr(core.scheduler, "ewsjf_state", dict)()
         counters = WindowCounters(
             output_tokens=added.output_tokens,
             prefill_tokens=added.prefill_tokens,
@@ -320,7 +329,7 @@ class SimulatedEngine:
             prefix_hit_rate=added.admitted_cached_tokens / added.admitted_prompt_tokens
             if added.admitted_prompt_tokens
             else math.nan,
-            queues=len(state.get("cuts", ())) + 1,
+            queues=len(self.cuts()) + 1,
             scheduler_us_per_step=1e6 * added.scheduler_s / added.steps
             if self.config.measure_overhead and added.steps
             else None,
@@ -329,6 +338,12 @@ class SimulatedEngine:
         return aggregate(
             records, counters, start_s, end_s, self.prefill_cost_s, self.config.metrics
         )
+
+    def _scheduler_state(self) -> dict[str, Any]:
+        """Of our scheduler; the stock one has none."""
+        state: Callable[[], dict[str, Any]]
+        state = getattr(self._running_core().scheduler, "ewsjf_state", dict)
+        return state()
 
     def _running_core(self) -> VirtualCore:
         self._check_open()

@@ -26,6 +26,8 @@ from ewsjf_env.scheduling.waiting_queue import WaitingQueue
 
 R = TypeVar("R")
 
+_SHAPING = ("alpha", "homogeneity", "q_max", "prune")  # what `_start_repartitioner` divides by
+
 
 class PolicyQueue(WaitingQueue[R]):
     """A waiting queue that serves by a `Policy`, exchangeable between two steps.
@@ -74,11 +76,18 @@ class PolicyQueue(WaitingQueue[R]):
         self._start_repartitioner()
 
     def install(self, policy: Policy) -> None:
-        """Serve by another policy from now on; waiting requests are re-routed, none is lost."""
-        self.policy = policy
+        """Serve by another policy from now on; waiting requests are re-routed, none is lost.
+
+        A policy that only asks for other queues than those in force gets them as soon as enough
+        traffic is known; one that brings its own partition keeps that until it is refreshed.
+        """
+        before, self.policy = self.policy, policy
         self.policy_version += 1
         self._recovery_first = not (self._by_priority and policy.order == "fcfs")
         self._start_repartitioner()
+        asks = any(before.parameters.get(name) != policy.parameters.get(name) for name in _SHAPING)
+        if self._repartitioner is not None and asks and before.partition == policy.partition:
+            self._repartitioner.renew()
         self.replace_orders(self._build_order, self._build_overdue)
 
     def use_executor(self, executor: Executor) -> None:

@@ -85,6 +85,7 @@ class _Job:
     """All that an evaluation needs, frozen at the moment it was submitted."""
 
     due: bool  # the interval has passed; otherwise only drift is looked for
+    renew: bool  # take what is found, be it better or not: other queues were asked for
     snapshot: ReservoirSnapshot
     recent: tuple[int, ...]  # empty: do not look for drift
     reference: Reference | None
@@ -129,7 +130,15 @@ class Repartitioner:
         self._reference: Reference | None = None
         self._evaluated_s: float | None = None
         self._checked_s = -math.inf
+        self._renew = False
         self._pending: tuple[_Job, Future[_Finding]] | None = None
+
+    def renew(self) -> None:
+        """Divide as soon as enough is known and take the result, be it better or not.
+
+        For when the current partition was made under settings that no longer hold.
+        """
+        self._renew = True
 
     def reconfigure(self, settings: RepartitionSettings) -> None:
         """Go on under other settings with what is known of the traffic.
@@ -137,6 +146,8 @@ class Repartitioner:
         The sample starts anew only if its own settings differ; an evaluation under way is dropped.
         """
         before, self.settings = self.settings, settings
+        if self._pending is not None and self._pending[0].renew:
+            self._renew = True
         self._pending = None
         if (before.capacity, before.half_life_s) != (settings.capacity, settings.half_life_s):
             self._forget()
@@ -172,7 +183,7 @@ class Repartitioner:
                 return None
             self._pending = None
             return self._pick_up(job, future, current)
-        due = now_s - self._evaluated_s >= self.settings.interval_s
+        due = self._renew or now_s - self._evaluated_s >= self.settings.interval_s
         due = due and len(self._reservoir) >= self.settings.partition.min_samples
         compare = self._drift_is_due(now_s)
         if due or compare:
@@ -190,9 +201,11 @@ class Repartitioner:
     def _submit(self, now_s: float, current: Partition, due: bool, compare: bool) -> None:
         recent = tuple(length for length, _ in self._recent) if compare else ()
         snapshot = self._reservoir.snapshot() if due else ReservoirSnapshot((), -math.inf)
-        job = _Job(due, snapshot, recent, self._reference, current, self.settings)
+        renew = due and self._renew
+        job = _Job(due, renew, snapshot, recent, self._reference, current, self.settings)
         if due:
             self._evaluated_s = now_s
+            self._renew = False
         if compare:
             self._checked_s = now_s
             self._fresh = 0
@@ -229,7 +242,8 @@ def _evaluate(job: _Job) -> _Finding:
     """Look for drift and divide the sample; runs in the executor.
 
     Source: ALGORITHM 3, last part (~): a partition is replaced if the Ward cost of the sample
-    drops by `min_gain`, or if it has more queues than are allowed now.  After a drift the latest
+    drops by `min_gain`, if it has more queues than are allowed now, or if other settings were
+    asked for.  After a drift the latest
     arrivals alone are the sample, and without a better partition the cuts stay but get the new
     means and masses, which the scores use.
     """
@@ -250,7 +264,7 @@ def _evaluate(job: _Job) -> _Finding:
     after = ward_cost(lengths, weights, found, fixed_cost_tokens)
     too_many = job.current.queues > settings.partition.max_queues
     enough = reference.size >= settings.partition.min_samples
-    if enough and (too_many or after < (1.0 - settings.min_gain) * before):
+    if enough and (job.renew or too_many or after < (1.0 - settings.min_gain) * before):
         return _Finding(found, reference, drifted)
     kept = remeasure(lengths, weights, job.current) if drifted else None
     return _Finding(kept, reference, drifted)

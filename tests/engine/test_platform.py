@@ -26,6 +26,6 @@ def test_plug_in_answers_only_when_switched_on(monkeypatch: pytest.MonkeyPatch) 
 def test_plug_in_imports_neither_vllm_nor_torch() -> None:
     code = (
         "import sys; from ewsjf_env.engine.platform import register; register();"
-        "sys.exit(bool({'vllm', 'torch', 'numpy'} & set(sys.modules)))"
+        "sys.exit(bool({'vllm', 'torch'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,7 +18,7 @@ from ewsjf_env.engine.latency import Coefficients, LatencyModel
 from ewsjf_env.engine.requests import TraceRequests
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
 from ewsjf_env.engine.vllm_config import check_version
-from ewsjf_env.policy import Policy
+from ewsjf_env.policy import Policy, parse_policy
 from ewsjf_env.records import RequestRecord
 from ewsjf_env.workload.trace import Trace
 
@@ -498,3 +498,23 @@ def test_untested_vllm_is_refused(version: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.metadata.version", lambda _: version)
     with pytest.raises(ConfigError, match=r"0\.26"):
         check_version()
+
+
+def test_other_queues_are_in_force_at_once_and_go_back() -> None:
+    """What `apply` changes about the partition is felt in the next window, not ten minutes on."""
+    engine = SimulatedEngine(dataclasses.replace(STOCK, scheduler="ewsjf"))
+    engine.install(parse_policy("ewsjf"))
+    engine.reset(random_trace(4, rate_per_s=10.0, duration_s=60.0))
+    engine.run_window(30.0)
+    queues = {}
+    for q_max in (4, 16, 4):
+        engine.apply({"q_max": q_max})
+        engine.run_window(3.0)
+        queues[q_max] = len(engine.cuts()) + 1
+    assert queues[4] == 4
+    assert queues[16] > 4
+    kept = engine.cuts()
+    engine.apply({"k": 3.0})
+    engine.run_window(3.0)
+    assert engine.cuts() == kept  # what was learnt outlives other values
+    engine.close()

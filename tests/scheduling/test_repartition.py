@@ -100,6 +100,32 @@ def test_more_queues_than_allowed_are_replaced_whatever_the_gain():
     assert watcher.poll(601.0, current).queues == 2
 
 
+def test_renewing_waits_neither_for_the_interval_nor_for_a_gain():
+    settings = RepartitionSettings(min_gain=0.99, drift=None)
+    watcher = Repartitioner(settings, InlineExecutor())
+    watcher.poll(0.0, ONE_QUEUE)
+    now_s = feed(watcher, short_and_long(150))
+    watcher.renew()
+    assert watcher.poll(now_s, ONE_QUEUE) is watcher.poll(now_s, ONE_QUEUE) is None  # too few
+    now_s = feed(watcher, short_and_long(150, seed=1), now_s)
+    assert watcher.poll(now_s, ONE_QUEUE) is None
+    found = watcher.poll(now_s + 0.1, ONE_QUEUE)
+    assert found is not None and found.queues > 1
+    assert watcher.poll(now_s + 0.2, found) is watcher.poll(now_s + 0.3, found) is None
+
+
+def test_a_renewal_under_way_survives_other_settings():
+    executor = StuckExecutor()
+    watcher = Repartitioner(RepartitionSettings(drift=None), executor)
+    watcher.poll(0.0, ONE_QUEUE)
+    now_s = feed(watcher, short_and_long(300))
+    watcher.renew()
+    watcher.poll(now_s, ONE_QUEUE)
+    watcher.reconfigure(RepartitionSettings(min_gain=0.5, drift=None))
+    watcher.poll(now_s, ONE_QUEUE)
+    assert len(executor.calls) == 2
+
+
 def test_only_arrivals_before_the_evaluation_count():
     executor = StuckExecutor()
     watcher = Repartitioner(NO_DRIFT, executor)

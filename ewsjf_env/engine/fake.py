@@ -1,0 +1,306 @@
+"""A closed-form stand-in for an engine, with a known best policy: for tests of tuners.
+
+There is no scheduler and no queue: a request's first token comes after
+
+    TTFT = C(b) * STRETCH * exp(sensitivity * loss) * cliff * noise,
+    loss = sum_i w_i (u_i - u_i*(t))^2,   w_i = 2^-i, i = 0 .. active - 1,
+
+u the tuned parameters in force at its arrival on the unit cube, u* the optimum, which may drift,
+jump and depend on the arrival rate.  Both latency terms of the default objective are then linear
+in the loss: J = sensitivity * (loss of the reference - loss), up to censoring and overdue waits.
+All else (arrivals, records, metrics, censoring) is as in any engine, so loops, wrappers and
+agents meet the same interface in milliseconds.  Numbers from it say nothing about vLLM.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ewsjf_env.config import check_range
+from ewsjf_env.engine.base import EngineError, ShouldAbort
+from ewsjf_env.parameters import Value
+from ewsjf_env.records import (
+    MetricSettings,
+    RequestRecord,
+    WindowCounters,
+    WindowMetrics,
+    aggregate,
+)
+
+if TYPE_CHECKING:
+    from ewsjf_env.policy import Policy
+    from ewsjf_env.workload.trace import Trace
+
+ABORT_CHECK_S = 1.0
+STRETCH = 2.0  # TTFT over C(b) at the optimum
+TPOT_S = 0.02
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    """The landscape.
+
+    Attributes:
+        optimum_seed: of the place of the optimum, in [0.2, 0.8] of every dimension.
+        active: how many of the first tuned parameters matter, >= 1; the others are dead.
+        sensitivity: ln of the latency per unit of loss, > 0.
+        noise_sigma: spread of a lognormal latency factor, one per `noise_s` and policy; 0: none.
+        noise_s: how long a factor lasts in seconds.
+        noise_seed: of these factors, together with the trace and the values in force.
+        drift_per_s: move of the optimum's first coordinate per second; it is clipped to [0, 1].
+        jump_s: moment from which on the optimum is mirrored, u* -> 1 - u*; None: never.
+        context_gain: move of that coordinate per factor e of the trace's mean arrival rate
+            over `context_rate_per_s`.
+        context_rate_per_s: see there.
+        cliff: the first coordinate above u* + cliff multiplies latencies by `cliff_factor`;
+            None: no cliff.
+        cliff_factor: see there, >= 1.
+        fail_at_s: moment at which the engine dies with an `EngineError`; None: never.
+        metrics: class limits and service levels.
+    """
+
+    optimum_seed: int = 0
+    active: int = 3
+    sensitivity: float = 4.0
+    noise_sigma: float = 0.0
+    noise_s: float = 10.0
+    noise_seed: int = 0
+    drift_per_s: float = 0.0
+    jump_s: float | None = None
+    context_gain: float = 0.0
+    context_rate_per_s: float = 8.0
+    cliff: float | None = None
+    cliff_factor: float = 5.0
+    fail_at_s: float | None = None
+    metrics: MetricSettings = field(default_factory=MetricSettings)
+
+    def __post_init__(self) -> None:
+        check_range("optimum_seed", self.optimum_seed, 0)
+        check_range("active", self.active, 1)
+        check_range("sensitivity", self.sensitivity, 0.0, 100.0, low_open=True)
+        check_range("noise_sigma", self.noise_sigma, 0.0, 2.0)
+        check_range("noise_s", self.noise_s, 0.0, low_open=True)
+        check_range("noise_seed", self.noise_seed, 0)
+        check_range("drift_per_s", self.drift_per_s, -1.0, 1.0)
+        check_range("context_gain", self.context_gain, -1.0, 1.0)
+        check_range("context_rate_per_s", self.context_rate_per_s, 0.0, low_open=True)
+        check_range("cliff_factor", self.cliff_factor, 1.0)
+        for name in ("jump_s", "cliff", "fail_at_s"):
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), 0.0)
+
+
+class FakeEngine:
+    """An `Engine` (see `engine/base.py`) in closed form, deterministic and without a queue."""
+
+    def __init__(self, config: FakeConfig | None = None) -> None:
+        self.config = config or FakeConfig()
+        self._policy: Policy | None = None
+        self._unit: NDArray[np.float64] = np.zeros(0)
+        self._trace: Trace | None = None
+        self._records: list[RequestRecord] = []
+        self._noise: dict[int, float] = {}
+        self._now_s = 0.0
+        self._closed = False
+
+    def reset(self, trace: Trace) -> None:
+        """See `Engine.reset`."""
+        self._check_open()
+        self._trace = trace
+        self._records = []
+        self._noise = {}
+        self._now_s = 0.0
+
+    def install(self, policy: Policy) -> None:
+        """See `Engine.install`."""
+        self._check_open()
+        self._policy = policy
+        self._unit = _unit_of(policy)
+        self._noise = {}
+
+    def apply(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
+        """See `Engine.apply`."""
+        policy = self._installed()
+        self.install(policy.with_parameters(parameters))
+        return dict(self._installed().parameters)
+
+    def run_window(
+        self, duration_s: float, should_abort: ShouldAbort | None = None
+    ) -> WindowMetrics:
+        """See `Engine.run_window`."""
+        check_range("duration_s", duration_s, 0.0, low_open=True)
+        self._running_trace()
+        self._installed()
+        start_s = self._now_s
+        end_s = start_s + duration_s
+        old = [r for r in self._records if r.finish_s is None or r.finish_s >= start_s]
+        known, checks = len(self._records), 0
+        while self._now_s < end_s:
+            checks += 1
+            check_s = start_s + checks * ABORT_CHECK_S
+            self._advance(end_s if should_abort is None else min(end_s, check_s))
+            metrics = self._measure(old + self._records[known:], start_s)
+            if should_abort is not None and should_abort(metrics):
+                break
+        return metrics
+
+    def records(self) -> list[RequestRecord]:
+        """See `Engine.records`: as they stand by now, without what is still to come."""
+        self._running_trace()
+        return [_seen_at(record, self._now_s) for record in self._records]
+
+    def cuts(self) -> tuple[int, ...]:
+        """See `Engine.cuts`: the partition of the installed policy."""
+        return self._installed().partition.cuts
+
+    def prefill_cost_s(self, prompt_tokens: int) -> float:
+        """See `Engine.prefill_cost_s`: 10 ms and 0.1 ms per token."""
+        return 0.01 + 1e-4 * prompt_tokens
+
+    def now(self) -> float:
+        """See `Engine.now`."""
+        return self._now_s
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._trace = None
+        self._closed = True
+
+    def optimum(self, at_s: float = 0.0) -> dict[str, Value]:
+        """Values of the tuned parameters of least loss at a moment, up to rounding."""
+        space = self._installed().space.tunable()
+        return space.from_unit(self._optimum_unit(len(space), at_s))
+
+    def loss(self, parameters: Mapping[str, object], at_s: float = 0.0) -> float:
+        """The loss of some values, the others as installed; 0 is best."""
+        unit = _unit_of(self._installed().with_parameters(parameters))
+        return self._loss(unit - self._optimum_unit(len(unit), at_s))
+
+    def _advance(self, end_s: float) -> None:
+        fail_at_s = self.config.fail_at_s
+        if fail_at_s is not None and end_s >= fail_at_s:
+            self._now_s = fail_at_s
+            raise EngineError(f"the fake engine died at {fail_at_s:g} s, as configured")
+        arrival_s = self._running_trace().arrival_s
+        first, last = np.searchsorted(arrival_s, (self._now_s, end_s))
+        self._records += [self._serve(i) for i in range(int(first), int(last))]
+        self._now_s = end_s
+
+    def _serve(self, index: int) -> RequestRecord:
+        trace = self._running_trace()
+        arrival_s = float(trace.arrival_s[index])
+        prompt, output = int(trace.prompt_tokens[index]), int(trace.output_tokens[index])
+        first_s = arrival_s + self.prefill_cost_s(prompt) * self._stretch(arrival_s)
+        return RequestRecord(
+            request_id=f"{index:08d}",
+            arrival_s=arrival_s,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            generated_tokens=output,
+            first_token_s=first_s,
+            finish_s=first_s + TPOT_S * (output - 1),
+        )
+
+    def _stretch(self, at_s: float) -> float:
+        config = self.config
+        distances = self._unit - self._optimum_unit(len(self._unit), at_s)
+        stretch = STRETCH * math.exp(config.sensitivity * self._loss(distances))
+        if config.cliff is not None and distances[0] > config.cliff:
+            stretch *= config.cliff_factor
+        return stretch * self._noise_at(at_s)
+
+    def _loss(self, distances: NDArray[np.float64]) -> float:
+        index = np.arange(len(distances))
+        weights = np.where(index < self.config.active, 0.5**index, 0.0)
+        return float(weights @ distances**2)
+
+    def _optimum_unit(self, dimensions: int, at_s: float) -> NDArray[np.float64]:
+        config, trace = self.config, self._running_trace()
+        unit = np.random.default_rng(config.optimum_seed).uniform(0.2, 0.8, dimensions)
+        if config.context_gain and len(trace):
+            rate = len(trace) / max(float(trace.arrival_s[-1]), ABORT_CHECK_S)
+            unit[0] += config.context_gain * math.log(rate / config.context_rate_per_s)
+        unit[0] += config.drift_per_s * at_s
+        unit = np.clip(unit, 0.0, 1.0)
+        if config.jump_s is not None and at_s >= config.jump_s:
+            unit = 1.0 - unit
+        return unit
+
+    def _noise_at(self, at_s: float) -> float:
+        """Other values in force draw other noise, so that it does not cancel in comparisons."""
+        sigma = self.config.noise_sigma
+        if sigma == 0.0:
+            return 1.0
+        interval = int(at_s / self.config.noise_s)
+        if interval not in self._noise:
+            values = json.dumps(dict(self._installed().parameters), sort_keys=True)
+            trace = int(self._running_trace().digest(), 16)
+            key = [self.config.noise_seed, trace, interval, crc32(values.encode())]
+            z = float(np.random.default_rng(key).standard_normal())
+            self._noise[interval] = math.exp(sigma * z)
+        return self._noise[interval]
+
+    def _measure(self, records: list[RequestRecord], start_s: float) -> WindowMetrics:
+        end_s = self._now_s
+        counters = WindowCounters(
+            output_tokens=sum(
+                _tokens_before(r, end_s) - _tokens_before(r, start_s) for r in records
+            ),
+            prefill_tokens=sum(
+                r.prompt_tokens for r in records if start_s <= (r.first_token_s or 0.0) < end_s
+            ),
+            kv_usage_mean=0.0,
+            prefix_hit_rate=0.0,
+            queues=self._installed().partition.queues,
+        )
+        metrics = self.config.metrics
+        return aggregate(records, counters, start_s, end_s, self.prefill_cost_s, metrics)
+
+    def _installed(self) -> Policy:
+        if self._policy is None:
+            raise EngineError("no policy is installed; call install first")
+        return self._policy
+
+    def _running_trace(self) -> Trace:
+        self._check_open()
+        if self._trace is None:
+            raise EngineError("no traffic: call reset with a trace first")
+        return self._trace
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed")
+
+
+def _unit_of(policy: Policy) -> NDArray[np.float64]:
+    """The tuned parameters of a policy on the unit cube."""
+    space = policy.space.tunable()
+    return space.to_unit({name: policy.parameters[name] for name in space.names})
+
+
+def _tokens_before(record: RequestRecord, at_s: float) -> int:
+    """Output tokens produced before a moment; the k-th comes k TPOT_S after the first."""
+    first_s = record.first_token_s
+    if first_s is None or first_s >= at_s:
+        return 0
+    return min(record.output_tokens, math.ceil((at_s - first_s) / TPOT_S))
+
+
+def _seen_at(record: RequestRecord, at_s: float) -> RequestRecord:
+    """The record without what happens at `at_s` or later."""
+    first_s, finish_s = record.first_token_s, record.finish_s
+    return dataclasses.replace(
+        record,
+        generated_tokens=_tokens_before(record, at_s),
+        first_token_s=first_s if first_s is not None and first_s < at_s else None,
+        finish_s=finish_s if finish_s is not None and finish_s < at_s else None,
+    )

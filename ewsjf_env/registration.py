@@ -1,0 +1,31 @@
+"""Under which ids does Gymnasium know the environments?
+
+Gymnasium has no plug-in entry points: ids exist once this package is imported, for example by
+`gymnasium.make("ewsjf_env:ewsjf/SchedulerTuning-v0")`, which also works in worker processes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+SIMULATED_ID = "ewsjf/SchedulerTuning-v0"
+FAKE_ID = "ewsjf/SchedulerTuningFake-v0"
+ENGINE_IDS = {"simulated": SIMULATED_ID, "fake": FAKE_ID}
+ENTRY_POINT = "ewsjf_env.env:SchedulerTuningEnv"
+EPISODE_WINDOWS = 20
+
+
+def register_environments() -> None:
+    """Register all ids, once; does nothing where Gymnasium is not installed (serving)."""
+    if importlib.util.find_spec("gymnasium") is None:
+        return
+    import gymnasium
+
+    for engine, env_id in ENGINE_IDS.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(
+                id=env_id,
+                entry_point=ENTRY_POINT,
+                max_episode_steps=EPISODE_WINDOWS,
+                kwargs={"engine": engine},
+            )

@@ -20,7 +20,7 @@ sweep+=",linear_aging(r=10),linear_aging(r=20),linear_aging(r=50),linear_aging(r
 sweep+=",linear_aging(r=200),hrrn,hrrn(exponent=1.5),hrrn(exponent=2),hrrn(exponent=3)"
 sweep+=",boost(gamma=0.01),boost(gamma=0.02),boost(gamma=0.03),boost(gamma=0.05)"
 sweep+=",ewsjf_normalised,ewsjf_normalised(gamma=1),ewsjf_normalised(gamma=2)"
-sweep+=",ewsjf(k=0.7),ewsjf(k=1),ewsjf(k=1.5),ewsjf(k=2),ewsjf(k=3),ewsjf(k=5),ewsjf,ewsjf(k=20)"
+sweep+=",ewsjf(k=0.7),ewsjf(k=1),ewsjf(k=1.5),ewsjf(k=2),ewsjf(k=3),ewsjf,ewsjf(k=7),ewsjf(k=20)"
 sweep+=",ewsjf(lambda=1,mu=0,k=150),ewsjf(lambda=1,mu=0,k=200),ewsjf(lambda=1,mu=0,k=260)"
 
 evaluate() { # NAME and evaluate.py's arguments

@@ -270,15 +270,17 @@ class StudyAgent:
     def _judge_surprise(
         self, transition: Transition, values: dict[str, Value], context: tuple[float, ...]
     ) -> dict[str, object]:
-        """How far the model was off, in its own standard deviations, and whether that is news."""
+        """How far the model was off where it was sure, and whether that reveals a change."""
         if not self._config.drift.enabled or self._counted <= self._startup:
             return {}
         model = self._model.surrogate(self._study)
         if model is None:
             return {}
         mean, deviation = model.predict(self._encoding.to_point(values)[np.newaxis], context)
-        spread = math.hypot(float(deviation[0]), model.noise_floor_sd, transition.reward_se)
-        surprise = (transition.reward - float(mean[0])) / spread
+        noise = math.hypot(model.noise_floor_sd, transition.reward_se)
+        if float(deviation[0]) > noise:
+            return {}  # far from all data an error tells of the model, not of a change
+        surprise = (transition.reward - float(mean[0])) / math.hypot(float(deviation[0]), noise)
         length = self._cusum.add(surprise)
         found: dict[str, object] = {SURPRISE: surprise}
         if length is not None:

@@ -28,8 +28,6 @@ ROLE = "role"  # text: startup, control or search
 SURPRISE = "surprise"  # float: standardised error of the model's prediction
 CHANGE = "change"  # int: number of counted trials before a detected change
 
-_LEARNT = (TrialState.COMPLETE, TrialState.FAIL)
-
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Finished trials that count as windows: not those killed, void or replaced."""
@@ -66,7 +64,9 @@ class TrialModel:
         return self._kept[1]
 
     def _is_usable(self, trial: FrozenTrial) -> bool:
-        if trial.state not in _LEARNT or not _fits(trial.params, self.encoding):
+        if trial.state not in (TrialState.COMPLETE, TrialState.FAIL) or not _fits(
+            trial.params, self.encoding
+        ):
             return False
         return len(trial.user_attrs.get(CONTEXT, ())) in (0, self.context_size)
 

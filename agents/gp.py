@@ -153,7 +153,7 @@ def fit(
 
     names = ["lengthscale"] * p + ["signal", "floor"]
     bounds = [(math.log(_BOUNDS[k][0]), math.log(_BOUNDS[k][1])) for k in names]
-    medians = np.array([getattr(prior, k).location for k in names])
+    medians = np.array(prior.medians)
     with one_thread():
         results = []
         for multiple in _STARTS:
@@ -185,12 +185,8 @@ def log_posterior(
         - 0.5 * len(y) * math.log(2.0 * math.pi)
     )
     h = hyperparameters
-    posterior: torch.Tensor = (
-        likelihood
-        + prior.lengthscale.log_density(torch.log(h.lengthscales)).sum()
-        + prior.signal.log_density(torch.log(h.signal))
-        + prior.floor.log_density(torch.log(h.floor))
-    )
+    logs = torch.log(torch.cat([h.lengthscales, h.signal[None], h.floor[None]]))
+    posterior: torch.Tensor = likelihood + prior.log_density(logs)
     return posterior
 
 

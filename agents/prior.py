@@ -34,16 +34,33 @@ class GPPrior:
     """Priors of a process over p inputs.
 
     Attributes:
-        lengthscale: of each input, in units of the cube's edge.
+        lengthscales: of each of the p inputs, in units of the cube's edge.
         signal: variance of the latent function; targets have variance 1.
         floor: variance of noise beyond the known measurement errors.
     """
 
-    lengthscale: LogNormal
+    lengthscales: tuple[LogNormal, ...]
     signal: LogNormal = LogNormal(0.0, 0.7)
     floor: LogNormal = LogNormal(-4.0, 1.5)
 
+    @property
+    def medians(self) -> list[float]:
+        """Logarithms of the medians: p lengthscales, signal, floor."""
+        return [belief.location for belief in (*self.lengthscales, self.signal, self.floor)]
 
-def default_prior(inputs: int) -> GPPrior:
-    """The prior for `inputs` >= 1 columns; the median lengthscale is 0.8 sqrt(inputs)."""
-    return GPPrior(lengthscale=LogNormal(math.log(0.8) + 0.5 * math.log(inputs), 1.2))
+    def log_density(self, logs: torch.Tensor) -> torch.Tensor:
+        """Of the logarithms, (p + 2,) in the order of `medians`, up to a constant."""
+        beliefs = (*self.lengthscales, self.signal, self.floor)
+        densities = [b.log_density(x) for b, x in zip(beliefs, logs, strict=True)]
+        return torch.stack(densities).sum()
+
+
+def default_prior(parameters: int, contexts: int = 0) -> GPPrior:
+    """The prior for columns of parameters (>= 1), followed by context features.
+
+    The median lengthscale of a parameter is 0.5 sqrt(parameters), that of a context feature
+    three times as long: most features matter little, and one that does shows it soon.
+    """
+    median = math.log(0.5) + 0.5 * math.log(parameters)
+    own, others = LogNormal(median, 1.2), LogNormal(median + math.log(3.0), 1.2)
+    return GPPrior(lengthscales=(own,) * parameters + (others,) * contexts)

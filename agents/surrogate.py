@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from agents.acquisition import Score, log_expected_improvement, log_feasibility
 from agents.encoding import Encoding, Points
 from agents.gp import GaussianProcess, fit, one_thread
+from agents.prior import GPPrior, default_prior
 
 _OUTLIER = 5.0  # robust standard deviations
 _MAX_HALVINGS = 30.0  # noise beyond 2^30 times changes nothing but the conditioning
@@ -161,25 +162,30 @@ def fit_surrogate(observations: Observations, encoding: Encoding) -> Surrogate:
     x = np.hstack([parameters, _context_inputs(observations.contexts)])
     inflation = 2.0 ** np.minimum(observations.halvings, _MAX_HALVINGS)
     rewards = _without_disasters(observations.rewards)
-    reward = _fit_target(x, rewards, observations.standard_errors, inflation)
+    prior = default_prior(encoding.inputs, observations.contexts.shape[1])
+    reward = _fit_target(x, rewards, observations.standard_errors, inflation, prior)
     constraints = {}
     for name, margins in observations.margins.items():
         known = ~np.isnan(margins)
         values = -_without_disasters(-margins[known])
-        constraints[name] = _fit_target(x[known], values, np.zeros(len(values)), inflation[known])
+        constraints[name] = _fit_target(
+            x[known], values, np.zeros(len(values)), inflation[known], prior
+        )
     _, first = np.unique(observations.points, axis=0, return_index=True)
     tried = observations.points[np.sort(first)]
     return Surrogate(encoding, observations.contexts.shape[1], tried, reward, constraints)
 
 
-def _fit_target(x: Points, values: Vector, errors: Vector, inflation: Vector) -> _Target:
+def _fit_target(
+    x: Points, values: Vector, errors: Vector, inflation: Vector, prior: GPPrior
+) -> _Target:
     weights = 1.0 / inflation
     center = float(np.average(values, weights=weights))
     scale = math.sqrt(float(np.average((values - center) ** 2, weights=weights)))
     if scale < 1e-9:  # equal values have no scale of their own
         error = float(errors.max(initial=0.0))
         scale = error if error > 1e-9 else 1.0
-    process = fit(x, (values - center) / scale, (errors / scale) ** 2, inflation)
+    process = fit(x, (values - center) / scale, (errors / scale) ** 2, inflation, prior)
     return _Target(process, center, scale)
 
 

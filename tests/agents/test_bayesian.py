@@ -222,7 +222,7 @@ def test_void_windows_teach_nothing():
         play(agent, bowl([0.3, 0.6]), 8)
     expected = agents[0].act()
     agents[1].observe(transition(agents[1], agents[1].act(), reward=float("nan"), void=True))
-    assert agents[1].windows == 10
+    assert agents[1].windows == 9
     assert agents[1].act() == expected
     assert agents[1].recommend() == agents[0].recommend()
     assert agents[1].study.trials[-2].state == TrialState.FAIL

@@ -1,0 +1,322 @@
+"""How does an Optuna study tune a scheduler, window by window?
+
+`StudyAgent` is the primary agent (`bayes`, with `ContextualGPSampler`) and, with another
+sampler, its arms: start, control windows, model and recommendation are shared, so that a
+comparison tells proposals apart and nothing else.
+
+1. Window 0 runs the incumbent (the space's defaults), the next ones a few Sobol points.
+2. Then every third window measures the incumbent again, all others what the sampler proposes.
+3. The incumbent is the best *posterior mean* among the points tried, never the luckiest window.
+4. When the model's errors show a change, everything before it counts less.
+
+Void windows teach nothing: the proposal is repeated.  All of the agent's memory is the study;
+what it draws depends on its seed and the windows that count.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from agents.base import Transition
+from agents.config import SamplerName, StudyConfig
+from agents.drift import Cusum
+from agents.encoding import Encoding, distributions, sobol_points
+from agents.sampler import ContextualGPSampler
+from agents.study import JOURNAL, discard_unfinished, open_study
+from agents.trials import (
+    CHANGE,
+    CONTEXT,
+    IGNORED,
+    ROLE,
+    STANDARD_ERROR,
+    SURPRISE,
+    WINDOW,
+    TrialModel,
+    counted,
+)
+from ewsjf_env.config import ConfigError
+from ewsjf_env.parameters import ParameterSpace, Value
+
+REPLACED = "another point was executed"
+UNUSED = "proposed, never run"
+
+# Optuna's samplers by our names: (seed, start-up trials) -> sampler.  A new one is built for
+# every proposal, so that none depends on what an earlier process held in memory.
+_OPTUNA_SAMPLERS: dict[SamplerName, Callable[[int, int], BaseSampler]] = {
+    "tpe": lambda seed, startup: optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup),
+    "gp": lambda seed, startup: optuna.samplers.GPSampler(
+        seed=seed, n_startup_trials=startup, warn_independent_sampling=False
+    ),
+    "cmaes": lambda seed, startup: optuna.samplers.CmaEsSampler(
+        seed=seed, warn_independent_sampling=False
+    ),
+    "random": lambda seed, startup: optuna.samplers.RandomSampler(seed=seed),
+}
+
+
+class StudyAgent:
+    """An agent on an Optuna study; see the module.
+
+    Args:
+        name: in the registry.
+        space: what is tuned; its defaults are the first incumbent.
+        config: settings.
+        context_size: number of context features, >= 0.
+        seed: of everything drawn, >= 0.
+        folder: where `study.journal` is kept up to date; None: in memory.
+        study_name: of the study; names what the trials depend on beside the space.
+
+    Raises:
+        ConfigError: nothing to tune, a missing library, or a study that does not fit.
+    """
+
+    offline = False
+
+    def __init__(
+        self,
+        name: str,
+        space: ParameterSpace,
+        config: StudyConfig,
+        *,
+        context_size: int = 0,
+        seed: int = 0,
+        folder: Path | None = None,
+        study_name: str = "ewsjf",
+    ) -> None:
+        self.name = name
+        self._space, self._config = space, config
+        self._context_size, self._seed, self._study_name = context_size, seed, study_name
+        self._distributions = distributions(space)
+        tuned = {n: d for n, d in sorted(self._distributions.items()) if not d.single()}
+        if not tuned:
+            raise ConfigError(f"agent {name!r}: no parameter of the space has two values")
+        if config.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
+            raise ConfigError(f"agent {name!r}: needs the package cmaes: pip install cmaes")
+        self._encoding = Encoding(tuned)
+        self._open(folder)
+
+    @property
+    def study(self) -> Study:
+        """The Optuna study: every window is one of its trials."""
+        return self._study
+
+    @property
+    def windows(self) -> int:
+        """Number of windows observed, void and failed ones included."""
+        return len(self._seen)
+
+    def act(self, context: Sequence[float] = ()) -> dict[str, Value]:
+        """Values for the next window."""
+        context = self._checked(context)
+        self._last_context = context
+        self._discard_pending(UNUSED)
+        role = self._next_role()
+        if role == "search":
+            trial = self._ask(context)
+            values = self._space.validate(trial.params)
+        elif role == "control":
+            values = self.recommend(context)
+        elif self._counted == 0:
+            values = self._space.defaults
+        else:
+            points = sobol_points(self._encoding.dimensions, self._counted, self._seed)
+            values = self._complete(points[-1])
+        self._role = role
+        self._diagnose(values, context)
+        return values
+
+    def observe(self, transition: Transition) -> None:
+        """Learn one window; one that is known already is skipped."""
+        if transition.window in self._seen:
+            return
+        values = self._space.validate(transition.values, f"window {transition.window}")
+        context = self._checked(transition.context)
+        attributes: dict[str, object] = {WINDOW: transition.window, ROLE: self._role}
+        if context:
+            attributes[CONTEXT] = list(context)
+        state, value = TrialState.COMPLETE, transition.reward
+        if transition.void:
+            state = TrialState.FAIL
+            attributes[IGNORED] = "void: the traffic shifted"
+        elif transition.failure is not None:
+            state = TrialState.FAIL
+            attributes["failure"] = transition.failure
+        else:
+            attributes[STANDARD_ERROR] = transition.reward_se
+            attributes |= self._judge_surprise(transition, values, context)
+        margins = dict(transition.margins) if transition.measured else {}
+        self._record(values, state, value, attributes, margins)
+        self._seen.add(transition.window)
+        self._counted += not transition.void
+        self._last_context = context
+
+    def recommend(self, context: Sequence[float] | None = None) -> dict[str, Value]:
+        """The tried point of the best posterior mean that is feasible; else the defaults."""
+        model = self._model.surrogate(self._study)
+        if model is None:
+            return self._space.defaults
+        at = self._last_context if context is None else self._checked(context)
+        return self._complete(model.recommend(at, self._config.feasibility))
+
+    def diagnostics(self) -> dict[str, float]:
+        """Model's view of the last proposal, and the number of changes detected."""
+        return dict(self._diagnostics)
+
+    def save(self, folder: Path) -> None:
+        """Copy the study to `folder`; nothing to do where it is kept anyway."""
+        if folder == self._folder:
+            return
+        (folder / JOURNAL).unlink(missing_ok=True)
+        copy = open_study(folder, self._study_name, self._marks)
+        copy.add_trials(self._study.get_trials(deepcopy=False, states=_FINISHED))
+
+    def load(self, folder: Path) -> None:
+        """Continue with the study in `folder`, and keep it there from now on."""
+        if not (folder / JOURNAL).exists():
+            raise ConfigError(f"{folder}: holds no {JOURNAL}")
+        self._open(folder)
+
+    def _open(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._marks: dict[str, str | int] = {
+            "parameter_space_hash": self._space.content_hash,
+            "context_size": self._context_size,
+        }
+        self._study = open_study(folder, self._study_name, self._marks)
+        self._model = TrialModel(self._encoding, self._context_size, self._config.surrogate)
+        trials = self._study.get_trials(deepcopy=False)
+        self._counted = len(counted(trials))
+        self._seen = {t.user_attrs[WINDOW] for t in trials if WINDOW in t.user_attrs}
+        contexts = [t.user_attrs.get(CONTEXT) for t in trials if WINDOW in t.user_attrs]
+        self._last_context = tuple(contexts[-1] or ()) if contexts else ()
+        if len(self._last_context) != self._context_size:
+            self._last_context = (0.0,) * self._context_size
+        self._cusum = Cusum(self._config.drift.slack, self._config.drift.threshold)
+        for trial in counted(trials):
+            if SURPRISE in trial.user_attrs:
+                self._cusum.add(trial.user_attrs[SURPRISE])
+        self._pending: Trial | None = None
+        self._role = "replayed"
+        self._diagnostics: dict[str, float] = {}
+
+    def _next_role(self) -> str:
+        every, past_start = self._config.control_every, self._counted - self._startup
+        if past_start < 0:
+            return "startup"
+        return "control" if every and past_start % every == every - 1 else "search"
+
+    @property
+    def _startup(self) -> int:
+        return 1 + self._config.startup_points
+
+    def _ask(self, context: tuple[float, ...]) -> Trial:
+        seed = int(np.random.SeedSequence([self._seed, self._counted]).generate_state(1)[0])
+        if self._config.sampler == "contextual_gp":
+            sampler = ContextualGPSampler(
+                seed=self._seed,
+                n_startup_trials=0,
+                search_space=self._encoding.search_space,
+                surrogate=self._config.surrogate,
+                search=self._config.search,
+            )
+            sampler.use_model(self._model)
+            sampler.context = context
+            self._study.sampler = sampler
+        else:
+            self._study.sampler = _OPTUNA_SAMPLERS[self._config.sampler](seed, self._startup)
+        self._pending = self._study.ask(self._distributions)
+        return self._pending
+
+    def _record(
+        self,
+        values: dict[str, Value],
+        state: TrialState,
+        value: float,
+        attributes: dict[str, object],
+        margins: dict[str, float],
+    ) -> None:
+        """Store a window: in the trial that proposed it, or in a new one of what was executed."""
+        trial = self._pending
+        if trial is not None and dict(trial.params) == values:
+            for key, content in attributes.items():
+                trial.set_user_attr(key, content)
+            for name, margin in margins.items():
+                trial.set_constraint(name, margin)
+            self._study.tell(trial, value if state == TrialState.COMPLETE else None, state)
+        else:
+            self._discard_pending(REPLACED)
+            self._study.add_trial(
+                optuna.create_trial(
+                    state=state,
+                    value=value if state == TrialState.COMPLETE else None,
+                    params=dict(values),
+                    distributions=self._distributions,
+                    user_attrs=attributes,
+                    constraints=margins,
+                )
+            )
+        self._pending = None
+        self._role = "replayed"
+
+    def _judge_surprise(
+        self, transition: Transition, values: dict[str, Value], context: tuple[float, ...]
+    ) -> dict[str, object]:
+        """How far the model was off where it was sure, and whether that reveals a change."""
+        if not self._config.drift.enabled or self._counted <= self._startup:
+            return {}
+        model = self._model.surrogate(self._study)
+        if model is None:
+            return {}
+        mean, deviation = model.predict(self._encoding.to_point(values)[np.newaxis], context)
+        noise = math.hypot(model.noise_floor_sd, transition.reward_se)
+        if float(deviation[0]) > noise:
+            return {}  # far from all data an error tells of the model, not of a change
+        surprise = (transition.reward - float(mean[0])) / math.hypot(float(deviation[0]), noise)
+        length = self._cusum.add(surprise)
+        found: dict[str, object] = {SURPRISE: surprise}
+        if length is not None:
+            found[CHANGE] = max(0, self._counted + 1 - length)
+        return found
+
+    def _diagnose(self, values: dict[str, Value], context: tuple[float, ...]) -> None:
+        trials = self._study.get_trials(deepcopy=False)
+        self._diagnostics = {"bo/changes": float(sum(CHANGE in t.user_attrs for t in trials))}
+        model = self._model.surrogate(self._study) if self._counted >= self._startup else None
+        if model is not None:
+            point = self._encoding.to_point(values)[np.newaxis]
+            mean, deviation = model.predict(point, context)
+            self._diagnostics |= {
+                "bo/posterior_mean": float(mean[0]),
+                "bo/posterior_std": float(deviation[0]),
+                "bo/feasibility": float(model.feasibility(point, context)[0]),
+            }
+
+    def _discard_pending(self, reason: str) -> None:
+        if self._pending is not None:
+            discard_unfinished(self._study, reason)
+            self._pending = None
+
+    def _complete(self, point: Sequence[float] | np.ndarray) -> dict[str, Value]:
+        return self._space.validate(self._encoding.to_values(point))
+
+    def _checked(self, context: Sequence[float]) -> tuple[float, ...]:
+        if len(context) != self._context_size:
+            raise ConfigError(
+                f"agent {self.name!r}: context has {len(context)} features, "
+                f"expected {self._context_size}"
+            )
+        if not all(math.isfinite(c) for c in context):
+            raise ConfigError(f"agent {self.name!r}: context {list(context)} is not finite")
+        return tuple(float(c) for c in context)
+
+
+_FINISHED = (TrialState.COMPLETE, TrialState.FAIL)

@@ -1,0 +1,136 @@
+"""What can be set about the agents?
+
+One frozen dataclass for each kind; `configs/agents/<name>.yaml` shows the defaults of each
+registered agent, and a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ewsjf_env.config import ConfigError, check_range
+
+SamplerName = Literal["contextual_gp", "tpe", "gp", "cmaes", "random"]
+
+
+@dataclass(frozen=True)
+class SurrogateConfig:
+    """The model of reward and constraints.
+
+    Attributes:
+        half_life_windows: a window this old counts with twice its noise variance, > 0; None:
+            windows do not age.
+        change_half_lives: a detected change makes all windows before it this many half-lives
+            older, >= 0.
+        max_windows: the newest windows the model is fitted to, >= 1; time grows with its cube.
+    """
+
+    half_life_windows: float | None = 100.0
+    change_half_lives: float = 4.0
+    max_windows: int = 300
+
+    def __post_init__(self) -> None:
+        if self.half_life_windows is not None:
+            check_range("half_life_windows", self.half_life_windows, 0.0, low_open=True)
+        check_range("change_half_lives", self.change_half_lives, 0.0, 30.0)
+        check_range("max_windows", self.max_windows, 1)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How hard the most promising point is searched.
+
+    Attributes:
+        candidates: quasi-random points scored, >= 2.
+        refinements: best candidates that are refined locally, >= 1.
+    """
+
+    candidates: int = 1024
+    refinements: int = 4
+
+    def __post_init__(self) -> None:
+        check_range("candidates", self.candidates, 2)
+        check_range("refinements", self.refinements, 1)
+
+
+@dataclass(frozen=True)
+class DriftConfig:
+    """Detection of changes by the model's own standardised errors (a two-sided CUSUM).
+
+    Attributes:
+        enabled: False: no change is ever detected.
+        slack: errors up to this many standard deviations are chance, >= 0.
+        threshold: sum of the excess at which a change is declared, > 0, standard deviations.
+    """
+
+    enabled: bool = True
+    slack: float = 0.5
+    threshold: float = 6.0
+
+    def __post_init__(self) -> None:
+        check_range("slack", self.slack, 0.0)
+        check_range("threshold", self.threshold, 0.0, low_open=True)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """An agent on an Optuna study.
+
+    Attributes:
+        sampler: who proposes: `contextual_gp` is ours, the others are Optuna's.
+        startup_points: Sobol points after the incumbent, before the sampler proposes, >= 0.
+        control_every: every so many windows measure the incumbent again; 0: never.
+        feasibility: least probability of meeting all constraints for a recommendation, [0, 1].
+        surrogate: the model behind the recommendation, and behind `contextual_gp`.
+        search: of `contextual_gp`.
+        drift: detection of changes.
+    """
+
+    sampler: SamplerName = "contextual_gp"
+    startup_points: int = 6
+    control_every: int = 3
+    feasibility: float = 0.95
+    surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
+
+    def __post_init__(self) -> None:
+        check_range("startup_points", self.startup_points, 0)
+        check_range("control_every", self.control_every, 0)
+        check_range("feasibility", self.feasibility, 0.0, 1.0)
+        if self.control_every == 1:
+            raise ConfigError("control_every: 1 would measure nothing but the incumbent")
+
+
+@dataclass(frozen=True)
+class DefaultConfig:
+    """The default values, always: what tuning has to beat.  Nothing to set."""
+
+
+@dataclass(frozen=True)
+class DrawnConfig:
+    """Points drawn without looking at the results.
+
+    Attributes:
+        draw: `uniform` (random search) or `sobol`.
+    """
+
+    draw: Literal["uniform", "sobol"] = "uniform"
+
+
+@dataclass(frozen=True)
+class BestStaticConfig:
+    """Exhaustive offline search: the default and Sobol points in turn, then the best of them.
+
+    Attributes:
+        points: Sobol points beside the default, >= 1.
+        repeats: windows for each point, >= 1.
+    """
+
+    points: int = 32
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        check_range("points", self.points, 1)
+        check_range("repeats", self.repeats, 1)

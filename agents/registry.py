@@ -1,0 +1,136 @@
+"""Which agents are there, and how is one made from its name?
+
+`AGENTS` is the whole list: a name, the settings it starts from, and the function that builds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.base import Agent
+from agents.bayesian import StudyAgent
+from agents.config import BestStaticConfig, DefaultConfig, DrawnConfig, StudyConfig
+from agents.static import BestStaticAgent, DefaultAgent, DrawnAgent
+from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
+from ewsjf_env.parameters import ParameterSpace
+
+
+@dataclass(frozen=True)
+class AgentSetting:
+    """What every agent is built for.
+
+    Attributes:
+        space: what is tuned; its defaults are the first incumbent.
+        context_size: number of features given to `act`, each in [-1, 1].
+        seed: of everything the agent draws, >= 0.
+        folder: where an agent may keep its state up to date; None: in memory only.
+        study_name: names what the windows depend on beside the space, for example
+            `<env id>/<space version>/<workload>`.
+    """
+
+    space: ParameterSpace
+    context_size: int = 0
+    seed: int = 0
+    folder: Path | None = None
+    study_name: str = "ewsjf"
+
+
+@dataclass(frozen=True)
+class AgentEntry:
+    """One line of the registry.
+
+    Attributes:
+        config: the settings that a user starts from, a frozen dataclass.
+        build: (name, setting, config of the same class) -> agent.
+        summary: one line for lists and --help.
+    """
+
+    config: Any
+    build: Callable[[str, AgentSetting, Any], Agent]
+    summary: str
+
+
+def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
+    return StudyAgent(
+        name,
+        setting.space,
+        config,
+        context_size=setting.context_size,
+        seed=setting.seed,
+        folder=setting.folder,
+        study_name=setting.study_name,
+    )
+
+
+def _default(name: str, setting: AgentSetting, config: DefaultConfig) -> Agent:
+    return DefaultAgent(name, setting.space, setting.seed)
+
+
+def _drawn(name: str, setting: AgentSetting, config: DrawnConfig) -> Agent:
+    return DrawnAgent(name, setting.space, config, setting.seed)
+
+
+def _best_static(name: str, setting: AgentSetting, config: BestStaticConfig) -> Agent:
+    return BestStaticAgent(name, setting.space, config, setting.seed)
+
+
+AGENTS: dict[str, AgentEntry] = {
+    "bayes": AgentEntry(
+        StudyConfig(), _study, "contextual Gaussian process with constraints (primary)"
+    ),
+    "tpe": AgentEntry(StudyConfig(sampler="tpe"), _study, "Optuna's tree-structured estimator"),
+    "gp": AgentEntry(StudyConfig(sampler="gp"), _study, "Optuna's Gaussian process, no context"),
+    "cmaes": AgentEntry(StudyConfig(sampler="cmaes"), _study, "Optuna's CMA-ES"),
+    "random_modelled": AgentEntry(
+        StudyConfig(sampler="random"), _study, "random proposals, recommended by our model"
+    ),
+    "random": AgentEntry(DrawnConfig("uniform"), _drawn, "random search"),
+    "sobol": AgentEntry(DrawnConfig("sobol"), _drawn, "quasi-random search"),
+    "default": AgentEntry(DefaultConfig(), _default, "the default values, never tuned"),
+    "best_static": AgentEntry(BestStaticConfig(), _best_static, "offline search, then its best"),
+}
+
+
+def agent_config(name: str, data: Mapping[str, Any] | None = None, where: str = "agent") -> Any:
+    """The settings of agent `name`: its defaults with `data`, nested as in its YAML file.
+
+    Raises:
+        ConfigError: unknown agent or key, naming the nearest valid one; illegal value.
+    """
+    entry = _entry(name)
+    merged = _merge(to_dict(entry.config), data or {})
+    return from_dict(type(entry.config), merged, where)
+
+
+def make_agent(name: str, setting: AgentSetting, config: Any = None) -> Agent:
+    """Build agent `name`; `config` as from `agent_config`, None: its defaults.
+
+    Raises:
+        ConfigError: unknown agent, settings of another one, or see the agent.
+    """
+    entry = _entry(name)
+    if config is None:
+        config = entry.config
+    if type(config) is not type(entry.config):
+        raise ConfigError(
+            f"agent {name!r}: expected {type(entry.config).__name__}, got {type(config).__name__}"
+        )
+    return entry.build(name, setting, config)
+
+
+def _entry(name: str) -> AgentEntry:
+    if name not in AGENTS:
+        raise ConfigError(f"agent: unknown {name!r}{nearest(name, AGENTS)}")
+    return AGENTS[name]
+
+
+def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        nested = isinstance(inner, dict) and isinstance(value, Mapping)
+        merged[key] = _merge(inner, value) if nested and inner is not None else value
+    return merged

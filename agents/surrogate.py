@@ -1,0 +1,200 @@
+"""What do the windows so far say about reward and constraints, anywhere and in any context?
+
+One Gaussian process for the reward and one for each constraint margin, over parameters and
+context.  Old windows count less: their noise variance doubles every half-life.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.acquisition import Score, log_expected_improvement, log_feasibility
+from agents.encoding import Encoding, Points
+from agents.gp import GaussianProcess, fit, one_thread
+from agents.prior import GPPrior, default_prior
+
+_OUTLIER = 5.0  # robust standard deviations
+_MAX_HALVINGS = 30.0  # noise beyond 2^30 times changes nothing but the conditioning
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What n windows showed, oldest first.
+
+    Attributes:
+        points: (n, d) snapped points of the cube.
+        contexts: (n, c) features in [-1, 1]; c may be 0.
+        rewards: (n,) larger is better.
+        standard_errors: (n,) of the rewards, >= 0; 0 when unknown.
+        margins: name -> (n,), feasible when <= 0, NaN where not measured.
+        halvings: (n,) ages in half-lives, >= 0.
+    """
+
+    points: Points
+    contexts: Points
+    rewards: Vector
+    standard_errors: Vector
+    margins: Mapping[str, Vector]
+    halvings: Vector
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A process over a standardised quantity: quantity = center + scale * target."""
+
+    process: GaussianProcess
+    center: float
+    scale: float
+
+    def predict(self, inputs: torch.Tensor) -> tuple[Vector, Vector]:
+        """Mean and standard deviation of the latent quantity, (m,) each, in its own unit."""
+        with torch.no_grad(), one_thread():
+            mean, variance = self.process.posterior(inputs)
+        return (
+            self.center + self.scale * mean.numpy(),
+            self.scale * np.sqrt(variance.numpy()),
+        )
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """The fitted model.
+
+    Attributes:
+        tried: (t, d) distinct points among the observations, in order of first use.
+    """
+
+    encoding: Encoding
+    context_size: int
+    tried: Points
+    reward: _Target
+    constraints: Mapping[str, _Target]
+
+    @property
+    def noise_floor_sd(self) -> float:
+        """Learnt standard deviation of a reward beyond its known standard error, its unit."""
+        return self.reward.scale * math.sqrt(float(self.reward.process.hyperparameters.floor))
+
+    def predict(self, points: Points, context: Sequence[float]) -> tuple[Vector, Vector]:
+        """Posterior mean and standard deviation of the reward, (m,) each, at points (m, d)."""
+        return self.reward.predict(self._inputs(points, context))
+
+    def feasibility(self, points: Points, context: Sequence[float]) -> Vector:
+        """Probability, (m,), that all constraints hold at points (m, d)."""
+        with torch.no_grad(), one_thread():
+            logs = self._log_feasibility(self._inputs(points, context))
+        return np.asarray(np.exp(logs.numpy()), dtype=float)
+
+    def recommend(self, context: Sequence[float], least_feasibility: float) -> Points:
+        """The tried point, (d,), of the best posterior mean among the feasible ones.
+
+        When no point is feasible with the probability asked for: the most feasible one.
+        """
+        probability = self.feasibility(self.tried, context)
+        if not (probability >= least_feasibility).any():
+            chosen = np.argmax(probability)
+        else:
+            mean, _ = self.predict(self.tried, context)
+            chosen = np.argmax(np.where(probability >= least_feasibility, mean, -np.inf))
+        return np.array(self.tried[int(chosen)], dtype=float)
+
+    def ranking(self, context: Sequence[float]) -> Points:
+        """Tried points, (t, d): likely feasible ones first, each group by posterior mean."""
+        mean, _ = self.predict(self.tried, context)
+        infeasible = self.feasibility(self.tried, context) < 0.5
+        return np.array(self.tried[np.lexsort((-mean, infeasible))], dtype=float)
+
+    def acquisition(self, context: Sequence[float]) -> Score:
+        """log-CEI in a context: parameter inputs (k, inputs) -> scores (k,)."""
+        process = self.reward.process
+        likely = self.feasibility(self.tried, context) >= 0.5
+        best: float | None = None
+        if likely.any():
+            with torch.no_grad():
+                mean, _ = process.posterior(self._inputs(self.tried[likely], context))
+            best = float(mean.max())
+        row = self._context_row(context)
+
+        def score(parameters: torch.Tensor) -> torch.Tensor:
+            inputs = torch.cat([parameters, row.expand(len(parameters), -1)], dim=1)
+            log_feasible = self._log_feasibility(inputs)
+            if best is None:  # nothing to improve on before anything feasible is known
+                return log_feasible
+            return log_feasible + log_expected_improvement(*process.posterior(inputs), best)
+
+        return score
+
+    def _log_feasibility(self, inputs: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros(len(inputs), dtype=inputs.dtype)
+        for target in self.constraints.values():
+            mean, variance = target.process.posterior(inputs)
+            total = total + log_feasibility(mean, variance, -target.center / target.scale)
+        return total
+
+    def _inputs(self, points: Points, context: Sequence[float]) -> torch.Tensor:
+        parameters = torch.from_numpy(self.encoding.to_inputs(points))
+        return torch.cat([parameters, self._context_row(context).expand(len(points), -1)], dim=1)
+
+    def _context_row(self, context: Sequence[float]) -> torch.Tensor:
+        if len(context) != self.context_size:
+            raise ValueError(f"context: expected {self.context_size} numbers, got {len(context)}")
+        return torch.from_numpy(_context_inputs(np.array(context, dtype=float)))[None]
+
+
+def fit_surrogate(observations: Observations, encoding: Encoding) -> Surrogate:
+    """Fit all processes; the same observations give the same model.
+
+    Args:
+        observations: at least one window.
+        encoding: of the search space.
+    """
+    parameters = encoding.to_inputs(observations.points)
+    x = np.hstack([parameters, _context_inputs(observations.contexts)])
+    inflation = 2.0 ** np.minimum(observations.halvings, _MAX_HALVINGS)
+    rewards = _without_disasters(observations.rewards)
+    prior = default_prior(encoding.inputs, observations.contexts.shape[1])
+    reward = _fit_target(x, rewards, observations.standard_errors, inflation, prior)
+    constraints = {}
+    for name, margins in observations.margins.items():
+        known = ~np.isnan(margins)
+        values = -_without_disasters(-margins[known])
+        constraints[name] = _fit_target(
+            x[known], values, np.zeros(len(values)), inflation[known], prior
+        )
+    _, first = np.unique(observations.points, axis=0, return_index=True)
+    tried = observations.points[np.sort(first)]
+    return Surrogate(encoding, observations.contexts.shape[1], tried, reward, constraints)
+
+
+def _fit_target(
+    x: Points, values: Vector, errors: Vector, inflation: Vector, prior: GPPrior
+) -> _Target:
+    weights = 1.0 / inflation
+    center = float(np.average(values, weights=weights))
+    scale = math.sqrt(float(np.average((values - center) ** 2, weights=weights)))
+    if scale < 1e-9:  # equal values have no scale of their own
+        error = float(errors.max(initial=0.0))
+        scale = error if error > 1e-9 else 1.0
+    process = fit(x, (values - center) / scale, (errors / scale) ** 2, inflation, prior)
+    return _Target(process, center, scale)
+
+
+def _without_disasters(values: Vector) -> Vector:
+    """Values with the far low tail cut: how bad a disaster was must not flatten all the rest."""
+    median = float(np.median(values))
+    spread = 1.4826 * float(np.median(np.abs(values - median)))
+    return np.maximum(values, median - _OUTLIER * spread) if spread > 0 else values
+
+
+def _context_inputs(contexts: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.5 * (contexts + 1.0)

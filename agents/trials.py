@@ -1,0 +1,122 @@
+"""Which trials of a study are learnt from, and as what?
+
+A trial is one window.  What the sampler and the agent know of it beyond parameters, value and
+constraints stands in user attributes, under the keys below; nothing else is kept, so that a
+study file alone restores everything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from agents.config import SurrogateConfig
+from agents.encoding import Encoding
+from agents.surrogate import Observations, Surrogate, fit_surrogate
+
+CONTEXT = "context"  # list of floats: features of the traffic
+STANDARD_ERROR = "standard_error"  # float: of the trial's value
+IGNORED = "ignored"  # text: why nothing is learnt from a failed trial
+WINDOW = "window"  # int: number of the window in its run
+ROLE = "role"  # text: startup, control or search
+SURPRISE = "surprise"  # float: standardised error of the model's prediction
+CHANGE = "change"  # int: number of counted trials before a detected change
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Finished trials that count as windows: not those killed, void or replaced."""
+    return [t for t in trials if t.state.is_finished() and IGNORED not in t.user_attrs]
+
+
+class TrialModel:
+    """Turns the trials of a study into a fitted surrogate; the last one is kept.
+
+    Args:
+        encoding: of the search space.
+        context_size: number of context features; a trial without any stands at their middle.
+        settings: of the surrogate.
+    """
+
+    def __init__(self, encoding: Encoding, context_size: int, settings: SurrogateConfig) -> None:
+        self.encoding = encoding
+        self.context_size = context_size
+        self._settings = settings
+        self._kept: tuple[object, Surrogate] | None = None
+
+    def surrogate(self, study: Study) -> Surrogate | None:
+        """The model of all counted trials; None when nothing can be learnt yet."""
+        trials = counted(study.get_trials(deepcopy=False))
+        rows = [(i, t) for i, t in enumerate(trials) if self._is_usable(t)]
+        rows = rows[-self._settings.max_windows :]
+        if not any(t.state == TrialState.COMPLETE for _, t in rows):
+            return None
+        # A trial never changes once it is finished, so its number stands for its content.
+        key = (study.study_name, tuple(t.number for _, t in rows), len(trials))
+        if self._kept is None or self._kept[0] != key:
+            sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+            self._kept = (key, fit_surrogate(self._observations(rows, trials, sign), self.encoding))
+        return self._kept[1]
+
+    def _is_usable(self, trial: FrozenTrial) -> bool:
+        if trial.state not in (TrialState.COMPLETE, TrialState.FAIL) or not _fits(
+            trial.params, self.encoding
+        ):
+            return False
+        return len(trial.user_attrs.get(CONTEXT, ())) in (0, self.context_size)
+
+    def _observations(
+        self, rows: Sequence[tuple[int, FrozenTrial]], trials: Sequence[FrozenTrial], sign: float
+    ) -> Observations:
+        middle = [0.0] * self.context_size
+        changes = [t.user_attrs[CHANGE] for t in trials if CHANGE in t.user_attrs]
+        contexts = [t.user_attrs.get(CONTEXT) or middle for _, t in rows]
+        names = sorted({name for _, t in rows for name in t.constraints})
+        half_life = self._settings.half_life_windows
+        halvings = [
+            (0.0 if half_life is None else (len(trials) - 1 - i) / half_life)
+            + self._settings.change_half_lives * sum(i < onset for onset in changes)
+            for i, _ in rows
+        ]
+        return Observations(
+            points=np.array([self.encoding.to_point(t.params) for _, t in rows]),
+            contexts=np.array(contexts, dtype=float).reshape(len(rows), self.context_size),
+            rewards=_rewards([t for _, t in rows], sign),
+            standard_errors=np.array([t.user_attrs.get(STANDARD_ERROR, 0.0) for _, t in rows]),
+            margins={
+                name: np.array([_margin(t, name) for _, t in rows], dtype=float) for name in names
+            },
+            halvings=np.array(halvings),
+        )
+
+
+def _fits(parameters: Mapping[str, Any], encoding: Encoding) -> bool:
+    for name, distribution in encoding.search_space.items():
+        if name not in parameters:
+            return False
+        if isinstance(distribution, CategoricalDistribution):
+            try:
+                distribution.to_internal_repr(parameters[name])
+            except ValueError:
+                return False
+    return True
+
+
+def _rewards(trials: Sequence[FrozenTrial], sign: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Values, larger is better; a window that crashed counts as the worst one measured."""
+    values = np.array(
+        [math.nan if t.state == TrialState.FAIL else sign * (t.value or 0.0) for t in trials]
+    )
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+    return np.asarray(np.clip(np.nan_to_num(values, nan=-np.inf), low, high), dtype=float)
+
+
+def _margin(trial: FrozenTrial, name: str) -> float:
+    margin = float(trial.constraints.get(name, math.nan))
+    return margin if math.isfinite(margin) else math.nan

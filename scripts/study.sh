@@ -33,11 +33,11 @@ evaluate() { # NAME and evaluate.py's arguments
 evaluate paper_overload --workload paper_mix --load 1.85 --duration 200 --policies "$sweep"
 evaluate paper_mix --workload paper_mix --load 0.7,0.95,1.3 --duration 150 --policies "$all"
 for trace in azure2023_conv_a azure2023_code_a servegen_mlarge_a; do
-    evaluate "$trace" --trace "$traces/$trace.csv.gz" --load 0.7,0.95,1.3 --duration 150 \
+    evaluate "$trace" --trace "$traces/$trace.csv.gz" --load 0.7,0.95,1.3 --duration 100 \
         --policies "$all"
 done
 for engine in long_context long_context_cached; do
     evaluate "mooncake_$engine" --trace "$traces/mooncake_conversation_a_hashes.jsonl.gz" \
-        --jitter 3 --engine "configs/env/$engine.yaml" --load 0.7,0.95,1.3 --duration 150 \
+        --jitter 3 --engine "configs/env/$engine.yaml" --load 0.7,0.95,1.3 --duration 100 \
         --policies "$all"
 done

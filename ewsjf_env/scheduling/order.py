@@ -278,6 +278,8 @@ class ScoredOrder:
         """O(Q)."""
         if not self._by_age:
             return None
+        if self._now_s <= self.oldest.arrived_s:
+            return self.oldest  # nobody has waited yet: nothing to weigh, first come
         if self._first_key is not None and self.backfill != "score":
             return self._neighbour(self._first_key)
         if self._fcfs_step != self._step:

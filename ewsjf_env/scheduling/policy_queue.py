@@ -17,7 +17,7 @@ from ewsjf_env.policy import Policy
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.fairness import OverdueLane, OverdueSettings
-from ewsjf_env.scheduling.order import Order
+from ewsjf_env.scheduling.order import KeyedOrder, Order
 from ewsjf_env.scheduling.order_spec import OrderContext
 from ewsjf_env.scheduling.partition import PartitionSettings
 from ewsjf_env.scheduling.repartition import Repartitioner, RepartitionSettings
@@ -37,7 +37,9 @@ class PolicyQueue(WaitingQueue[R]):
         describe_request: request -> a new `Entry` (given the sequence number).
         cost_model: C(b); the caller feeds it step times.
         executor: computes partitions off the step; an inline one makes runs repeatable.
-        by_priority: serve smaller `Entry.priority` first.
+        by_priority: serve as vLLM's own priority policy does: smaller `Entry.priority` first, the
+            earliest arrival among equals, returned requests in their own place.  The policy's
+            order then waits until this is off: an operator asked for priorities by name.
         block_tokens: KV block size.
         longest_tokens: the model's length limit.
         seed: for the order `random` and the length sample.
@@ -70,8 +72,6 @@ class PolicyQueue(WaitingQueue[R]):
             describe_request,
             self._note_arrival,
             by_priority=by_priority,
-            # Stock vLLM's priority queue has no front: a returned request takes its own place.
-            recovery_first=not (by_priority and policy.order == "fcfs"),
         )
         self._start_repartitioner()
 
@@ -83,7 +83,6 @@ class PolicyQueue(WaitingQueue[R]):
         """
         before, self.policy = self.policy, policy
         self.policy_version += 1
-        self._recovery_first = not (self._by_priority and policy.order == "fcfs")
         self._start_repartitioner()
         asks = any(before.parameters.get(name) != policy.parameters.get(name) for name in _SHAPING)
         if self._repartitioner is not None and asks and before.partition == policy.partition:
@@ -133,6 +132,8 @@ class PolicyQueue(WaitingQueue[R]):
         return self.policy.parameters.get(name, default)
 
     def _build_order(self) -> Order:
+        if self._by_priority:
+            return KeyedOrder(lambda entry: entry.arrival_key)
         policy = self.policy
         return policy.spec.build(policy.parameters, policy.partition, self._context)
 

@@ -12,7 +12,7 @@ gives).  Stamps never go back, whatever the clock does.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -47,9 +47,8 @@ class WaitingQueue(Generic[R]):
         make_overdue: a new overdue lane.
         describe_request: request -> a new, unstamped `Entry` (given the sequence number).
         on_arrival: called with each stamped new entry (statistics).
-        by_priority: smaller `Entry.priority` first, earliest `arrival_key` among the recovered.
-        recovery_first: False lets recovered requests re-enter the order (stock vLLM's
-            priority queue does that).
+        by_priority: smaller `Entry.priority` first.  Returned requests then re-enter the order
+            instead of the recovery lane, as in stock vLLM's priority queue, which has no front.
     """
 
     def __init__(
@@ -60,14 +59,12 @@ class WaitingQueue(Generic[R]):
         on_arrival: Callable[[Entry], None] | None = None,
         *,
         by_priority: bool = False,
-        recovery_first: bool = True,
     ) -> None:
         self._make_order = make_order
         self._make_overdue = make_overdue
         self._describe_request = describe_request
         self._on_arrival = on_arrival
         self._by_priority = by_priority
-        self._recovery_first = recovery_first
         self._classes: dict[int, _Class] = {}
         self._priorities: list[int] = []  # ascending keys of _classes
         self._entries: dict[R, Entry] = {}  # everything that waits here
@@ -162,11 +159,8 @@ class WaitingQueue(Generic[R]):
         self._pinned = None
         self._entries[request] = entry
         lanes = self._lanes(entry)
-        if not self._recovery_first:
+        if self._by_priority:
             lanes.order.add(entry)
-        elif self._by_priority:
-            keys = [(e.arrival_key, e.seq) for e in lanes.recovery]
-            lanes.recovery.insert(bisect_left(keys, (entry.arrival_key, entry.seq)), entry)
         else:
             lanes.recovery.appendleft(entry)
 

@@ -25,7 +25,6 @@ from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request
 
-from ewsjf_env.config import ConfigError
 from ewsjf_env.policy import Policy
 from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel, StepSample
 from ewsjf_env.scheduling.entry import Entry
@@ -150,8 +149,6 @@ class _EWSJFMixin:
         check_vllm_version(vllm.__version__)
         super().__init__(*args, **kwargs)
         config = self.vllm_config
-        if getattr(config.model_config, "is_diffusion", False):
-            raise ConfigError("scheduler: diffusion models bring their own scheduler class")
         settings = SchedulerSettings.from_additional_config(config.additional_config)
         self._ewsjf_clock: Callable[[], float] = time.monotonic
         self._ewsjf_arrival: Callable[[Request], float] | None = None

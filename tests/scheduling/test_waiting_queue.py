@@ -168,6 +168,14 @@ def test_a_step_back_of_the_clock_never_makes_a_younger_request_older() -> None:
     assert [r.name for r in drain(queue, 40.0)] == ["r0", "r1", "r2", "r3"]
 
 
+def test_among_equal_priorities_the_earliest_arrival_is_first_in_every_order() -> None:
+    for order in ("ewsjf", "sjf", "random"):
+        queue = make_queue(order, by_priority=True)
+        for name, tokens, priority in (("a", 900, 1), ("b", 10, 1), ("c", 5000, 0)):
+            queue.add(Request(name, tokens, priority))
+        assert [r.name for r in drain(queue, 9.0)] == ["c", "a", "b"]
+
+
 def test_priorities_come_first_and_idle_ones_are_dropped() -> None:
     queue = make_queue("ewsjf", by_priority=True)
     for priority in range(200):
@@ -262,7 +270,8 @@ def test_a_failing_score_falls_back_to_fcfs_for_the_step_and_is_counted() -> Non
         def score(self, *arguments: object) -> float:
             raise ZeroDivisionError
 
-    queue.begin_step(1.0, BUDGET_TOKENS)
+    queue.begin_step(1.0, BUDGET_TOKENS)  # stamps them
+    queue.begin_step(2.0, BUDGET_TOKENS)
     order = queue.orders()[0]
     order.scorer = Broken()  # type: ignore[attr-defined]
     assert [queue.pop().name for _ in range(3)] == names
@@ -289,6 +298,16 @@ def test_backfill_adjacent_prefers_the_nearest_queue_and_none_closes_the_step() 
         assert len(queue) == 3 - len(expected)
         queue.begin_step(10.0, BUDGET_TOKENS)
         assert bool(queue) == (len(queue) > 0)
+
+
+def test_requests_that_have_not_waited_at_all_are_served_in_order_of_arrival() -> None:
+    queue = make_queue("ewsjf")
+    for name, tokens in (("long", 5000), ("short", 10)):
+        queue.add(Request(name, tokens))
+    queue.begin_step(1.0, BUDGET_TOKENS)
+    assert queue.peek().name == "long"
+    queue.begin_step(1.1, BUDGET_TOKENS)
+    assert queue.peek().name == "short"
 
 
 def test_power_score_holds_its_rivals_as_points() -> None:

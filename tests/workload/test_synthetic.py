@@ -26,7 +26,7 @@ def workload(**changes: Any) -> SyntheticWorkload:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-@given(seed=st.integers(0, 2**63), duration_s=st.floats(20, 200), rate=st.floats(0.5, 20))
+@given(seed=st.integers(0, 2**63), duration_s=st.floats(60, 200), rate=st.floats(2, 20))
 @settings(max_examples=10, deadline=None)
 def test_a_draw_is_reproducible_and_valid(
     name: str, seed: int, duration_s: float, rate: float

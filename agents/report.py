@@ -107,6 +107,9 @@ def _title(group: Group, arms: Mapping[str, list[Run]]) -> str:
     text = f"{workload}: {asked}{rate:.3g} req/s asked, {achieved:.3g} req/s arrived"
     stretch = some[0]["notes"].get("time_stretch")
     text += f", time stretched x{float(stretch):.3g}" if stretch is not None else ""
+    repeats = max(int(run["notes"].get("trace_repeats", 1)) for run in some)
+    if repeats > 1:
+        text += f", the recording repeated up to {repeats} times: too short for this"
     text += f", {capped} prompts capped" if capped else ""
     return text + (f"; {_regime(load)}" if load is not None else "")
 

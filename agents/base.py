@@ -28,8 +28,10 @@ class Transition:
         reward_se: standard error of the reward, same unit, >= 0; 0 when unknown.
         margins: constraint name -> margin, feasible when <= 0.
         context: features of the window's traffic in [-1, 1].
+        before: what `act` was given for this window; () when nothing is known of it.
         void: the traffic shifted under the measurement: nothing can be learnt from it.
         failure: why the window produced no measurement at all, or None.
+        ended: the episode's traffic ends here: the next window starts another trace.
     """
 
     window: int
@@ -38,8 +40,10 @@ class Transition:
     reward_se: float = 0.0
     margins: Mapping[str, float] = field(default_factory=dict)
     context: tuple[float, ...] = ()
+    before: tuple[float, ...] = ()
     void: bool = False
     failure: str | None = None
+    ended: bool = False
 
     def __post_init__(self) -> None:
         check_range("window", self.window, 0)
@@ -92,7 +96,9 @@ class Agent(Protocol):
     def observe(self, transition: Transition) -> None:
         """Learn one window.
 
-        A number that is known already is skipped: a resumed run may replay its whole log.
+        A number that is known already is skipped: a resumed run replays its whole log.  An
+        agent whose proposals depend on more than windows asks itself `act(transition.before)`
+        when it is shown a window that it did not propose in this process.
         """
         ...
 

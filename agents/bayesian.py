@@ -9,15 +9,15 @@ comparison tells proposals apart and nothing else.
 3. The incumbent is the best *posterior mean* among the points tried, never the luckiest window.
 4. When the model's errors show a change, everything before it counts less.
 
-Void windows teach nothing: the proposal is repeated.  All of the agent's memory is the study;
-what it draws depends on its seed and the windows that count.
+Void windows teach nothing but that what came before counts less: the traffic has shifted.  All
+of the agent's memory is the study; what it draws depends on its seed and the windows that count.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,7 @@ from agents.trials import (
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import ParameterSpace, Value
 
+_ROUNDING = 1e-6  # of a coordinate of the unit cube, by way of a float32 action
 REPLACED = "another point was executed"
 UNUSED = "proposed, never run"
 
@@ -147,6 +148,8 @@ class StudyAgent:
         if transition.void:
             state = TrialState.FAIL
             attributes[IGNORED] = "void: the traffic shifted"
+            if self._config.drift.enabled:
+                attributes[CHANGE] = self._counted
         elif transition.failure is not None:
             state = TrialState.FAIL
             attributes["failure"] = transition.failure
@@ -246,7 +249,7 @@ class StudyAgent:
     ) -> None:
         """Store a window: in the trial that proposed it, or in a new one of what was executed."""
         trial = self._pending
-        if trial is not None and dict(trial.params) == values:
+        if trial is not None and self._is_same(trial.params, values):
             for key, content in attributes.items():
                 trial.set_user_attr(key, content)
             for name, margin in margins.items():
@@ -304,6 +307,11 @@ class StudyAgent:
         if self._pending is not None:
             discard_unfinished(self._study, reason)
             self._pending = None
+
+    def _is_same(self, proposed: Mapping[str, Value], executed: Mapping[str, Value]) -> bool:
+        """An action is float32: what comes back of a proposal may be rounded."""
+        apart = self._encoding.to_point(proposed) - self._encoding.to_point(executed)
+        return bool(np.abs(apart).max() < _ROUNDING)
 
     def _complete(self, point: Sequence[float] | np.ndarray) -> dict[str, Value]:
         return self._space.validate(self._encoding.to_values(point))

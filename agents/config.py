@@ -24,17 +24,21 @@ class SurrogateConfig:
         change_half_lives: a detected change makes all windows before it this many half-lives
             older, >= 0.
         max_windows: the newest windows the model is fitted to, >= 1; time grows with its cube.
+        refit_every: lengthscales and noise are fitted anew after so many windows, >= 1; in
+            between the model learns from new windows without.  Early on they are fitted always.
     """
 
     half_life_windows: float | None = 100.0
     change_half_lives: float = 4.0
     max_windows: int = 300
+    refit_every: int = 4
 
     def __post_init__(self) -> None:
         if self.half_life_windows is not None:
             check_range("half_life_windows", self.half_life_windows, 0.0, low_open=True)
         check_range("change_half_lives", self.change_half_lives, 0.0, 30.0)
         check_range("max_windows", self.max_windows, 1)
+        check_range("refit_every", self.refit_every, 1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agents.base import Agent
 from agents.bayesian import StudyAgent
@@ -46,11 +46,15 @@ class AgentEntry:
         config: the settings that a user starts from, a frozen dataclass.
         build: (name, setting, config of the same class) -> agent.
         summary: one line for lists and --help.
+        sees: what `act` is given: some features of the traffic, or the whole observation.
+        policy: the policy that this agent tunes, where it is not the task's.
     """
 
     config: Any
     build: Callable[[str, AgentSetting, Any], Agent]
     summary: str
+    sees: Literal["context", "observation"] = "context"
+    policy: str | None = None
 
 
 def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from agents.acquisition import Score, log_expected_improvement, log_feasibility
 from agents.encoding import Encoding, Points
-from agents.gp import GaussianProcess, fit, one_thread
+from agents.gp import GaussianProcess, Hyperparameters, condition, fit, one_thread
 from agents.prior import GPPrior, default_prior
 
+REWARD = "reward"
 _OUTLIER = 5.0  # robust standard deviations
 _MAX_HALVINGS = 30.0  # noise beyond 2^30 times changes nothing but the conditioning
 Vector = NDArray[np.float64]
@@ -79,6 +80,12 @@ class Surrogate:
     tried: Points
     reward: _Target
     constraints: Mapping[str, _Target]
+
+    @property
+    def hyperparameters(self) -> dict[str, Hyperparameters]:
+        """Of every process, by name of its constraint; that of the reward is "reward"."""
+        found = {name: t.process.hyperparameters for name, t in self.constraints.items()}
+        return {REWARD: self.reward.process.hyperparameters, **found}
 
     @property
     def noise_floor_sd(self) -> float:
@@ -151,25 +158,33 @@ class Surrogate:
         return torch.from_numpy(_context_inputs(np.array(context, dtype=float)))[None]
 
 
-def fit_surrogate(observations: Observations, encoding: Encoding) -> Surrogate:
-    """Fit all processes; the same observations give the same model.
+def fit_surrogate(
+    observations: Observations,
+    encoding: Encoding,
+    hyperparameters: Mapping[str, Hyperparameters] | None = None,
+) -> Surrogate:
+    """Fit all processes; the same arguments give the same model.
 
     Args:
         observations: at least one window.
         encoding: of the search space.
+        hyperparameters: of processes that are only conditioned on the data, not fitted to it:
+            those of an earlier model, for a small part of the time.
     """
+    kept = hyperparameters or {}
     parameters = encoding.to_inputs(observations.points)
     x = np.hstack([parameters, _context_inputs(observations.contexts)])
     inflation = 2.0 ** np.minimum(observations.halvings, _MAX_HALVINGS)
     rewards = _without_disasters(observations.rewards)
     prior = default_prior(encoding.inputs, observations.contexts.shape[1])
-    reward = _fit_target(x, rewards, observations.standard_errors, inflation, prior)
+    errors = observations.standard_errors
+    reward = _fit_target(x, rewards, errors, inflation, kept.get(REWARD, prior))
     constraints = {}
     for name, margins in observations.margins.items():
         known = ~np.isnan(margins)
         values = -_without_disasters(-margins[known])
         constraints[name] = _fit_target(
-            x[known], values, np.zeros(len(values)), inflation[known], prior
+            x[known], values, np.zeros(len(values)), inflation[known], kept.get(name, prior)
         )
     _, first = np.unique(observations.points, axis=0, return_index=True)
     tried = observations.points[np.sort(first)]
@@ -177,15 +192,26 @@ def fit_surrogate(observations: Observations, encoding: Encoding) -> Surrogate:
 
 
 def _fit_target(
-    x: Points, values: Vector, errors: Vector, inflation: Vector, prior: GPPrior
+    x: Points,
+    values: Vector,
+    errors: Vector,
+    inflation: Vector,
+    belief: GPPrior | Hyperparameters,
 ) -> _Target:
+    """Condition on the data by hyperparameters, or by those found under a prior."""
     weights = 1.0 / inflation
     center = float(np.average(values, weights=weights))
     scale = math.sqrt(float(np.average((values - center) ** 2, weights=weights)))
     if scale < 1e-9:  # equal values have no scale of their own
         error = float(errors.max(initial=0.0))
         scale = error if error > 1e-9 else 1.0
-    process = fit(x, (values - center) / scale, (errors / scale) ** 2, inflation, prior)
+    data = (x, (values - center) / scale, (errors / scale) ** 2, inflation)
+    if isinstance(belief, GPPrior):
+        process = fit(*data, belief)
+    else:
+        with torch.no_grad(), one_thread():
+            tensors = [torch.from_numpy(np.asarray(part, dtype=float)) for part in data]
+            process = condition(tensors[0], tensors[1], tensors[2], tensors[3], belief)
     return _Target(process, center, scale)
 
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from agents.config import SurrogateConfig
 from agents.encoding import Encoding
+from agents.gp import Hyperparameters
 from agents.surrogate import Observations, Surrogate, fit_surrogate
 
 CONTEXT = "context"  # list of floats: features of the traffic
@@ -27,6 +28,10 @@ WINDOW = "window"  # int: number of the window in its run
 ROLE = "role"  # text: startup, control or search
 SURPRISE = "surprise"  # float: standardised error of the model's prediction
 CHANGE = "change"  # int: number of counted trials before a detected change
+
+
+_ALWAYS_FITTED = 12  # up to so many windows the hyperparameters are fitted anew every time
+_Rows = Sequence[tuple[int, FrozenTrial]]
 
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -47,21 +52,50 @@ class TrialModel:
         self.encoding = encoding
         self.context_size = context_size
         self._settings = settings
-        self._kept: tuple[object, Surrogate] | None = None
+        self._kept: dict[bool, tuple[object, Surrogate]] = {}
 
     def surrogate(self, study: Study) -> Surrogate | None:
-        """The model of all counted trials; None when nothing can be learnt yet."""
-        trials = counted(study.get_trials(deepcopy=False))
+        """The model of all counted trials; None when nothing can be learnt yet.
+
+        Its hyperparameters are those of the model after the last multiple of `refit_every`
+        trials, so that they depend on the trials alone, not on when the model was asked for.
+        """
+        everything = study.get_trials(deepcopy=False)
+        # A void window counts for nothing but the change that it revealed.
+        changes = [t.user_attrs[CHANGE] for t in everything if CHANGE in t.user_attrs]
+        trials = counted(everything)
         rows = [(i, t) for i, t in enumerate(trials) if self._is_usable(t)]
-        rows = rows[-self._settings.max_windows :]
         if not any(t.state == TrialState.COMPLETE for _, t in rows):
             return None
+        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+        fitted = len(rows)
+        if fitted > _ALWAYS_FITTED:
+            fitted -= fitted % self._settings.refit_every
+        model = self._model(study.study_name, rows[:fitted], changes, sign, None)
+        if fitted == len(rows):
+            return model
+        return self._model(study.study_name, rows, changes, sign, model.hyperparameters)
+
+    def _model(
+        self,
+        study: str,
+        rows: _Rows,
+        changes: Sequence[int],
+        sign: float,
+        hyperparameters: Mapping[str, Hyperparameters] | None,
+    ) -> Surrogate:
+        """The model of the newest rows, the last one of each kind kept."""
+        rows = rows[-self._settings.max_windows :]
         # A trial never changes once it is finished, so its number stands for its content.
-        key = (study.study_name, tuple(t.number for _, t in rows), len(trials))
-        if self._kept is None or self._kept[0] != key:
-            sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-            self._kept = (key, fit_surrogate(self._observations(rows, trials, sign), self.encoding))
-        return self._kept[1]
+        key = (study, tuple(t.number for _, t in rows), tuple(changes))
+        slot = hyperparameters is None
+        kept = self._kept.get(slot)
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        observations = self._observations(rows, changes, sign)
+        model = fit_surrogate(observations, self.encoding, hyperparameters)
+        self._kept[slot] = (key, model)
+        return model
 
     def _is_usable(self, trial: FrozenTrial) -> bool:
         if trial.state not in (TrialState.COMPLETE, TrialState.FAIL) or not _fits(
@@ -71,15 +105,18 @@ class TrialModel:
         return len(trial.user_attrs.get(CONTEXT, ())) in (0, self.context_size)
 
     def _observations(
-        self, rows: Sequence[tuple[int, FrozenTrial]], trials: Sequence[FrozenTrial], sign: float
+        self,
+        rows: _Rows,
+        changes: Sequence[int],
+        sign: float,
     ) -> Observations:
+        windows = rows[-1][0] + 1
         middle = [0.0] * self.context_size
-        changes = [t.user_attrs[CHANGE] for t in trials if CHANGE in t.user_attrs]
         contexts = [t.user_attrs.get(CONTEXT) or middle for _, t in rows]
         names = sorted({name for _, t in rows for name in t.constraints})
         half_life = self._settings.half_life_windows
         halvings = [
-            (0.0 if half_life is None else (len(trials) - 1 - i) / half_life)
+            (0.0 if half_life is None else (windows - 1 - i) / half_life)
             + self._settings.change_half_lives * sum(i < onset for onset in changes)
             for i, _ in rows
         ]

@@ -19,6 +19,7 @@ from ewsjf_env.episode import AbortRule, Episode, WindowResult
 from ewsjf_env.features import feature_names, observe
 from ewsjf_env.objective import Outcome, Reward
 from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.precision import jackknife_se
 from ewsjf_env.reference import Reference
 from ewsjf_env.tuning import TuningConfig, load_tuning
 from ewsjf_env.viewer import render_bars, render_text
@@ -101,9 +102,10 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
 
     ## Information
     `parameters` (all values in force), `executed_action` (the tuned ones as an action, after
-    rounding), `metrics`, `reference`, `traffic`, `reward_terms`, `constraints` (margins, <= 0
-    is feasible), `aborted`, `error`, `start_s` and `end_s` (engine seconds), `trace` (name,
-    seed and rate).  New objects every time, and no wall clock: equal seeds give equal infos.
+    rounding), `metrics`, `reference`, `traffic`, `cuts`, `reward_terms`, `reward_se` (standard
+    error of the reward, see `precision`), `constraints` (margins, <= 0 is feasible), `aborted`,
+    `error`, `start_s` and `end_s` (engine seconds), `trace` (name, seed and rate).  New objects
+    every time, and no wall clock: equal seeds give equal infos.
 
     ## Arguments
     ```python
@@ -240,10 +242,10 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         """Put the trace on the engines, built when there are none, and serve the warm-up."""
         if self._engine is None:
             self._engine = self.config.build_engine()
-        policy = self.config.reference_policy()
+        policy, settings = self.config.reference_policy(), self.config.metric_settings
         if self._reference is None and policy is not None:
-            self._reference = Reference(policy, self.config.build_engine)
-        self._episode = Episode(self._engine, self._reference, self._start_policy, trace)
+            self._reference = Reference(policy, self.config.build_engine, settings)
+        self._episode = Episode(self._engine, self._reference, self._start_policy, trace, settings)
         self._windows_left = self.config.windows
         return self._episode.window({}, self.config.warmup_s)
 
@@ -258,7 +260,14 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             "metrics": result.metrics.to_dict(),
             "reference": None if reference is None else reference.to_dict(),
             "traffic": result.traffic.to_dict(),
+            "cuts": list(result.cuts),
             "reward_terms": dict(reward.terms),
+            "reward_se": jackknife_se(
+                [
+                    config.objective.reward(Outcome(part, other, result.queues)).total
+                    for part, other in result.parts
+                ]
+            ),
             "constraints": margins(config.constraints, result.metrics, reference),
             "aborted": result.aborted,
             "error": None,
@@ -280,7 +289,9 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             "metrics": None,
             "reference": None,
             "traffic": None,
+            "cuts": [],
             "reward_terms": {"failure": self.config.failure_reward},
+            "reward_se": 0.0,
             "constraints": {},
             "aborted": True,
             "error": reason,

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.policy import Policy
-from ewsjf_env.records import WindowMetrics
+from ewsjf_env.precision import without_groups
+from ewsjf_env.records import MetricSettings, WindowMetrics
 from ewsjf_env.reference import EPSILON_S, Reference, ReferenceWindow
 from ewsjf_env.traffic import (
     QueueStatistics,
@@ -51,6 +52,9 @@ class WindowResult:
         reference: of the reference over the same seconds; None without one.
         traffic: arrivals of the window and backlog at its end.
         queues: how the partition in force fits them.
+        cuts: of that partition, upper prompt lengths in tokens.
+        parts: metrics without each group of requests, and the reference's without the same;
+            empty after an abort.
     """
 
     parameters: Mapping[str, object]
@@ -61,15 +65,24 @@ class WindowResult:
     start_s: float
     end_s: float
     aborted: bool = False
+    cuts: tuple[int, ...] = ()
+    parts: tuple[tuple[WindowMetrics, WindowMetrics | None], ...] = ()
 
 
 class Episode:
     """One trace, served window by window."""
 
     def __init__(
-        self, engine: Engine, reference: Reference | None, policy: Policy, trace: Trace
+        self,
+        engine: Engine,
+        reference: Reference | None,
+        policy: Policy,
+        trace: Trace,
+        settings: MetricSettings | None = None,
     ) -> None:
         """Start the trace on an engine, under the start values of `policy`.
+
+        `settings` are the class limits of the engine's metrics.
 
         Raises:
             ConfigError: a request of the trace can never be served.
@@ -77,6 +90,7 @@ class Episode:
         """
         self._engine = engine
         self._reference = reference
+        self._settings = settings or MetricSettings()
         engine.install(policy)
         engine.reset(trace)
         if reference is not None:
@@ -129,16 +143,34 @@ class Episode:
         if reference is not None:
             compared = reference.after(metrics.window_s) if aborted else reference.metrics
         prompts = prompts_arrived(records, start_s, end_s)
+        cuts = tuple(engine.cuts())
         return WindowResult(
             parameters=dict(in_force),
             metrics=metrics,
             reference=compared,
             traffic=traffic_statistics(records, start_s, end_s, engine.prefill_cost_s),
-            queues=queue_statistics(prompts, engine.cuts(), engine.prefill_cost_s),
+            queues=queue_statistics(prompts, cuts, engine.prefill_cost_s),
             start_s=start_s,
             end_s=end_s,
             aborted=aborted,
+            cuts=cuts,
+            parts=() if aborted else self._parts(metrics, reference, start_s, end_s),
         )
+
+    def _parts(
+        self,
+        metrics: WindowMetrics,
+        reference: ReferenceWindow | None,
+        start_s: float,
+        end_s: float,
+    ) -> tuple[tuple[WindowMetrics, WindowMetrics | None], ...]:
+        engine = self._engine
+        own = without_groups(
+            metrics, engine.records(), start_s, end_s, engine.prefill_cost_s, self._settings
+        )
+        if reference is None:
+            return tuple((part, None) for part in own)
+        return tuple(zip(own, reference.parts, strict=True))
 
 
 def _should_abort(

@@ -4,10 +4,12 @@ The default objective J (ALGORITHM section 6, + beyond the paper) is relative to
 policy on the same traffic:
 
     J = ln(tok_s/tok_s0) - 0.5 ln(p95_short/p95_short0) - 0.5 ln(slow_long/slow_long0)
-        - overdue_share - 0.02 Q/Q_max
+        - (overdue - overdue0) - 0.02 (Q - Q0)/32
 
-with p95_short the p95 TTFT of short requests, slow_long the p95 slowdown of long ones, and the
-subscript 0 the reference.  A class without requests contributes nothing.
+with p95_short the p95 TTFT of short requests, slow_long the p95 slowdown of long ones, overdue
+the share of requests that waited too long, Q the number of queues, and the subscript 0 the
+reference.  J is 0 for the reference itself, whatever the traffic.  A class without requests
+contributes nothing.
 
 `OBJECTIVES` holds this one (`relative`) and its alternatives.  Each gives raw terms, larger is
 better; the reward is their weighted sum, and the weights can be set by the name of the term.
@@ -130,8 +132,8 @@ def _relative_terms(outcome: Outcome, settings: ObjectiveSettings) -> Mapping[st
         "throughput": _log_ratio(metrics.output_tokens_per_s, reference.output_tokens_per_s),
         "ttft_short": -_log_ratio(metrics.ttft_short_p95_s, reference.ttft_short_p95_s),
         "slowdown_long": -_log_ratio(metrics.slowdown_long_p95, reference.slowdown_long_p95),
-        "overdue": -_or_zero(metrics.overdue_share),
-        "queues": -metrics.queues / MAX_QUEUES,
+        "overdue": _or_zero(reference.overdue_share - metrics.overdue_share),
+        "queues": (reference.queues - metrics.queues) / MAX_QUEUES,
     }
 
 

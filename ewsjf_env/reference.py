@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.policy import Policy
-from ewsjf_env.records import WindowMetrics
+from ewsjf_env.precision import without_groups
+from ewsjf_env.records import MetricSettings, WindowMetrics
 from ewsjf_env.workload.trace import Trace
 
 EPSILON_S = 1e-6  # moments closer than this are one moment
@@ -22,9 +23,13 @@ MAX_KEPT = 20_000
 
 @dataclass(frozen=True)
 class ReferenceWindow:
-    """One window of the reference: its metrics, and where asked for those of its beginnings."""
+    """One window of the reference: its metrics, and where asked for those of its beginnings.
+
+    `parts` are its metrics without each group of requests, see `precision.without_groups`.
+    """
 
     metrics: WindowMetrics
+    parts: tuple[WindowMetrics, ...] = ()
     beginnings: tuple[WindowMetrics, ...] = ()
 
     def after(self, elapsed_s: float) -> WindowMetrics:
@@ -38,9 +43,21 @@ class ReferenceWindow:
 class Reference:
     """The reference policy on the traces of an environment."""
 
-    def __init__(self, policy: Policy, build_engine: Callable[[], Engine]) -> None:
-        """`build_engine` is called when the first window has to be computed."""
+    def __init__(
+        self,
+        policy: Policy,
+        build_engine: Callable[[], Engine],
+        settings: MetricSettings | None = None,
+    ) -> None:
+        """Nothing is served yet.
+
+        Args:
+            policy: the reference.
+            build_engine: called when the first window has to be computed.
+            settings: class limits of the engines' metrics.
+        """
         self._policy = policy
+        self._settings = settings or MetricSettings()
         self._build_engine = build_engine
         self._engine: Engine | None = None
         self._trace: Trace | None = None
@@ -82,15 +99,18 @@ class Reference:
 
     def _serve(self, start_s: float, end_s: float, beginnings: bool) -> ReferenceWindow:
         engine = self._engine_at(start_s)
-        if not beginnings:
-            return ReferenceWindow(engine.run_window(end_s - engine.now()))
         seen: list[WindowMetrics] = []
 
         def note(metrics: WindowMetrics) -> bool:
             seen.append(metrics)
             return False
 
-        return ReferenceWindow(engine.run_window(end_s - engine.now(), note), tuple(seen))
+        begin_s = engine.now()
+        metrics = engine.run_window(end_s - begin_s, note if beginnings else None)
+        parts = without_groups(
+            metrics, engine.records(), begin_s, end_s, engine.prefill_cost_s, self._settings
+        )
+        return ReferenceWindow(metrics, parts, tuple(seen))
 
     def _engine_at(self, moment_s: float) -> Engine:
         """The engine, having served the trace up to a moment."""

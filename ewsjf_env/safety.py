@@ -78,6 +78,7 @@ class SafetyGuard(
         self.settings = settings
         self.killed: str | None = None
         self._base = base
+        self._recent: deque[bool] = deque()
         self._start_anew()
 
     @property
@@ -106,6 +107,32 @@ class SafetyGuard(
         self._base.parameter_space.from_box(action)
         self._incumbent = np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0)
         self._incumbent_rewards: list[float] = []
+
+    def state(self) -> dict[str, Any]:
+        """What the next window's mode depends on, as plain values; see `restore`."""
+        return {
+            "incumbent": [float(a) for a in self._incumbent],
+            "incumbent_rewards": list(self._incumbent_rewards),
+            "radius": self.radius,
+            "window": self._window,
+            "breaches": self._breaches,
+            "streak": self._streak,
+            "roll_back": self._roll_back,
+            "recent": list(self._recent),
+            "killed": self.killed,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as the guard would whose `state` this is, to resume a run."""
+        self.set_incumbent(state["incumbent"])
+        self._incumbent_rewards = list(state["incumbent_rewards"])
+        self.radius = state["radius"]
+        self._window = state["window"]
+        self._breaches = state["breaches"]
+        self._streak = state["streak"]
+        self._roll_back = state["roll_back"]
+        self._recent = deque(state["recent"], maxlen=self.settings.budget_windows)
+        self.killed = state["killed"]
 
     def kill(self, reason: str = "by hand") -> None:
         """Fire the kill switch: the policy's own values from the next window on."""
@@ -155,7 +182,7 @@ class SafetyGuard(
         self._breaches = 0
         self._streak = 0
         self._roll_back = False
-        self._recent: deque[bool] = deque(maxlen=self.settings.budget_windows)
+        self._recent = deque(maxlen=self.settings.budget_windows)
 
     def _choose(self, proposed: Action) -> tuple[Mode, Action]:
         settings = self.settings

@@ -18,6 +18,7 @@ from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
 from ewsjf_env.objective import ObjectiveSettings
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.policy import Policy, parse_policy
+from ewsjf_env.records import MetricSettings
 from ewsjf_env.registration import EPISODE_WINDOWS
 
 
@@ -141,6 +142,12 @@ class TuningConfig:
     def episode_s(self) -> float:
         """Seconds of traffic of an episode."""
         return self.warmup_s + self.windows * (self.settle_s + self.window_s)
+
+    @property
+    def metric_settings(self) -> MetricSettings:
+        """Class limits and service levels of the engine's metrics."""
+        settings: MetricSettings = getattr(self, self.engine).metrics
+        return settings
 
     def start_policy(self) -> Policy:
         """The policy that is tuned, at the values an episode starts with."""

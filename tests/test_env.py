@@ -127,10 +127,11 @@ def test_the_reward_is_the_objective_of_what_info_says() -> None:
 
 
 def test_the_start_values_are_as_good_as_the_reference() -> None:
-    env = SchedulerTuningEnv({**SHORT, "objective": {"weights": {"queues": 0.0}}})
+    env = SchedulerTuningEnv(SHORT)
     env.reset(seed=1)
     _, reward, _, _, info = env.step(env.start_action)
-    assert reward == pytest.approx(-info["metrics"]["overdue_share"], abs=1e-6)
+    assert reward == pytest.approx(0.0, abs=1e-6)
+    assert info["reward_se"] == pytest.approx(0.0, abs=1e-6)
     assert info["metrics"]["arrivals"] == info["reference"]["arrivals"] > 0
     env.close()
 

@@ -32,12 +32,18 @@ def test_j_by_hand() -> None:
             "throughput": math.log(1.5),
             "ttft_short": 0.5 * math.log(2.0),
             "slowdown_long": -0.5 * math.log(1.5),
-            "overdue": -0.2,
-            "queues": -0.02 * 8 / 32,
+            "overdue": -0.1,
+            "queues": 0.0,
         }
     )
     assert reward.total == pytest.approx(sum(reward.terms.values()))
     assert judge(ObjectiveSettings(), window) == reward
+
+
+def test_the_reference_itself_is_worth_nothing() -> None:
+    assert relative_objective(PLAIN, PLAIN).total == 0.0
+    more_queues = metrics(queues=PLAIN.queues + 8)
+    assert relative_objective(more_queues, PLAIN).total == pytest.approx(-0.02 * 8 / 32)
 
 
 def test_a_class_without_requests_contributes_nothing() -> None:
@@ -47,7 +53,7 @@ def test_a_class_without_requests_contributes_nothing() -> None:
 
 
 def test_weights_replace_the_default_by_term() -> None:
-    window = metrics(ttft_short_p95_s=math.e)
+    window = metrics(ttft_short_p95_s=math.e, overdue_share=0.2)
     weighted = judge(ObjectiveSettings(weights={"ttft_short": 2.0}), window)
     assert weighted.terms["ttft_short"] == pytest.approx(-2.0)
     assert weighted.terms["overdue"] == pytest.approx(-0.1)

@@ -217,7 +217,8 @@ def test_no_trial_is_left_running(tmp_path: Path):
 
 
 def test_void_windows_teach_nothing():
-    agents = make(cube_space(2)), make(cube_space(2))
+    still = dataclasses.replace(CONFIG, drift=DriftConfig(enabled=False))
+    agents = make(cube_space(2), config=still), make(cube_space(2), config=still)
     for agent in agents:
         play(agent, bowl([0.3, 0.6]), 8)
     expected = agents[0].act()
@@ -226,6 +227,15 @@ def test_void_windows_teach_nothing():
     assert agents[1].act() == expected
     assert agents[1].recommend() == agents[0].recommend()
     assert agents[1].study.trials[-2].state == TrialState.FAIL
+
+
+def test_a_void_window_reveals_a_change():
+    agent = make(cube_space(2))
+    play(agent, bowl([0.3, 0.6]), 8)
+    agent.observe(transition(agent, agent.act(), reward=float("nan"), void=True))
+    assert agent.study.trials[-1].user_attrs[CHANGE] == 8
+    agent.act()
+    assert agent.diagnostics()["bo/changes"] == 1.0
 
 
 def test_failed_windows_count_as_bad():

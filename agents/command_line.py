@@ -1,0 +1,81 @@
+"""What do all commands of `scripts` share? Bad input is one line, and the exit code tells it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ewsjf_env.config import ConfigError, nearest
+from ewsjf_env.engine.base import EngineError
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad arguments are a ConfigError like any other bad input: one line, no usage."""
+
+    def __init__(self, prog: str, usage: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80),
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError."""
+        raise ConfigError(message.removeprefix("argument "))
+
+    def arguments(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse; ConfigError names the nearest flag for an unknown one."""
+        arguments, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            hint = nearest(unknown[0].split("=")[0], flags)
+            raise ConfigError(f"unknown argument {unknown[0]!r}{hint}")
+        return arguments
+
+
+def whole(text: str) -> int:
+    """Argument type: a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    """Argument type: a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def run_command(command: Callable[[], int], interrupted: str) -> int:
+    """Exit code of a command: its own, 1 when it failed, 2 for bad input, 130 for Ctrl-C.
+
+    Args:
+        command: the work.
+        interrupted: what to say after Ctrl-C.
+    """
+    try:
+        return command()
+    except ConfigError as error:
+        return say(BAD_INPUT, f"error: {error}")
+    except EngineError as error:
+        return say(FAILED, f"error: {error}")
+    except OSError as error:
+        return say(FAILED, f"error: {error.filename or 'file'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return say(INTERRUPTED, f"interrupted: {interrupted}")
+
+
+def say(code: int, message: Any) -> int:
+    """Print one line on standard error; returns `code`."""
+    print(" ".join(str(message).split()), file=sys.stderr)
+    return code

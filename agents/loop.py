@@ -1,0 +1,133 @@
+"""How is a run driven to its last window, through interruptions, full disks and failed engines?
+
+Each window goes: ask the agent, run it, write its line, show it to the agent, log it.  A kill
+between any two of these loses nothing that was measured: the line is the truth, the agent is
+shown it again, and logs are made up from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+from agents.run_dir import RunDir
+from agents.session import Session, Timing
+from agents.tracking import RunFacts, Tracker
+from ewsjf_env.config import ConfigError, to_dict
+
+FAILURES_IN_A_ROW = 5  # windows that the engine may not survive, before the run gives up
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows after each window."""
+
+    window: int
+    windows: int
+    reward: float
+    incumbent: Mapping[str, Any]
+    violations: int
+
+
+def tune(
+    run: RunDir, windows: int, report: Callable[[Progress], None] = lambda _: None
+) -> dict[str, Any]:
+    """Run until `windows` windows are done; returns and writes the summary.
+
+    Args:
+        run: opened for writing; what it holds already is continued.
+        windows: in all, >= 1.
+        report: called after every window.
+
+    Raises:
+        ConfigError: the run holds more windows already, cannot be continued, or the disk is
+            full; what was measured is kept.
+    """
+    records = run.windows()
+    if windows < len(records):
+        raise ConfigError(f"windows: {windows} is fewer than the {len(records)} that are done")
+    session = Session(run.config, run.path)
+    tracker = Tracker(run.path, _facts(run, session, windows), done=records)
+    try:
+        session.restore(records)
+        failures = 0
+        while len(records) < windows and session.killed is None:
+            record, timing = session.begin_window()
+            _append(run, record)
+            records.append(record)
+            observe_s = session.finish_window(record)
+            tracker.window(record, dataclasses.replace(timing, observe_s=observe_s))
+            report(_progress(records, windows))
+            failures = failures + 1 if record["failure"] else 0
+            if failures == FAILURES_IN_A_ROW:
+                raise ConfigError(
+                    f"{failures} windows in a row failed, the last with: {record['failure']}"
+                )
+        return _summarise(run, session, records)
+    finally:
+        tracker.close()
+        session.close()
+
+
+def _append(run: RunDir, record: Mapping[str, Any]) -> None:
+    try:
+        run.append(record)
+    except OSError as error:
+        raise ConfigError(
+            f"{run.path}: window {record['window']} cannot be written: "
+            f"{error.strerror or error}; free some space and resume the run"
+        ) from None
+
+
+def _facts(run: RunDir, session: Session, windows: int) -> RunFacts:
+    config = run.config
+    return RunFacts(
+        agent=config.agent,
+        seed=config.seed,
+        workload=config.env.workload,
+        objective=config.env.objective.kind,
+        space=session.space,
+        hyperparameters=_flat(to_dict(config.settings)),
+        windows=windows,
+    )
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _progress(records: list[dict[str, Any]], windows: int) -> Progress:
+    last = records[-1]
+    violations = sum(r["violation"] for r in records)
+    return Progress(last["window"], windows, last["reward"], last["incumbent"], violations)
+
+
+def _summarise(run: RunDir, session: Session, records: list[dict[str, Any]]) -> dict[str, Any]:
+    measured = [r for r in records if not r["void"] and r["failure"] is None]
+    summary = {
+        "agent": run.config.agent,
+        "seed": run.config.seed,
+        "workload": run.config.env.workload,
+        "windows": len(records),
+        "recommendation": session.recommendation(),
+        "reward_mean": fmean(r["reward"] for r in measured) if measured else None,
+        "reward_worst": min((r["reward"] for r in measured), default=None),
+        "violations": sum(r["violation"] for r in records),
+        "void": sum(r["void"] for r in records),
+        "failed": sum(r["failure"] is not None for r in records),
+        "aborted": sum(r["aborted"] for r in records),
+        "killed": session.killed,
+    }
+    run.write_summary(summary)
+    return summary
+
+
+__all__ = ["Progress", "Timing", "tune"]

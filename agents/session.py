@@ -1,0 +1,258 @@
+"""How does an agent meet the environment, one window after the other?
+
+A session is what happens inside a run: episodes, proposals, windows, what the agent is shown.
+It writes nothing; `loop.py` keeps the windows that it yields.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.base import Agent, Transition
+from agents.registry import AGENTS, AgentSetting, make_agent
+from agents.run_config import RunConfig
+from agents.shift import ShiftDetector
+from agents.traffic_plan import episode_options
+from ewsjf_env.config import ConfigError
+from ewsjf_env.engine.base import EngineError
+from ewsjf_env.env import SchedulerTuningEnv
+from ewsjf_env.parameters import Value
+from ewsjf_env.safety import SafetyGuard, make_env
+
+START_TRIES = 3  # of an episode, before the run gives up on the engine
+REPEATABLE = ("simulated", "fake")  # engines that serve a trace again exactly as before
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall seconds of one window: in the agent's two calls, and in the engine."""
+
+    ask_s: float
+    observe_s: float
+    window_wall_s: float
+
+
+class Session:
+    """One run's agent and environment.
+
+    `begin_window` and `finish_window` run one window in two halves, so that its record can be
+    kept before the agent learns from it.  `close` frees the engines.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path | None = None) -> None:
+        """Build both; the agent keeps its memory in `folder`.
+
+        Raises:
+            ConfigError: settings that do not fit, or a folder with another run's memory.
+        """
+        self.config = config
+        self._env = make_env(config.task)
+        base = self._env.unwrapped
+        assert isinstance(base, SchedulerTuningEnv)
+        self._base = base
+        self.space = base.parameter_space
+        self._guard = self._env if isinstance(self._env, SafetyGuard) else None
+        entry = AGENTS[config.agent]
+        names = base.feature_names if entry.sees == "observation" else config.context
+        self._columns = [base.feature_names.index(name) for name in names]
+        setting = AgentSetting(
+            space=self.space,
+            context_size=len(names),
+            seed=config.seed,
+            folder=folder,
+            study_name=config.study_name,
+        )
+        self.agent: Agent = make_agent(config.agent, setting, config.settings)
+        self._detector = ShiftDetector(config.shift)
+        self._window = 0
+        self._episode = -1
+        self._step = 0
+        self._view: tuple[float, ...] | None = None
+        self._observation: list[float] = []
+
+    def close(self) -> None:
+        """Free the engines."""
+        self._env.close()
+
+    def restore(
+        self, records: Sequence[Mapping[str, Any]], progress: Callable[[str], None] = print
+    ) -> None:
+        """Continue after `records`, the run's windows so far.
+
+        The agent is shown every window that it does not know; an engine that repeats exactly is
+        brought back to the middle of the episode, others start a new one.
+
+        Raises:
+            ConfigError: the engine does not serve the episode as it is recorded.
+        """
+        if not records:
+            return
+        for record in records:
+            self.agent.observe(transition_of(record))
+        last = records[-1]
+        self._window = len(records)
+        self._episode, self._step = last["episode"], last["step"] + 1
+        episode = [r for r in records if r["episode"] == self._episode]
+        if last["ended"] or self.config.env.engine not in REPEATABLE:
+            self._view = None
+            for record in episode if not last["ended"] else ():
+                self._detector.shifted(record["traffic"], self.config.env.window_s)
+            if self._guard is not None and last["guard_after"] is not None:
+                self._guard.restore(last["guard_after"])
+            return
+        progress(f"serving {len(episode)} windows of episode {self._episode} again")
+        self._reset(self._episode)
+        for record in episode:
+            self._repeat(record)
+
+    def begin_window(self) -> tuple[dict[str, Any], Timing]:
+        """Ask the agent, run the window and describe it; `Timing.observe_s` is 0 yet.
+
+        Returns:
+            The record, plain values: a line of windows.jsonl without wall time.
+        """
+        if self._view is None:
+            self._reset(self._episode + 1)
+        assert self._view is not None
+        view, before = self._view, self._observation
+        started = time.perf_counter()
+        proposed = self.agent.act(view)
+        incumbent = self.agent.recommend(view)
+        diagnostics = self.agent.diagnostics()
+        asked = time.perf_counter()
+        guard_before = None
+        if self._guard is not None:
+            self._follow(incumbent)
+            guard_before = self._guard.state()
+        action = self.space.to_box(proposed)
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        ran = time.perf_counter()
+        window_s = self.config.env.window_s
+        void = info["error"] is None and self._detector.shifted(info["traffic"], window_s)
+        self._observation = [float(x) for x in observation]
+        margins = info["constraints"]
+        record = {
+            "window": self._window,
+            "episode": self._episode,
+            "step": self._step,
+            "ended": bool(terminated or truncated),
+            "trace": info["trace"],
+            "values": {name: info["parameters"][name] for name in self.space.names},
+            "proposed": proposed,
+            "incumbent": incumbent,
+            "reward": float(reward),
+            "reward_se": info["reward_se"],
+            "reward_terms": info["reward_terms"],
+            "margins": margins,
+            "violation": any(margin > 0 for margin in margins.values()),
+            "void": bool(void),
+            "failure": info["error"],
+            "aborted": info["aborted"],
+            "guard": _plain(info.get("guard")),
+            "guard_before": guard_before,
+            "guard_after": self._guard.state() if self._guard is not None else None,
+            "before": list(view),
+            "context": self._seen(),
+            "observation_before": before,
+            "observation": self._observation,
+            "metrics": info["metrics"],
+            "reference": info["reference"],
+            "traffic": info["traffic"],
+            "cuts": info["cuts"],
+            "start_s": info["start_s"],
+            "end_s": info["end_s"],
+            "diagnostics": {k: v for k, v in diagnostics.items() if math.isfinite(v)},
+        }
+        return record, Timing(asked - started, 0.0, ran - asked)
+
+    def finish_window(self, record: Mapping[str, Any]) -> float:
+        """Show the window to the agent; wall seconds that took."""
+        started = time.perf_counter()
+        self.agent.observe(transition_of(record))
+        self._window += 1
+        self._step += 1
+        self._view = None if record["ended"] else tuple(self._seen())
+        return time.perf_counter() - started
+
+    def recommendation(self) -> dict[str, Value]:
+        """What the agent would serve now; the start values before the first window."""
+        if self._view is None and self._observation:
+            return self.agent.recommend(tuple(self._seen()))
+        return self.agent.recommend(self._view)
+
+    @property
+    def killed(self) -> str | None:
+        """Why the guard's kill switch has fired; None when it has not."""
+        return self._guard.killed if self._guard is not None else None
+
+    def _follow(self, incumbent: Mapping[str, Value]) -> None:
+        """The tuner's recommendation is what the guard trusts."""
+        assert self._guard is not None
+        action = self.space.to_box(incumbent)
+        if not np.array_equal(action, self._guard.incumbent):
+            self._guard.set_incumbent(action)
+
+    def _reset(self, episode: int) -> None:
+        """Start an episode; an engine that fails in the warm-up is built anew."""
+        options = episode_options(self.config.env, self.config.seed, episode)
+        for attempt in range(START_TRIES):
+            try:
+                observation, _ = self._env.reset(options=options)
+                break
+            except EngineError:
+                if attempt + 1 == START_TRIES:
+                    raise
+        self._episode, self._step = episode, 0
+        self._detector.reset()
+        self._observation = [float(x) for x in observation]
+        self._view = tuple(self._seen())
+
+    def _repeat(self, record: Mapping[str, Any]) -> None:
+        if self._guard is not None and record["guard_before"] is not None:
+            self._guard.restore(record["guard_before"])
+        action = self.space.to_box(record["proposed"])
+        observation, reward, _, _, info = self._env.step(action)
+        if record["failure"] is None and float(reward) != record["reward"]:
+            raise ConfigError(
+                f"window {record['window']}: served again its reward is {float(reward)!r}, "
+                f"recorded is {record['reward']!r}: the environment or a package has changed; "
+                "start a new run"
+            )
+        self._detector.shifted(info["traffic"], self.config.env.window_s)
+        self._step += 1
+        self._observation = [float(x) for x in observation]
+        self._view = tuple(self._seen())
+
+    def _seen(self) -> list[float]:
+        return [self._observation[column] for column in self._columns]
+
+
+def transition_of(record: Mapping[str, Any]) -> Transition:
+    """What an agent is shown of a line of windows.jsonl."""
+    return Transition(
+        window=record["window"],
+        values=record["values"],
+        reward=record["reward"],
+        reward_se=record["reward_se"],
+        margins=record["margins"],
+        context=tuple(record["context"]),
+        before=tuple(record["before"]),
+        void=record["void"],
+        failure=record["failure"],
+        ended=record["ended"],
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return [float(x) for x in value]
+    return value.item() if isinstance(value, np.generic) else value

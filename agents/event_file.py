@@ -162,16 +162,25 @@ def custom_page(layout: Layout) -> Any:
     )
 
 
-def hparams_row(settings: Mapping[str, Setting], metrics: Sequence[str]) -> list[Any]:
+def hparams_row(
+    common: Mapping[str, Setting], own: Mapping[str, Setting], metrics: Sequence[str]
+) -> list[Any]:
     """The run's row of the page "HParams".
 
-    TensorBoard takes the columns of the page from the first run of its folder.
+    TensorBoard takes the columns of the page from any one run of its folder: settings that only
+    other agents have get none.
 
     Args:
-        settings: what distinguishes the run, flat.
+        common: what all runs have; shown first.
+        own: the other settings, flat; `common` wins where a name is in both.
         metrics: tags of scalars; the row shows their last value.
     """
-    columns = [api_pb2.HParamInfo(name=n, type=_type(v)) for n, v in settings.items()]
+    settings = {**own, **common}
+    columns = [
+        # Columns that "differ" come first, and only the first few are shown unasked.
+        api_pb2.HParamInfo(name=name, type=_type(value), differs=name in common)
+        for name, value in settings.items()
+    ]
     experiment = api_pb2.Experiment(
         hparam_infos=columns,
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in metrics],

@@ -133,17 +133,15 @@ class RunFacts:
         )
 
     @property
-    def row(self) -> dict[str, Setting]:
-        """The run's line on the page "HParams"; what all agents have comes first."""
-        common: dict[str, Setting] = {
+    def common(self) -> dict[str, Setting]:
+        """What runs of every agent have on the page "HParams", beside their own settings."""
+        return {
             "agent": self.agent,
             "workload": self.workload,
             "objective": self.objective,
             "seed": self.seed,
             "windows": self.windows,
-            "tuned": len(self.space),
         }
-        return {**common, **self.hyperparameters, **common}
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Setting]:
@@ -246,18 +244,19 @@ def custom_layout(run: RunFacts) -> Layout:
             "Reward": _exactly("reward/total", "reward/online_mean"),
             "Terms": _exactly(*(f"reward/{term}" for term in run.reward_terms)),
         },
-        "Parameters": {
-            name: _exactly(f"parameters/{name}", f"incumbent/{name}") for name in run.space.names
-        },
         "Safety": {
             "Margins, feasible when <= 0": ["safety/margin_.*"],
             "Violations so far": _exactly("safety/violations_total"),
-            "Interventions": _exactly("safety/breach", "safety/rollback", "safety/aborted"),
-            "Trust region": _exactly("safety/radius"),
+            "Interventions, and radius of the trust region": _exactly(
+                "safety/breach", "safety/rollback", "safety/aborted", "safety/radius"
+            ),
         },
         "Partition": {
             "Queues": _exactly("partition/queues"),
             "Cuts, tokens": ["partition/cut_.*"],
+        },
+        "Parameters": {
+            name: _exactly(f"parameters/{name}", f"incumbent/{name}") for name in run.space.names
         },
     }
 

@@ -63,7 +63,8 @@ class Tracker:
         self._warned = False
         records = list(past)
         keep = records[-1]["window"] + 1 if records else 0
-        once = [*hparams_row(run.row, HEADLINES), custom_page(custom_layout(run))]
+        once = hparams_row(run.common, run.hyperparameters, HEADLINES)
+        once.append(custom_page(custom_layout(run)))
         self._events = EventFile(folder, once, keep)
         self._table = ProgressTable(folder / PROGRESS, columns(run), keep)
         self._try(self._events.begin)

@@ -147,7 +147,7 @@ def test_hparams_metrics_and_charts_name_real_curves(whole: Path) -> None:
     (config,) = seen.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(config.tensor_proto.string_val[0])
     titles = [category.title for category in layout.category]
-    assert titles == ["Latency", "Throughput", "Reward", "Parameters", "Safety", "Partition"]
+    assert titles == ["Latency", "Throughput", "Reward", "Safety", "Partition", "Parameters"]
     patterns = [tag for c in layout.category for chart in c.chart for tag in chart.multiline.tag]
     unmatched = [p for p in patterns if not any(re.match(p, tag) for tag in tags)]
     assert unmatched == []

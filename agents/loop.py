@@ -13,8 +13,9 @@ from statistics import fmean
 from typing import Any
 
 from agents.run_dir import RunDir
-from agents.session import Session, Timing
-from agents.tracking import RunFacts, Tracker
+from agents.session import Session
+from agents.tags import RunFacts
+from agents.tracking import Tracker
 from ewsjf_env.config import ConfigError, to_dict
 
 FAILURES_IN_A_ROW = 5  # windows that the engine may not survive, before the run gives up
@@ -49,7 +50,10 @@ def tune(
     if windows < len(records):
         raise ConfigError(f"windows: {windows} is fewer than the {len(records)} that are done")
     session = Session(run.config, run.path)
-    tracker = Tracker(run.path, _facts(run, session, windows), done=records)
+    config = run.config
+    settings = to_dict(config.settings)
+    facts = RunFacts.of(config.task, config.agent, config.seed, windows, settings)
+    tracker = Tracker(run.path, facts, past=records)
     try:
         session.restore(records)
         failures = 0
@@ -81,29 +85,6 @@ def _append(run: RunDir, record: Mapping[str, Any]) -> None:
         ) from None
 
 
-def _facts(run: RunDir, session: Session, windows: int) -> RunFacts:
-    config = run.config
-    return RunFacts(
-        agent=config.agent,
-        seed=config.seed,
-        workload=config.env.workload,
-        objective=config.env.objective.kind,
-        space=session.space,
-        hyperparameters=_flat(to_dict(config.settings)),
-        windows=windows,
-    )
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def _progress(records: list[dict[str, Any]], windows: int) -> Progress:
     last = records[-1]
     violations = sum(r["violation"] for r in records)
@@ -128,6 +109,3 @@ def _summarise(run: RunDir, session: Session, records: list[dict[str, Any]]) -> 
     }
     run.write_summary(summary)
     return summary
-
-
-__all__ = ["Progress", "Timing", "tune"]

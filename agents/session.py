@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from agents.base import Agent, Transition
 from agents.registry import AGENTS, AgentSetting, make_agent
 from agents.run_config import RunConfig
 from agents.shift import ShiftDetector
+from agents.tags import Timing
 from agents.traffic_plan import episode_options
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
@@ -28,15 +28,6 @@ from ewsjf_env.safety import SafetyGuard, make_env
 
 START_TRIES = 3  # of an episode, before the run gives up on the engine
 REPEATABLE = ("simulated", "fake")  # engines that serve a trace again exactly as before
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Wall seconds of one window: in the agent's two calls, and in the engine."""
-
-    ask_s: float
-    observe_s: float
-    window_wall_s: float
 
 
 class Session:

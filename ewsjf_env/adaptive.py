@@ -248,6 +248,8 @@ def _texts(data: Mapping[str, Any], key: str, where: str) -> list[str]:
 
 
 def _tuned_space(names: Sequence[str], order: ParameterSpace, where: str) -> ParameterSpace:
+    if not names:
+        raise ConfigError(f"{where}: tuned: no parameter is named")
     try:
         space = order.subset(names)
     except ConfigError as error:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from tqdm import tqdm
 
 from agents.confirmation import Confirmation, ConfirmationPlan, confirm
@@ -20,11 +21,13 @@ from agents.run_view import RunView, open_view
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.base import EngineError
+from ewsjf_env.policy import Policy
 
 FAILED, BAD_INPUT, REFUSED, INTERRUPTED = 1, 2, 3, 130
 STORE = "confirmation.jsonl"
 SCHEDULER_CLASS = "ewsjf_env.serving.scheduler.EWSJFScheduler"
 SEEDS, WINDOWS = 10, 5
+ALIKE = "it serves as the default does"
 DESCRIPTION = """\
 Write what a tuning run recommends as a policy file that the scheduler serves.
 It must beat the default with 95 % confidence on traffic that nobody has seen."""
@@ -87,9 +90,11 @@ def _export(arguments: argparse.Namespace) -> int:
     plan = ConfirmationPlan(task, arguments.seeds)
     print(f"showing the agent its {len(run.records)} windows ...", file=sys.stderr)
     policy = build_policy(run, run.agent(), arguments.kind)
+    default = run.env.start_policy()
+    if not arguments.force and _serves_alike(policy, default, run):
+        return _say(REFUSED, f"refused: {ALIKE}; --force writes it all the same")
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    default = run.env.start_policy()
     store = Path(arguments.run) / STORE
     result = confirm(policy, default, plan, store, _progress, arguments.jobs)
     print(f"{policy.name}: {policy.kind}; {result}")
@@ -124,11 +129,20 @@ def provenance(
     }
 
 
+def _serves_alike(policy: Policy, default: Policy, run: RunView) -> bool:
+    """True when nothing needs to be played to know that it is no better."""
+    if policy.order != default.order or policy.adaptive is not None:
+        return False
+    space = run.task.space()
+    ours, theirs = ({n: p.parameters[n] for n in space.names} for p in (policy, default))
+    return np.array_equal(space.to_box(ours), space.to_box(theirs))
+
+
 def _reason(result: Confirmation) -> str:
     if not result.gain.bounded:
         return "one seed gives no interval"
     if result.gain.value == result.gain.high == 0.0:
-        return "it serves as the default does"
+        return ALIKE
     return f"the interval of the gain over the default begins at {result.gain.low:+.3f}"
 
 

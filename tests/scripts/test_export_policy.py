@@ -79,7 +79,9 @@ def test_what_is_not_better_is_refused_unless_forced(
     default_policy().save(out)
     before = out.read_bytes()
     assert main([str(runs / "idle"), "--out", str(out), *SMALL]) == 3
-    assert "refused: it serves as the default does; --force" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "refused: it serves as the default does; --force" in printed
+    assert "confirming" not in printed  # known without playing
     assert out.read_bytes() == before
     assert main([str(runs / "idle"), "--out", str(out), "--force", *SMALL]) == 0
     notes: Any = Policy.load(out).provenance

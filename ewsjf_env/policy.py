@@ -3,6 +3,12 @@
 A policy file is plain JSON, versioned and validated: unknown keys, other schema versions and
 values of another parameter space are refused.  Loading needs numpy only and runs no code from
 the file.
+
+Its `kind` says whether some parameters follow the traffic (`adaptive`):
+
+    static  they do not
+    table   they are those of the nearest of a few kinds of traffic
+    mlp     a small network computes them
 """
 
 from __future__ import annotations
@@ -10,22 +16,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import ArrayLike
+
+from ewsjf_env.adaptive import Adaptive
 from ewsjf_env.config import ConfigError, nearest, refuse_unknown, to_dict
 from ewsjf_env.parameters import ParameterSpace, Value
+from ewsjf_env.rules import RULES
 from ewsjf_env.scheduling.order_spec import OrderSpec
 from ewsjf_env.scheduling.partition import Partition
 from ewsjf_env.scheduling.rivals import ORDERS
 
 SCHEMA_VERSION = 1
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 8_000_000  # four layers of 256 have 200,000 weights of up to 25 characters
 DEFAULT_PATH = Path(__file__).parent / "policies" / "default.json"
-KINDS = ("static",)
+STATIC = "static"
+KINDS = (STATIC, *RULES)
 _KEYS = (
     "schema_version",
     "kind",
@@ -34,6 +46,7 @@ _KEYS = (
     "parameter_space_hash",
     "parameters",
     "partition",
+    "adaptive",
     "provenance",
 )
 ONE_QUEUE = Partition(cuts=(), means=(512.0,), masses=(1.0,))
@@ -48,6 +61,8 @@ class Policy:
         order: a key of `scheduling.rivals.ORDERS`.
         parameters: values of all parameters of that order's space.
         partition: the queues to start with; refreshed from traffic by partitioned orders.
+        adaptive: how some of the parameters follow the traffic; None: they do not.  `parameters`
+            then holds what is in force until the first change.
         provenance: where the values come from (run id, traffic, evaluation); never interpreted.
     """
 
@@ -55,6 +70,7 @@ class Policy:
     order: str
     parameters: Mapping[str, Value] = field(default_factory=dict)
     partition: Partition = ONE_QUEUE
+    adaptive: Adaptive | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,6 +78,10 @@ class Policy:
             raise ConfigError(f"name: expected a text, got {self.name!r}")
         values = self.spec.space.validate(self.parameters, f"policy {self.name!r}")
         object.__setattr__(self, "parameters", values)
+        if self.adaptive is not None:
+            names = self.adaptive.space.names
+            if self.adaptive.space.content_hash != self.space.subset(names).content_hash:
+                raise ConfigError(f"policy {self.name!r}: adaptive: of another parameter space")
 
     @property
     def spec(self) -> OrderSpec:
@@ -76,9 +96,26 @@ class Policy:
         return self.spec.space
 
     @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        return STATIC if self.adaptive is None else self.adaptive.rule.kind
+
+    @property
     def oracle(self) -> bool:
         """True when the order reads true output lengths: a bound, not a product."""
         return self.spec.oracle
+
+    def act(self, features: ArrayLike | None = None) -> dict[str, Value]:
+        """All parameter values for what the traffic looks like.
+
+        Args:
+            features: the inputs of `adaptive`, shape (len(inputs),) in [-1, 1]; a static policy
+                does not look at them.  Where they are missing (None or another shape) or not
+                finite, the tuned parameters are at the policy's fallback.
+        """
+        if self.adaptive is None:
+            return dict(self.parameters)
+        return {**self.parameters, **self.adaptive.act(features)}
 
     def with_parameters(self, values: Mapping[str, object], name: str | None = None) -> Policy:
         """The same policy with some parameters changed."""
@@ -88,14 +125,16 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in a policy file."""
+        adaptive = {} if self.adaptive is None else {"adaptive": self.adaptive.to_dict()}
         return {
             "schema_version": SCHEMA_VERSION,
-            "kind": "static",
+            "kind": self.kind,
             "name": self.name,
             "order": self.order,
             "parameter_space_hash": self.space.content_hash,
             "parameters": dict(self.parameters),
             "partition": self.partition.to_dict(),
+            **adaptive,
             "provenance": to_dict(self.provenance),
         }
 
@@ -104,7 +143,8 @@ class Policy:
         """Inverse of `to_dict`.
 
         Only `order` is required: an inline policy may be as short as {"order": "hrrn"}.  A
-        `parameter_space_hash`, where given, must be that of the order's space.
+        `parameter_space_hash`, where given, must be that of the order's space; a policy that is
+        not static must have one.
 
         Raises:
             ConfigError: naming the key, its value and what is allowed.
@@ -115,15 +155,17 @@ class Policy:
         version = data.get("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION or isinstance(version, bool):
             raise ConfigError(f"{where}: schema_version: {version!r} is not {SCHEMA_VERSION}")
-        kind = data.get("kind", "static")
-        if kind not in KINDS:
+        kind = data.get("kind", STATIC)
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ConfigError(f"{where}: kind: {kind!r} is not one of {', '.join(KINDS)}")
         order = data.get("order")
         if not isinstance(order, str) or order not in ORDERS:
             hint = nearest(str(order), ORDERS)
             raise ConfigError(f"{where}: order: unknown {order!r}{hint}")
         space = ORDERS[order].space
-        given_hash = data.get("parameter_space_hash", space.content_hash)
+        given_hash = data.get(
+            "parameter_space_hash", space.content_hash if kind == STATIC else None
+        )
         if given_hash != space.content_hash:
             raise ConfigError(
                 f"{where}: parameter_space_hash: {given_hash!r} is not {space.content_hash!r}, the "
@@ -148,6 +190,7 @@ class Policy:
             order=order,
             parameters=space.validate(parameters, where),
             partition=partition,
+            adaptive=_adaptive(data, kind, space, where),
             provenance=dict(provenance),
         )
 
@@ -176,10 +219,32 @@ class Policy:
     def save(self, path: str | Path) -> None:
         """Write the policy file atomically: a reader sees the old or the new one, whole."""
         target = Path(path)
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-        temporary = target.with_name(target.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def to_json(self) -> str:
+        """The text of the policy file."""
+        data = self.to_dict()
+        if self.adaptive is None:
+            return json.dumps(data, indent=2, allow_nan=False) + "\n"
+        # A number a line would be a hundred thousand lines: here it is a key a line.
+        rows = [f"  {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in data.items()]
+        return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def _adaptive(
+    data: Mapping[str, Any], kind: str, space: ParameterSpace, where: str
+) -> Adaptive | None:
+    given = data.get("adaptive")
+    if kind != STATIC:
+        return Adaptive.from_dict(given, kind, space, f"{where}: adaptive")
+    if given is not None:
+        raise ConfigError(f"{where}: adaptive: a static policy has none; expected another kind")
+    return None
 
 
 def default_policy() -> Policy:

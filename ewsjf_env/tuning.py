@@ -135,6 +135,10 @@ class TuningConfig:
                 raise ConfigError(f"constraints: {name!r} occurs twice")
         if self.simulated.measure_overhead:
             raise ConfigError("simulated: measure_overhead: true is wall time, never the same")
+        if self.start_policy().adaptive is not None:
+            raise ConfigError(
+                f"policy: {self.policy!r} changes its parameters by itself, expected a static one"
+            )
         if not len(self.space()):
             raise ConfigError(f"policy: {self.policy!r} leaves no parameter to tune")
 

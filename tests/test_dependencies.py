@@ -19,9 +19,10 @@ FILES = sorted(
 )
 
 # What each part of ewsjf_env may import of the others.  "ewsjf_env" is the package's own __init__.
-SERVED = {"config", "parameters", "scheduling", "policy"}
-MEASURED = SERVED | {"records", "workload"}
-JUDGED = {"objective", "constraints", "features", "traffic"}
+OBSERVED = {"config", "parameters", "records", "traffic", "features"}
+SERVED = OBSERVED | {"scheduling", "policy", "adaptive", "rules"}
+MEASURED = SERVED | {"workload"}
+JUDGED = {"objective", "constraints"}
 STEPPED = MEASURED | JUDGED | {"engine", "registration", "tuning", "reference", "episode", "viewer"}
 MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
@@ -35,6 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objective": {"config", "records", "parameters", "traffic"},
     "constraints": {"config", "records", "objective"},
     "features": {"config", "records", "parameters", "traffic"},
+    "rules": {"config", "parameters"},
+    "adaptive": OBSERVED | {"rules"},
     "viewer": set(),
     "registration": set(),
     "engine": MEASURED | {"serving"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.policy import Policy, default_policy, parse_policies
+from ewsjf_env.policy import MAX_FILE_BYTES, Policy, default_policy, parse_policies
 from ewsjf_env.scheduling.rivals import ORDERS
 
 
@@ -78,7 +78,7 @@ def test_a_bad_policy_file_is_refused_by_field(
         (b'{"order": "boost", "parameters": {"gamma": NaN}}', "NaN is not a JSON number"),
         (b"[" * 100_000, "not valid JSON"),
         (b"\xff\xfe\x00", "not valid JSON"),
-        (b" " * 1_000_001, "larger than 1000000 bytes"),
+        (b" " * (MAX_FILE_BYTES + 1), f"larger than {MAX_FILE_BYTES} bytes"),
     ],
 )
 def test_hostile_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ewsjf_env.config import check_range
 from ewsjf_env.engine.base import EngineError, ShouldAbort
 from ewsjf_env.parameters import Value
+from ewsjf_env.policy import Policy
 from ewsjf_env.records import (
     MetricSettings,
     RequestRecord,
@@ -35,9 +36,10 @@ from ewsjf_env.records import (
     WindowMetrics,
     aggregate,
 )
+from ewsjf_env.scheduling.adaptation import Adaptation
+from ewsjf_env.scheduling.history import HistoryTotals
 
 if TYPE_CHECKING:
-    from ewsjf_env.policy import Policy
     from ewsjf_env.workload.trace import Trace
 
 ABORT_CHECK_S = 1.0
@@ -104,13 +106,15 @@ class FakeEngine:
 
     def __init__(self, config: FakeConfig | None = None) -> None:
         self.config = config or FakeConfig()
-        self._policy: Policy | None = None
+        self._asked: Policy | None = None  # installed
+        self._policy: Policy | None = None  # in force: with the values of its last act
         self._unit: NDArray[np.float64] = np.zeros(0)
         self._trace: Trace | None = None
         self._records: list[RequestRecord] = []
         self._noise: dict[int, float] = {}
         self._now_s = 0.0
         self._closed = False
+        self._adaptation = self._new_adaptation()
 
     def reset(self, trace: Trace) -> None:
         """See `Engine.reset`."""
@@ -119,13 +123,15 @@ class FakeEngine:
         self._records = []
         self._noise = {}
         self._now_s = 0.0
+        self._adaptation = self._new_adaptation()
+        if self._asked is not None:
+            self.install(self._asked)
 
     def install(self, policy: Policy) -> None:
         """See `Engine.install`."""
         self._check_open()
-        self._policy = policy
-        self._unit = _unit_of(policy)
-        self._noise = {}
+        self._asked = policy
+        self._put_in_force(policy)
 
     def apply(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
         """See `Engine.apply`."""
@@ -185,7 +191,28 @@ class FakeEngine:
         unit = _unit_of(self._installed().with_parameters(parameters))
         return self._loss(unit - self._optimum_unit(len(unit), at_s))
 
+    def _put_in_force(self, policy: Policy) -> None:
+        self._policy = policy
+        self._unit = _unit_of(policy)
+        self._noise = {}
+        self._adaptation.follow(policy, self._now_s)
+
+    def _new_adaptation(self) -> Adaptation:
+        """As of the scheduler; here it acts at the very moment, since there are no steps."""
+        return Adaptation(_FakeHistory(self), self.prefill_cost_s, lambda: len(self.cuts()) + 1)
+
     def _advance(self, end_s: float) -> None:
+        """Serve until `end_s`, and let the policy act on the way."""
+        while True:
+            self._serve_until(min(end_s, self._adaptation.next_s))
+            self._adaptation.roll(self._now_s)
+            values = self._adaptation.act(self._installed())
+            if values is not None:
+                self._put_in_force(self._installed().with_parameters(values))
+            if self._now_s >= end_s:
+                return
+
+    def _serve_until(self, end_s: float) -> None:
         fail_at_s = self.config.fail_at_s
         if fail_at_s is not None and end_s >= fail_at_s:
             self._now_s = fail_at_s
@@ -279,6 +306,24 @@ class FakeEngine:
     def _check_open(self) -> None:
         if self._closed:
             raise EngineError("the engine is closed")
+
+
+class _FakeHistory:
+    """What an engine knows of its requests, for `Adaptation`."""
+
+    complete_since_s = -math.inf
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+
+    def records(self, since_s: float = -math.inf) -> list[RequestRecord]:
+        """See `RequestHistory.records`."""
+        return self._engine.records()
+
+    def totals(self, now_s: float) -> HistoryTotals:
+        """See `RequestHistory.totals`."""
+        tokens = sum(_tokens_before(record, now_s) for record in self._engine.records())
+        return HistoryTotals(output_tokens=tokens, preemptions=0, kv_usage_s=0.0)
 
 
 def _unit_of(policy: Policy) -> NDArray[np.float64]:

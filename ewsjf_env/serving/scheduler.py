@@ -6,7 +6,9 @@
 Admission limits, KV allocation, preemption, side queues, LoRA, structured output, streaming and
 KV connectors stay vLLM's business.  The overriding `schedule` stamps the step with one clock
 read and notes what was scheduled, so that the prefill-cost model learns from the time between
-two steps.  With the order `fcfs` the result is stock vLLM's, step by step.
+two steps.  The other entries tell `watch.SchedulerWatch` what happens to requests, and a policy
+of kind `table` or `mlp` follows that.  With the order `fcfs` the result is stock vLLM's, step by
+step.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.repartition import InlineExecutor
 from ewsjf_env.serving.settings import SchedulerSettings, check_vllm_version
+from ewsjf_env.serving.watch import SchedulerWatch
 
 # Without any knowledge of the machine: an 8B model on a recent accelerator.
 DEFAULT_COST_PRIOR = CostPrior(c0_s=0.005, c1_s_per_token=5e-5, c2_s_per_token2=1e-10)
@@ -144,6 +147,7 @@ class _EWSJFMixin:
     block_size: int
     max_num_scheduled_tokens: int
     kv_cache_manager: Any
+    finished_req_ids: set[str]  # since the last step
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         check_vllm_version(vllm.__version__)
@@ -169,15 +173,33 @@ class _EWSJFMixin:
             longest_tokens=config.model_config.max_model_len,
             seed=settings.seed,
         )
+        self._ewsjf_watch = SchedulerWatch(self.waiting, self._ewsjf_clock())
+
+    def add_request(self, request: Request) -> None:
+        """Stock `add_request`, and a note of the arrival."""
+        arrival = self._ewsjf_arrival
+        arrival_s = self._ewsjf_clock() if arrival is None else arrival(request)
+        self._ewsjf_watch.arrived(request, arrival_s)
+        super().add_request(request)  # type: ignore[misc]
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """Stock `schedule`, between one clock stamp and a note of what was scheduled."""
         now_s = self._ewsjf_clock()
         self._ewsjf_timer.begin(now_s, busy=bool(self.running))
+        self._ewsjf_watch.before_step(self.finished_req_ids, now_s)
         self.waiting.begin_step(now_s, self.max_num_scheduled_tokens)
         output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
         self._ewsjf_timer.end(output)
+        self._ewsjf_watch.after_step(output, self.kv_cache_manager.usage, now_s)
         return output
+
+    def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
+        """Stock `update_from_output`, between one clock read and a note of what it changed."""
+        now_s = self._ewsjf_clock()
+        self._ewsjf_watch.before_update(now_s)
+        outputs = super().update_from_output(*args, **kwargs)  # type: ignore[misc]
+        self._ewsjf_watch.after_update(self.finished_req_ids, now_s)
+        return outputs
 
     def shutdown(self) -> None:
         """Stock `shutdown`, and no partition is computed any more."""
@@ -198,6 +220,7 @@ class _EWSJFMixin:
         """
         self._ewsjf_clock = now_s
         self._ewsjf_arrival = arrival_s
+        self._ewsjf_watch = SchedulerWatch(self.waiting, now_s())
         self.waiting.use_executor(InlineExecutor())
 
     def set_cost_prior(self, prior: CostPrior) -> None:
@@ -208,11 +231,11 @@ class _EWSJFMixin:
 
     def install_policy(self, policy: Policy) -> None:
         """Serve by another policy from the next step on; call between two steps."""
-        self.waiting.install(policy)
+        self._ewsjf_watch.install(policy, self._ewsjf_clock())
 
     def ewsjf_state(self) -> dict[str, Any]:
         """What is in force and how deep the queues are, as plain values."""
-        return self.waiting.state()
+        return {**self.waiting.state(), **self._ewsjf_watch.state()}
 
     def _describe_request(self, request: Request, seq: int) -> Entry:
         return Entry(

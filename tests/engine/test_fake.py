@@ -6,10 +6,14 @@ import pytest
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.fake import STRETCH, TPOT_S, FakeConfig, FakeEngine
+from ewsjf_env.features import feature_names, observe
 from ewsjf_env.objective import relative_objective
-from ewsjf_env.policy import parse_policy
+from ewsjf_env.policy import default_policy, parse_policy
 from ewsjf_env.records import MetricSettings, WindowMetrics
+from ewsjf_env.traffic import traffic_statistics
 from ewsjf_env.workload.trace import Trace
+from tests.adaptive_policies import BUSY, CALM, SPACE, adaptive, table, whole_network
+from tests.adaptive_policies import policy as follower
 from tests.engine_contract import small_trace
 
 PATIENT = MetricSettings(overdue_floor_s=1e6)  # nothing is overdue: J has latency terms alone
@@ -131,3 +135,37 @@ def test_it_dies_when_told() -> None:
 def test_settings_out_of_range_are_refused(bad: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FakeConfig(**bad)  # type: ignore[arg-type]
+
+
+def test_an_adaptive_policy_acts_here_as_in_a_scheduler() -> None:
+    part = adaptive(table(1, -0.9, 0.9), ("arrival_rate_per_s",), period_s=10.0, window_s=6.0)
+    engine = FakeEngine()
+    engine.install(follower(part))
+    engine.reset(small_trace(count=4000, duration_s=30.0))  # 133 requests/s: busy
+    for until_s, values in ((9.9, default_policy().parameters), (0.2, BUSY), (19.9, BUSY)):
+        engine.run_window(until_s)
+        in_force = engine.apply({})
+        assert {name: in_force[name] for name in BUSY} == {name: values[name] for name in BUSY}
+    engine.run_window(12.0)  # nothing has arrived since 30 s
+    assert engine.apply({})["k"] == CALM["k"]
+    engine.install(follower(part))
+    engine.reset(small_trace())
+    assert engine.apply({})["k"] == default_policy().parameters["k"]
+
+
+def test_its_windows_are_those_of_the_environment() -> None:
+    names = feature_names(SPACE)
+    part = whole_network(period_s=10.0, window_s=6.0)
+    engine = FakeEngine()
+    engine.install(follower(part))
+    engine.reset(small_trace(count=400, duration_s=40.0))
+    in_force: dict[str, object] = {**default_policy().parameters}
+    for _ in range(3):
+        engine.run_window(4.0)
+        metrics = engine.run_window(6.0)
+        start_s, end_s = engine.now() - 6.0, engine.now()
+        traffic = traffic_statistics(engine.records(), start_s, end_s, engine.prefill_cost_s)
+        observation = observe(metrics, traffic, SPACE, in_force)
+        in_force = dict(engine.apply({}))
+        assert {name: in_force[name] for name in SPACE.names} == part.act(observation)
+    assert part.inputs == names

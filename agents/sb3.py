@@ -78,6 +78,11 @@ class SB3Agent(Memory):
         self._config, self._view_size = config, view_size
         self._start()
 
+    @property
+    def model(self) -> BaseAlgorithm:
+        """The algorithm of SB3; read only."""
+        return self._learner.model
+
     def act(self, context: Sequence[float] = ()) -> dict[str, Value]:
         """Values for the next window, given the observation; call it once a window."""
         view = self._checked(context)
@@ -113,9 +118,7 @@ class SB3Agent(Memory):
     def recommend(self, context: Sequence[float] | None = None) -> dict[str, Value]:
         """What the policy does without exploring, as learnt so far."""
         view = self._last_view if context is None else self._checked(context)
-        action, _ = self._learner.model.predict(
-            np.array(view, dtype=np.float32), deterministic=True
-        )
+        action, _ = self.model.predict(np.array(view, dtype=np.float32), deterministic=True)
         return self._space.from_box(action)
 
     def diagnostics(self) -> dict[str, float]:
@@ -124,13 +127,13 @@ class SB3Agent(Memory):
 
     def actor_network(self) -> ActorNetwork:
         """A copy of the policy behind `recommend`."""
-        return actor_network(self._learner.model)
+        return actor_network(self.model)
 
     def save(self, folder: Path) -> None:
         """Write `agent.json`, to continue from, and the model as SB3 keeps it, for research."""
         super().save(folder)
         temporary = folder / (MODEL + ".tmp")
-        self._learner.model.save(temporary)
+        self.model.save(temporary)
         temporary.replace(folder / MODEL)
 
     def load(self, folder: Path) -> None:

@@ -62,16 +62,16 @@ def build_policy(run: RunView, agent: Agent, kind: Kind = "auto") -> Policy:
         raise ConfigError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
     has_network = isinstance(agent, NetworkAgent)
     if kind == "auto":
-        kind = "mlp" if has_network else "table" if run.context else "static"
+        kind = "mlp" if has_network else "table" if run.config.context else "static"
     start = run.task.start_policy()
-    name = f"{run.agent_name} {run.name}"
+    name = f"{run.config.agent} {run.name}"
     if kind == "mlp":
         if not isinstance(agent, NetworkAgent):
-            raise ConfigError(f"kind: agent {run.agent_name!r} has no network, expected another")
+            raise ConfigError(f"kind: agent {run.config.agent!r} has no network, expected another")
         return dataclasses.replace(start, name=name, adaptive=_adaptive(run, network_of(agent)))
     if kind == "table":
-        if has_network or not run.context:
-            raise ConfigError(f"kind: agent {run.agent_name!r} sees no context, expected another")
+        if has_network or not run.config.context:
+            raise ConfigError(f"kind: agent {run.config.agent!r} sees no context, expected another")
         table = table_of(agent, np.array([r["context"] for r in run.measured], dtype=np.float64))
         if any(values != table.values[0] for values in table.values):
             return dataclasses.replace(start, name=name, adaptive=_adaptive(run, table))
@@ -139,7 +139,7 @@ def _adaptive(run: RunView, rule: Rule) -> Adaptive:
     recommended: Sequence[Mapping[str, Value]] = rule.values if isinstance(rule, Table) else ()
     return Adaptive(
         space=space,
-        inputs=run.sees,
+        inputs=run.config.sees,
         rule=rule,
         fallback=space.defaults,
         bounds=bounds_of([*tried, *recommended], space),

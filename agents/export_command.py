@@ -90,7 +90,7 @@ def _export(arguments: argparse.Namespace) -> int:
     plan = ConfirmationPlan(task, arguments.seeds)
     print(f"showing the agent its {len(run.records)} windows ...", file=sys.stderr)
     policy = build_policy(run, run.agent(), arguments.kind)
-    default = run.env.start_policy()
+    default = run.config.env.start_policy()
     if not arguments.force and _serves_alike(policy, default, run):
         return _say(REFUSED, f"refused: {ALIKE}; --force writes it all the same")
     # joblib's workers inherit it; without, each takes its share of all cores.
@@ -113,12 +113,12 @@ def provenance(
     return {
         "made_by": "scripts/export_policy.py",
         "run": run.name,
-        "agent": run.agent_name,
-        "seed": run.seed,
+        "agent": run.config.agent,
+        "seed": run.config.seed,
         "windows": len(run.records),
         "measured_windows": len(run.measured),
-        "workload": run.env.workload,
-        "engine": run.env.engine,
+        "workload": run.config.env.workload,
+        "engine": run.config.env.engine,
         "run_git": run.versions.get("git"),
         "git": git_state(),
         "ewsjf_env": __version__,

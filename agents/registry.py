@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Any, Literal
 from agents.base import Agent
 from agents.bayesian import StudyAgent
 from agents.config import BestStaticConfig, DefaultConfig, DrawnConfig, StudyConfig
+from agents.sb3 import SB3Agent
+from agents.sb3_config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
 from agents.static import BestStaticAgent, DefaultAgent, DrawnAgent
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
 from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.tuning import TuningConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class AgentSetting:
 
     Attributes:
         space: what is tuned; its defaults are the first incumbent.
-        context_size: number of features given to `act`, each in [-1, 1].
+        context_size: how many numbers `act` is given, each in [-1, 1].
         seed: of everything the agent draws, >= 0.
         folder: where an agent may keep its state up to date; None: in memory only.
         study_name: names what the windows depend on beside the space, for example
@@ -46,8 +50,9 @@ class AgentEntry:
         config: the settings that a user starts from, a frozen dataclass.
         build: (name, setting, config of the same class) -> agent.
         summary: one line for lists and --help.
-        sees: what `act` is given: some features of the traffic, or the whole observation.
-        policy: the policy that this agent tunes, where it is not the task's.
+        sees: what `act` is given: features of the traffic, or the environment's whole
+            observation.
+        policy: what is served for this agent instead of the task's policy, see `task_of`.
     """
 
     config: Any
@@ -81,6 +86,10 @@ def _best_static(name: str, setting: AgentSetting, config: BestStaticConfig) -> 
     return BestStaticAgent(name, setting.space, config, setting.seed)
 
 
+def _sb3(name: str, setting: AgentSetting, config: Sb3Config) -> Agent:
+    return SB3Agent(name, setting.space, config, setting.context_size, setting.seed)
+
+
 AGENTS: dict[str, AgentEntry] = {
     "bayes": AgentEntry(
         StudyConfig(), _study, "contextual Gaussian process with constraints (primary)"
@@ -95,6 +104,16 @@ AGENTS: dict[str, AgentEntry] = {
     "sobol": AgentEntry(DrawnConfig("sobol"), _drawn, "quasi-random search"),
     "default": AgentEntry(DefaultConfig(), _default, "the default values, never tuned"),
     "best_static": AgentEntry(BestStaticConfig(), _best_static, "offline search, then its best"),
+    "boost_ada": AgentEntry(
+        DefaultConfig(),
+        _default,
+        "another order, which refits its only parameter itself",
+        policy="boost_ada",
+    ),
+    "sac": AgentEntry(SacConfig(), _sb3, "SB3's soft actor-critic", "observation"),
+    "ppo": AgentEntry(PpoConfig(), _sb3, "SB3's proximal policy optimisation", "observation"),
+    "td3": AgentEntry(Td3Config(), _sb3, "SB3's twin delayed policy gradient", "observation"),
+    "tqc": AgentEntry(TqcConfig(), _sb3, "SAC with truncated quantile critics", "observation"),
 }
 
 
@@ -123,6 +142,21 @@ def make_agent(name: str, setting: AgentSetting, config: Any = None) -> Agent:
             f"agent {name!r}: expected {type(entry.config).__name__}, got {type(config).__name__}"
         )
     return entry.build(name, setting, config)
+
+
+def task_of(name: str, task: TuningConfig) -> TuningConfig:
+    """The task as agent `name` meets it.
+
+    An agent that stands for another order gets a task of that order's own parameters, on the
+    same traffic and judged against the same reference.
+
+    Raises:
+        ConfigError: unknown agent.
+    """
+    policy = _entry(name).policy
+    if policy is None:
+        return task
+    return dataclasses.replace(task, policy=policy, tuned=(), frozen=())
 
 
 def _entry(name: str) -> AgentEntry:

@@ -6,13 +6,12 @@ the features that agents see, and what counts as a shift of the traffic.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.registry import AGENTS, agent_config
+from agents.registry import AGENTS, agent_config, task_of
 from agents.shift import ShiftSettings
 from ewsjf_env.config import (
     ConfigError,
@@ -23,7 +22,7 @@ from ewsjf_env.config import (
     refuse_unknown,
     to_dict,
 )
-from ewsjf_env.features import FEATURES
+from ewsjf_env.features import FEATURES, feature_names
 from ewsjf_env.registration import ENGINE_IDS
 from ewsjf_env.tuning import TuningConfig, load_tuning
 
@@ -73,10 +72,14 @@ class RunConfig:
     @property
     def task(self) -> TuningConfig:
         """The environment's configuration for this agent."""
-        policy = AGENTS[self.agent].policy
-        if policy is None:
-            return self.env
-        return dataclasses.replace(self.env, policy=policy, tuned=(), frozen=())
+        return task_of(self.agent, self.env)
+
+    @property
+    def sees(self) -> tuple[str, ...]:
+        """Names of what the agent is given: features, or all of the observation."""
+        if AGENTS[self.agent].sees == "observation":
+            return feature_names(self.task.space())
+        return self.context
 
     @property
     def study_name(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agents.base import Agent, Transition
-from agents.registry import AGENTS, AgentSetting, make_agent
+from agents.registry import AgentSetting, make_agent
 from agents.run_config import RunConfig
 from agents.shift import ShiftDetector
 from agents.tags import Timing
@@ -50,8 +50,7 @@ class Session:
         self._base = base
         self.space = base.parameter_space
         self._guard = self._env if isinstance(self._env, SafetyGuard) else None
-        entry = AGENTS[config.agent]
-        names = base.feature_names if entry.sees == "observation" else config.context
+        names = config.sees
         self._columns = [base.feature_names.index(name) for name in names]
         setting = AgentSetting(
             space=self.space,

@@ -25,7 +25,7 @@ from ewsjf_env.parameters import ParameterSpace, Value
 STATE = "agent.json"
 
 
-class _Memory:
+class Memory:
     """What the baselines share: they remember windows and recommend the best mean reward."""
 
     offline = False
@@ -104,7 +104,7 @@ class _Memory:
         self._transitions = {t.window: t for t in transitions}
 
 
-class DefaultAgent(_Memory):
+class DefaultAgent(Memory):
     """The default values, always."""
 
     def act(self, context: Sequence[float] = ()) -> dict[str, Value]:
@@ -116,7 +116,7 @@ class DefaultAgent(_Memory):
         return self._space.defaults
 
 
-class DrawnAgent(_Memory):
+class DrawnAgent(Memory):
     """Uniform or Sobol points, a function of the seed and the number of windows that count."""
 
     def __init__(
@@ -136,7 +136,7 @@ class DrawnAgent(_Memory):
         return self._space.from_unit(random.random(len(self._space)))
 
 
-class BestStaticAgent(_Memory):
+class BestStaticAgent(Memory):
     """Each of a fixed list of points some times, then the best of them for ever."""
 
     offline = True
@@ -160,8 +160,10 @@ class BestStaticAgent(_Memory):
 
 def _plain(transition: Transition) -> dict[str, object]:
     data = transition.to_dict()
-    if not transition.measured:  # NaN is no JSON number
-        data |= {"reward": None, "margins": {}}
+    if not transition.measured:
+        data["margins"] = {}
+    if not math.isfinite(transition.reward):  # NaN is no JSON number
+        data["reward"] = None
     return data
 
 

@@ -166,7 +166,8 @@ class SimulatedEngine:
     def apply(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
         """See `Engine.apply`; integers and choices come back as they are in force.
 
-        The partition that the scheduler has learnt meanwhile stays in force.
+        The partition that the scheduler has learnt meanwhile stays in force.  Values that are in
+        force already change nothing: an order keeps what it has learnt of the traffic.
 
         Raises:
             EngineError: no policy is installed.
@@ -177,7 +178,8 @@ class SimulatedEngine:
         if self._core is not None:
             policy = self._core.scheduler.waiting.policy
         changed = policy.with_parameters(parameters)
-        self.install(changed)
+        if changed.parameters != policy.parameters:
+            self.install(changed)
         return dict(changed.parameters)
 
     def run_window(

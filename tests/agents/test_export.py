@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from agents.export import build_policy, centres, network_of
+from agents.run_config import RunConfig
 from agents.run_view import RunView, open_view
 from ewsjf_env.config import ConfigError
 from ewsjf_env.features import feature_names
@@ -150,7 +151,7 @@ class Actor:
 def observing(run: RunView, monkeypatch: pytest.MonkeyPatch) -> RunView:
     """The run, as if its agent saw the whole observation."""
     names = feature_names(run.task.space())
-    monkeypatch.setattr(RunView, "sees", property(lambda _: names))
+    monkeypatch.setattr(RunConfig, "sees", property(lambda _: names))
     return run
 
 

@@ -469,6 +469,21 @@ def test_apply_returns_what_is_in_force() -> None:
         engine.apply({"rr": 1})
 
 
+def test_values_in_force_already_keep_what_an_order_has_learnt() -> None:
+    """A tuner that never moves must not make `boost_ada` forget its gamma every window."""
+    trace = random_trace(9, rate_per_s=20.0, duration_s=20.0)
+    served = []
+    for windows in (1, 2):
+        engine = SimulatedEngine(dataclasses.replace(STOCK, scheduler="ewsjf"))
+        engine.install(parse_policy("boost_ada(gamma=10)"))
+        engine.reset(trace)
+        for _ in range(windows):
+            engine.apply({"gamma": 10.0})
+            engine.run_window(20.0 / windows)
+        served.append(engine.records())
+    assert served[0] == served[1]
+
+
 def test_yaml_file_holds_the_defaults() -> None:
     path = REPOSITORY / "configs" / "env" / "simulated.yaml"
     assert SimulatedConfig.load(path) == SimulatedConfig()

@@ -33,7 +33,10 @@ class Progress:
 
 
 def tune(
-    run: RunDir, windows: int, report: Callable[[Progress], None] = lambda _: None
+    run: RunDir,
+    windows: int,
+    report: Callable[[Progress], None] = lambda _: None,
+    conclude: Callable[[Session], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run until `windows` windows are done; returns and writes the summary.
 
@@ -41,6 +44,7 @@ def tune(
         run: opened for writing; what it holds already is continued.
         windows: in all, >= 1.
         report: called after every window.
+        conclude: called when all windows are done, while the agent is still there.
 
     Raises:
         ConfigError: the run holds more windows already, cannot be continued, or the disk is
@@ -69,6 +73,7 @@ def tune(
                 raise ConfigError(
                     f"{failures} windows in a row failed, the last with: {record['failure']}"
                 )
+        conclude(session)
         return _summarise(run, session, records)
     finally:
         tracker.close()

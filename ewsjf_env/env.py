@@ -244,7 +244,9 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             self._engine = self.config.build_engine()
         policy, settings = self.config.reference_policy(), self.config.metric_settings
         if self._reference is None and policy is not None:
-            self._reference = Reference(policy, self.config.build_engine, settings)
+            self._reference = Reference(
+                policy, self.config.build_engine, settings, self.config.reference_name
+            )
         self._episode = Episode(self._engine, self._reference, self._start_policy, trace, settings)
         self._windows_left = self.config.windows
         return self._episode.window({}, self.config.warmup_s)

@@ -18,7 +18,7 @@ from ewsjf_env.records import MetricSettings, WindowMetrics
 from ewsjf_env.workload.trace import Trace
 
 EPSILON_S = 1e-6  # moments closer than this are one moment
-MAX_KEPT = 20_000
+MAX_KEPT = 5_000
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class ReferenceWindow:
         return self.beginnings[max(0, bisect_right(ends, elapsed_s + EPSILON_S) - 1)]
 
 
+_Store = OrderedDict[tuple[str, str, float, float], ReferenceWindow]
+_SHARED: _Store = OrderedDict()
+
+
 class Reference:
     """The reference policy on the traces of an environment."""
 
@@ -48,6 +52,7 @@ class Reference:
         policy: Policy,
         build_engine: Callable[[], Engine],
         settings: MetricSettings | None = None,
+        shared_as: str | None = None,
     ) -> None:
         """Nothing is served yet.
 
@@ -55,6 +60,8 @@ class Reference:
             policy: the reference.
             build_engine: called when the first window has to be computed.
             settings: class limits of the engines' metrics.
+            shared_as: names policy and engine: what was measured is then kept for every
+                reference of the same name in this process.
         """
         self._policy = policy
         self._settings = settings or MetricSettings()
@@ -63,7 +70,8 @@ class Reference:
         self._trace: Trace | None = None
         self._digest = ""
         self._served = ""
-        self._kept: OrderedDict[tuple[str, float, float], ReferenceWindow] = OrderedDict()
+        self._name = shared_as or ""
+        self._kept: _Store = OrderedDict() if shared_as is None else _SHARED
 
     def reset(self, trace: Trace) -> None:
         """Compare with this trace from now on."""
@@ -81,7 +89,7 @@ class Reference:
         Raises:
             EngineError: the engine failed, or `reset` was never called.
         """
-        key = (self._digest, round(start_s, 6), round(end_s, 6))
+        key = (self._name, self._digest, round(start_s, 6), round(end_s, 6))
         found = self._kept.get(key)
         if found is None or (beginnings and not found.beginnings):
             found = self._serve(start_s, end_s, beginnings)

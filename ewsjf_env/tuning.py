@@ -161,6 +161,11 @@ class TuningConfig:
         """What windows are compared with."""
         return None if self.reference is None else parse_policy(self.reference)
 
+    @property
+    def reference_name(self) -> str:
+        """What a reference window depends on beside the trace: policy and engine."""
+        return repr((self.reference_policy(), getattr(self, self.engine)))
+
     def space(self) -> ParameterSpace:
         """The parameters that move, in the order of the action; defaults are the start values."""
         policy = self.start_policy()

@@ -6,6 +6,7 @@ numbered as lines of the (uncompressed) file, the first line being 1.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from array import array
 from collections.abc import Sequence
@@ -55,6 +56,31 @@ class TraceTable:
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
+
+    def part(self, start: float, end: float) -> TraceTable:
+        """The rows of a fraction [start, end) of the recording, in time or else in rows.
+
+        Raises:
+            ConfigError: fewer than two requests are left.
+        """
+        n = len(self)
+        if self.arrival_s is None:
+            rows = slice(round(start * n), round(end * n))
+        else:
+            first, span = float(self.arrival_s[0]), float(self.arrival_s[-1] - self.arrival_s[0])
+            limits = [first + start * span, first + end * span]
+            low, high = np.searchsorted(self.arrival_s, limits).tolist()
+            rows = slice(low, n if end >= 1.0 else high)
+        if len(range(n)[rows]) < 2:
+            raise ConfigError(f"{self.path}: part [{start:g}, {end:g}] holds fewer than 2 requests")
+        return dataclasses.replace(
+            self,
+            arrival_s=None if self.arrival_s is None else self.arrival_s[rows],
+            prompt_tokens=self.prompt_tokens[rows],
+            output_tokens=self.output_tokens[rows],
+            priority=None if self.priority is None else self.priority[rows],
+            block_ids=None if self.block_ids is None else self.block_ids[rows],
+        )
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ class ReplaySpec:
         jitter_s: uniform noise in [0, jitter_s) on recorded times; 3 for Mooncake.
         arrivals: law for files without times (Poisson when None); others refuse it.
         max_prompt_tokens: prompts above are capped; None caps nothing.
+        part: the fraction of the recording that is replayed, 0 <= start < end <= 1: what a
+            policy is tuned on and what it is judged on can so be kept apart.
         description: one sentence for people.
     """
 
@@ -43,6 +45,7 @@ class ReplaySpec:
     jitter_s: float = 0.0
     arrivals: ArrivalLaw | None = None
     max_prompt_tokens: int | None = None
+    part: tuple[float, float] = (0.0, 1.0)
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -50,6 +53,8 @@ class ReplaySpec:
             hint = nearest(self.format, FORMATS)
             raise ConfigError(f"format: unknown format {self.format!r}{hint}")
         check_range("jitter_s", self.jitter_s, 0.0, MAX_JITTER_S)
+        check_range("part[0]", self.part[0], 0.0, 1.0)
+        check_range("part[1]", self.part[1], self.part[0], 1.0, low_open=True)
         check_draw(0, self.max_prompt_tokens, rate_per_s=self.rate_per_s)
 
 
@@ -117,6 +122,8 @@ def trace_workload(
 def replay_workload(spec: ReplaySpec, path: Path) -> TraceWorkload | LengthsWorkload:
     """Read the file and make the workload that its columns allow."""
     table = read_trace_file(path, spec.format)
+    if spec.part != (0.0, 1.0):
+        table = table.part(*spec.part)
     name = spec.name or path.name.split(".")[0]
     if table.arrival_s is None:
         if spec.jitter_s:

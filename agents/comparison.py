@@ -1,0 +1,187 @@
+"""How are many tuning runs played, judged and kept, so that a comparison can be interrupted?
+
+Every run has its folder DIR/runs/<task>/<arm>/seed_<n>; `judged.json` in it is written when the
+run is done and judged, and a run that has one of the same settings is not played again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from agents.comparison_config import ComparisonConfig
+from agents.judging import judge, judge_curve
+from agents.loop import tune
+from agents.run_config import RunConfig
+from agents.run_dir import RunDir
+from agents.runs import write_json
+from agents.session import Session
+from ewsjf_env.config import to_dict
+from ewsjf_env.parameters import Value
+
+JUDGED = "judged.json"
+Progress = Callable[[Iterable[Any], int], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One tuning run with its judgement."""
+
+    task: str
+    arm: str
+    seed: int
+    folder: Path
+
+
+def jobs_of(config: ComparisonConfig, arms: Sequence[str], seeds: int, out: Path) -> list[Job]:
+    """All runs; those that meet the same traces stand together."""
+    return [
+        Job(task, arm, seed, out / "runs" / task / arm / f"seed_{seed:04d}")
+        for seed in range(seeds)
+        for task in config.tasks
+        for arm in arms
+    ]
+
+
+def play_all(
+    config: ComparisonConfig, jobs: Sequence[Job], workers: int, progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Play and judge what is not done; return all judgements, and reasons of failed runs."""
+    todo = [job for job in jobs if _judged(config, job) is None]
+    failures: dict[str, str] = {}
+    if todo:
+        tasks = (delayed(_play_or_say)(config, job) for job in todo)
+        played = Parallel(n_jobs=min(workers, len(todo)), return_as="generator_unordered")(tasks)
+        for name, reason in progress(played, len(todo)):
+            if reason is not None:
+                failures[name] = reason
+    done = [_judged(config, job) for job in jobs]
+    return [judged for judged in done if judged is not None], failures
+
+
+def _play_or_say(config: ComparisonConfig, job: Job) -> tuple[str, str | None]:
+    name = f"{job.task}/{job.arm}/seed {job.seed}"
+    try:
+        play(config, job)
+    except Exception as error:  # one bad run must not lose the others: it is reported by name
+        return name, " ".join(f"{type(error).__name__}: {error}".split())
+    return name, None
+
+
+def play(config: ComparisonConfig, job: Job) -> dict[str, Any]:
+    """Tune, judge, and keep the judgement."""
+    run_config = config.run_config(job.task, job.arm, job.seed)
+    run = _open(job.folder, run_config)
+    started = time.perf_counter()
+    try:
+        before = len(run.windows())
+        final: dict[str, Any] = {}
+
+        def conclude(session: Session) -> None:
+            final["tuned_s"] = time.perf_counter() - started
+            final["recommendation"] = session.recommendation()
+            final["judged"] = judge(run_config, held_out, session.agent.recommend)
+
+        held_out = config.tasks[job.task].held_out
+        tune(run, run_config.windows, conclude=conclude)
+        judged = {
+            "key": _key(config, job),
+            "task": job.task,
+            "arm": job.arm,
+            "agent": run_config.agent,
+            "seed": job.seed,
+            **_online(run, run_config),
+            "final": final["judged"],
+            "recommendation": final["recommendation"],
+            **_curves(config, job, run, final["recommendation"]),
+            "tuned_wall_s": final["tuned_s"] if before == 0 else None,
+        }
+        write_json(job.folder / JUDGED, judged)
+    finally:
+        run.close()
+    return judged
+
+
+def _open(folder: Path, config: RunConfig) -> RunDir:
+    """Continue the run in a folder; one of other settings is replaced."""
+    if (folder / "config.yaml").exists():
+        run = RunDir.open(folder, lock=True)
+        if run.config == config:
+            return run
+        run.close()
+        shutil.rmtree(folder)
+    return RunDir.create(folder, config)
+
+
+def _online(run: RunDir, config: RunConfig) -> dict[str, Any]:
+    """What users felt while the arm was tuning."""
+    records = run.windows()
+    measured = [r for r in records if not r["void"] and r["failure"] is None]
+    seconds = [t for t in _agent_seconds(run) if not np.isnan(t)]
+    return {
+        "windows": len(records),
+        "rewards": [r["reward"] for r in records],
+        "online_mean": fmean(r["reward"] for r in measured),
+        "worst_window": min(r["reward"] for r in measured),
+        "violating": sum(r["violation"] for r in records) / len(records),
+        "violating_windows": [r["violation"] for r in records],
+        "void": sum(r["void"] for r in records),
+        "failed": sum(r["failure"] is not None for r in records),
+        "tuner_s_per_window": fmean(seconds) if seconds else None,
+    }
+
+
+def _agent_seconds(run: RunDir) -> list[float]:
+    """Wall seconds in the agent by window, from progress.csv."""
+    table = np.genfromtxt(
+        run.path / "progress.csv", delimiter=",", names=True, dtype=None, encoding="utf-8",
+        deletechars="", replace_space=" ",
+    )  # fmt: skip
+    table = np.atleast_1d(table)
+    return [float(row["time/ask_ms"] + row["time/observe_ms"]) / 1000.0 for row in table]
+
+
+def _curves(
+    config: ComparisonConfig, job: Job, run: RunDir, final: dict[str, Value]
+) -> dict[str, Any]:
+    """Scores of the recommendations on the way, of arms where they are asked for."""
+    if job.arm not in config.curve_arms:
+        return {}
+    task, records = config.tasks[job.task], run.windows()
+    found = {"curve": judge_curve(run.config, task.held_out, records, final, config.curve)}
+    if task.after_jump is not None and task.jump_window is not None:
+        start = task.jump_window
+        after = [start + n for n in (0, *config.curve)]
+        curve = judge_curve(run.config, task.after_jump, records, final, after)
+        found["after_jump"] = [{**point, "windows": point["windows"] - start} for point in curve]
+    return found
+
+
+def _key(config: ComparisonConfig, job: Job) -> str:
+    """Hash of all that decides a judgement."""
+    task = config.tasks[job.task]
+    content = [
+        config.run_config(job.task, job.arm, job.seed).to_dict(),
+        to_dict(task.held_out),
+        to_dict(task.after_jump) if job.arm in config.curve_arms else None,
+        list(config.curve) if job.arm in config.curve_arms else None,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _judged(config: ComparisonConfig, job: Job) -> dict[str, Any] | None:
+    try:
+        judged = json.loads((job.folder / JUDGED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return judged if isinstance(judged, dict) and judged.get("key") == _key(config, job) else None

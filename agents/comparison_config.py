@@ -1,0 +1,140 @@
+"""Which tuners are compared on which tasks?  One YAML file; every key has a comment there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agents.judging import HeldOut
+from agents.registry import AGENTS
+from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
+from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest
+from ewsjf_env.tuning import SafetySettings, TuningConfig, load_tuning
+from ewsjf_env.workload import load_workload
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """One tuner of the comparison, where it is more than an agent with its defaults.
+
+    Attributes:
+        agent: its name in the registry.
+        settings: of the agent.
+        windows: of its tuning runs; None: those of the task.
+        guarded: tuned inside the safety guard.
+    """
+
+    agent: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    windows: int | None = None
+    guarded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.agent not in AGENTS:
+            raise ConfigError(f"agent: unknown {self.agent!r}{nearest(self.agent, AGENTS)}")
+        if self.windows is not None:
+            check_range("windows", self.windows, 1)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One task.
+
+    Attributes:
+        env: what is tuned on which traffic: keys of `TuningConfig`.
+        held_out: the traffic that judges final recommendations.
+        windows: of a tuning run; None: those of the comparison.
+        jump_window: the traffic jumps at this window of a run; None: it does not.
+        after_jump: the traffic that judges what is recommended from there on.
+    """
+
+    env: Mapping[str, Any]
+    held_out: HeldOut = field(default_factory=HeldOut)
+    windows: int | None = None
+    jump_window: int | None = None
+    after_jump: HeldOut | None = None
+
+    def __post_init__(self) -> None:
+        if self.windows is not None:
+            check_range("windows", self.windows, 1)
+        if self.jump_window is not None:
+            check_range("jump_window", self.jump_window, 1)
+        if (self.jump_window is None) != (self.after_jump is None):
+            raise ConfigError("after_jump: give it together with jump_window, or neither")
+
+    @property
+    def tuning(self) -> TuningConfig:
+        """The environment."""
+        return load_tuning(self.env)
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """A comparison of tuners.
+
+    Attributes:
+        tasks: by name.
+        windows: of a tuning run, >= 1.
+        context: features that agents with a context see.
+        arms: tuners by label; a label that is not here is an agent with its defaults.
+        curve: after how many windows recommendations are judged as well.
+        curve_arms: of which arms; empty: of none.
+    """
+
+    tasks: Mapping[str, TaskConfig]
+    windows: int = 24
+    context: tuple[str, ...] = DEFAULT_CONTEXT
+    arms: Mapping[str, ArmConfig] = field(default_factory=dict)
+    curve: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
+    curve_arms: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ConfigError("tasks: none is given")
+        check_range("windows", self.windows, 1)
+        for name, task in self.tasks.items():
+            try:
+                for workload in {task.tuning.workload, *self._judging(task)}:
+                    load_workload(workload)
+            except ConfigError as error:
+                raise ConfigError(f"tasks: {name}: {error}") from None
+
+    def arm(self, label: str) -> ArmConfig:
+        """The tuner of a label; ConfigError naming the nearest for an unknown one."""
+        if label in self.arms:
+            return self.arms[label]
+        if label not in AGENTS:
+            hint = nearest(label, [*self.arms, *AGENTS])
+            raise ConfigError(f"--agents: unknown {label!r}{hint}")
+        return ArmConfig(label)
+
+    def only(self, names: Sequence[str]) -> ComparisonConfig:
+        """The same comparison with some of its tasks; ConfigError for an unknown one."""
+        for name in names:
+            if name not in self.tasks:
+                raise ConfigError(f"--tasks: unknown {name!r}{nearest(name, self.tasks)}")
+        return dataclasses.replace(self, tasks={name: self.tasks[name] for name in names})
+
+    def run_config(self, task: str, label: str, seed: int) -> RunConfig:
+        """The tuning run of one arm on one task with one seed."""
+        arm, chosen = self.arm(label), self.tasks[task]
+        env = dict(chosen.env)
+        safety = dict(env.get("safety", {}))
+        env["safety"] = {**safety, "enabled": arm.guarded}
+        from_dict(SafetySettings, env["safety"], f"tasks: {task}: safety")
+        windows = arm.windows or chosen.windows or self.windows
+        return make_run_config(
+            arm.agent, env, arm.settings, seed=seed, windows=windows, context=self.context
+        )
+
+    def _judging(self, task: TaskConfig) -> set[str]:
+        found = (task.held_out, task.after_jump)
+        return {h.workload for h in found if h is not None and h.workload is not None}
+
+
+def load_comparison(path: str | Path) -> ComparisonConfig:
+    """Read the YAML file; ConfigError naming what is wrong with it."""
+    return from_dict(ComparisonConfig, load_yaml(path), str(path))

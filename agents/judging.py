@@ -1,0 +1,130 @@
+"""How good is what an agent recommends, on traffic that it has not been tuned on?
+
+The recommendation serves held-out traces through the environment of its task, without a guard
+and without learning.  An agent that follows the traffic is asked before every window, as it
+would be in service; a static point is the same throughout.  All agents meet the same traces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from agents.run_config import RunConfig
+from ewsjf_env.config import check_range
+from ewsjf_env.env import FIRST_TRACE_SEED, SchedulerTuningEnv
+from ewsjf_env.parameters import Value
+from ewsjf_env.tuning import TuningConfig
+
+Recommend = Callable[[Sequence[float]], Mapping[str, Value]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Traffic that judges.
+
+    Attributes:
+        seeds: traces at each rate, [1, 5000]; they are drawn from seeds 0, 1, ..., which no
+            tuning run uses.
+        windows: of each trace, >= 1.
+        workload: None: the task's; else another one, such as the rest of a recording.
+        rates_per_s: mean arrival rates; None: the task's.
+    """
+
+    seeds: int = 3
+    windows: int = 5
+    workload: str | None = None
+    rates_per_s: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_range("seeds", self.seeds, 1, FIRST_TRACE_SEED // 2)
+        check_range("windows", self.windows, 1)
+
+    def task(self, task: TuningConfig) -> TuningConfig:
+        """The task on this traffic."""
+        rates = task.rates_per_s if self.rates_per_s is None else self.rates_per_s
+        return dataclasses.replace(
+            task,
+            workload=self.workload or task.workload,
+            rates_per_s=rates,
+            windows=self.windows,
+            trace_pool=0,
+        )
+
+
+def judge(config: RunConfig, held_out: HeldOut, recommend: Recommend) -> dict[str, Any]:
+    """Mean objective and violations of a recommendation.
+
+    Args:
+        config: of the run.
+        held_out: the traffic.
+        recommend: what the agent sees of the last window -> values for the next.
+
+    Returns:
+        `score`: mean objective; `by_trace`: of each trace; `violations`: share of the windows
+        that violate a constraint, [0, 1]; `worst`: least objective of a window.
+    """
+    task = held_out.task(config.task)
+    env = SchedulerTuningEnv(task)
+    columns = [env.feature_names.index(name) for name in config.sees]
+    by_trace, rewards, violations = [], [], 0
+    try:
+        for seed in range(held_out.seeds):
+            for rate in task.rates_per_s or (None,):
+                options = {"trace_seed": seed} | ({} if rate is None else {"rate_per_s": rate})
+                observation, _ = env.reset(options=options)
+                trace = []
+                for _ in range(task.windows):
+                    values = recommend([float(observation[c]) for c in columns])
+                    action = env.parameter_space.to_box(values)
+                    observation, reward, _, _, info = env.step(action)
+                    trace.append(reward)
+                    violations += any(m > 0 for m in info["constraints"].values())
+                by_trace.append(fmean(trace))
+                rewards += trace
+    finally:
+        env.close()
+    return {
+        "score": fmean(rewards),
+        "by_trace": by_trace,
+        "violations": violations / len(rewards),
+        "worst": min(rewards),
+    }
+
+
+def _always(values: Mapping[str, Value], view: Sequence[float]) -> Mapping[str, Value]:
+    return values
+
+
+def judge_curve(
+    config: RunConfig,
+    held_out: HeldOut,
+    records: Sequence[Mapping[str, Any]],
+    final: Mapping[str, Value],
+    windows: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Scores of what was recommended after so many windows, each served as a static point.
+
+    Args:
+        config: of the run.
+        held_out: the traffic.
+        records: windows of the run: each names what was recommended when it began.
+        final: what is recommended after the last.
+        windows: numbers of windows after which to look; those beyond the run are left out.
+    """
+    known: dict[str, float] = {}
+    curve = []
+    for done in windows:
+        if done > len(records):
+            continue
+        values = final if done == len(records) else records[done]["incumbent"]
+        key = json.dumps(values, sort_keys=True)
+        if key not in known:
+            known[key] = judge(config, held_out, functools.partial(_always, values))["score"]
+        curve.append({"windows": done, "score": known[key]})
+    return curve

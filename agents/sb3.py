@@ -103,10 +103,11 @@ class SB3Agent(Memory):
             return
         if self._asked is None or transition.before not in ((), self._asked):
             self.act(transition.before)
-        super().observe(transition)
+        view = self._last_view
         if transition.context:  # a window that failed may have shown nothing
-            self._last_view = self._checked(transition.context)
-        view, self._asked = self._last_view, None
+            view = self._checked(transition.context)
+        super().observe(transition)
+        self._last_view, self._asked = view, None
         if not self._started:
             self._started = not transition.void
         elif transition.void or not math.isfinite(transition.reward):
@@ -168,7 +169,7 @@ class SB3Agent(Memory):
             "MlpPolicy",
             env,
             policy_kwargs=policy_kwargs,
-            seed=self._seed,
+            seed=int(np.random.SeedSequence(self._seed).generate_state(1)[0]),  # of 32 bits
             device="cpu",
             **settings,
         )

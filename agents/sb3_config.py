@@ -53,7 +53,7 @@ class _OffPolicy(_Common):
     buffer_size: int = 10_000
     tau: float = 0.01
     train_freq: int = 1
-    gradient_steps: int = 2
+    gradient_steps: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,7 +130,7 @@ class Td3Config(_OffPolicy):
         target_noise_clip: its largest size, >= 0.
     """
 
-    noise_std: float = 0.2
+    noise_std: float = 0.4
     policy_delay: int = 2
     target_policy_noise: float = 0.2
     target_noise_clip: float = 0.5
@@ -160,7 +160,7 @@ class PpoConfig(_Common):
     """
 
     batch_size: int = 16
-    n_steps: int = 32
+    n_steps: int = 16
     n_epochs: int = 10
     gae_lambda: float = 0.9
     clip_range: float = 0.2

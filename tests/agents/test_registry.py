@@ -137,7 +137,7 @@ def test_settings_of_another_agent_are_refused():
         (TqcConfig, {"top_quantiles_to_drop_per_net": 25}),
         (Td3Config, {"noise_std": -0.1}),
         (Td3Config, {"policy_delay": 0}),
-        (PpoConfig, {"n_steps": 33}),
+        (PpoConfig, {"n_steps": 24}),
         (PpoConfig, {"n_epochs": 0}),
         (PpoConfig, {"gae_lambda": 1.1}),
         (PpoConfig, {"clip_range": 0.0}),

@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import minimize
 
 from agents.config import SearchConfig
-from agents.encoding import Encoding, Points, sobol_points
+from agents.encoding import Encoding, Points, box_around, sobol_points
 from agents.gp import one_thread
 
 Score = Callable[[torch.Tensor], torch.Tensor]
@@ -64,7 +64,12 @@ def log_feasibility(mean: torch.Tensor, variance: torch.Tensor, bound: float = 0
 
 
 def maximise(
-    score: Score, encoding: Encoding, tried: Points, seed: int, settings: SearchConfig
+    score: Score,
+    encoding: Encoding,
+    tried: Points,
+    seed: int,
+    settings: SearchConfig,
+    center: Points | None = None,
 ) -> Points:
     """The snapped point, (d,), of the highest score that was found.
 
@@ -76,11 +81,15 @@ def maximise(
         encoding: of the search space.
         tried: (t, d) points worth a look at their neighbourhood, best first; t >= 0.
         seed: of the candidates.
-        settings: numbers of candidates and refinements.
+        settings: numbers of candidates and refinements, and the radius of the search.
+        center: (d,) the middle of the search; None: it goes everywhere.
     """
     random = np.random.default_rng(seed)
     d = encoding.dimensions
-    blocks = [sobol_points(d, settings.candidates, int(random.integers(2**31))), tried]
+    radius = 1.0 if center is None else settings.radius
+    box = box_around(np.full(d, 0.5) if center is None else center, radius)
+    sobol = sobol_points(d, settings.candidates, int(random.integers(2**31)))
+    blocks = [box[0] + sobol * (box[1] - box[0]), tried]
     for point in tried[: settings.refinements]:
         for spread in _SPREADS:
             moves = spread * random.standard_normal((settings.candidates // 32, d))
@@ -88,10 +97,10 @@ def maximise(
             moves *= random.random(moves.shape) < max(0.5, 2.0 / d)
             blocks.append(point + moves)
     with one_thread():
-        candidates = np.unique(encoding.snap(np.vstack(blocks)), axis=0)
+        candidates = np.unique(encoding.snap(np.clip(np.vstack(blocks), *box)), axis=0)
         scores = _evaluate(score, encoding, candidates)
         best = np.argsort(-scores, kind="stable")[: settings.refinements]
-        refined = [_refine(score, encoding, candidates[i], float(scores[i])) for i in best]
+        refined = [_refine(score, encoding, candidates[i], float(scores[i]), box) for i in best]
     return max(refined, key=lambda pair: pair[1])[0]
 
 
@@ -103,12 +112,12 @@ def _evaluate(score: Score, encoding: Encoding, points: Points) -> Points:
 
 
 def _refine(
-    score: Score, encoding: Encoding, point: Points, value: float, rounds: int = 2
+    score: Score, encoding: Encoding, point: Points, value: float, box: Points, rounds: int = 2
 ) -> tuple[Points, float]:
     for _ in range(rounds):
         before = value
         for move in (_refine_continuous, _refine_discrete):
-            candidates = encoding.snap(move(score, encoding, point))
+            candidates = encoding.snap(move(score, encoding, point, box))
             values = _evaluate(score, encoding, candidates)
             winner = int(np.argmax(values))
             if values[winner] > value:
@@ -118,7 +127,7 @@ def _refine(
     return point, value
 
 
-def _refine_continuous(score: Score, encoding: Encoding, point: Points) -> Points:
+def _refine_continuous(score: Score, encoding: Encoding, point: Points, box: Points) -> Points:
     """One candidate, (1, d): the local maximum over the continuous columns."""
     pairs = encoding.continuous_inputs
     if not pairs:
@@ -140,7 +149,7 @@ def _refine_continuous(score: Score, encoding: Encoding, point: Points) -> Point
         loss,
         point[columns],
         jac=True,
-        bounds=[(0.0, 1.0)] * len(columns),
+        bounds=list(zip(box[0, columns], box[1, columns], strict=True)),
         method="L-BFGS-B",
         options={"maxiter": 30},
     )
@@ -149,12 +158,14 @@ def _refine_continuous(score: Score, encoding: Encoding, point: Points) -> Point
     return moved[np.newaxis]
 
 
-def _refine_discrete(score: Score, encoding: Encoding, point: Points) -> Points:
-    """All points, (k, d), that differ from `point` in at most one discrete column."""
+def _refine_discrete(score: Score, encoding: Encoding, point: Points, box: Points) -> Points:
+    """All points, (k, d), of the box that differ from `point` in at most one discrete column."""
     neighbours = [point]
     for column in range(encoding.dimensions):
         levels = encoding.levels(column)
         for level in levels if levels is not None else ():
+            if not box[0, column] <= level <= box[1, column]:
+                continue
             neighbour = point.copy()
             neighbour[column] = level
             neighbours.append(neighbour)

@@ -4,7 +4,7 @@
 sampler, its arms: start, control windows, model and recommendation are shared, so that a
 comparison tells proposals apart and nothing else.
 
-1. Window 0 runs the incumbent (the space's defaults), the next ones a few Sobol points.
+1. Window 0 runs the incumbent (the space's defaults), the next ones a few Sobol points near it.
 2. Then every third window measures the incumbent again, all others what the sampler proposes.
 3. The incumbent is the best *posterior mean* among the points tried, never the luckiest window.
 4. When the model's errors show a change, everything before it counts less.
@@ -29,7 +29,7 @@ from optuna.trial import Trial, TrialState
 from agents.base import Transition
 from agents.config import SamplerName, StudyConfig
 from agents.drift import Cusum
-from agents.encoding import Encoding, distributions, sobol_points
+from agents.encoding import Encoding, box_around, distributions, sobol_points
 from agents.sampler import ContextualGPSampler
 from agents.study import JOURNAL, discard_unfinished, open_study
 from agents.trials import (
@@ -129,8 +129,10 @@ class StudyAgent:
         elif self._counted == 0:
             values = self._space.defaults
         else:
-            points = sobol_points(self._encoding.dimensions, self._counted, self._seed)
-            values = self._complete(points[-1])
+            point = sobol_points(self._encoding.dimensions, self._counted, self._seed)[-1]
+            center = self._encoding.to_point(self._space.defaults)
+            low, high = box_around(center, self._config.startup_radius)
+            values = self._complete(low + point * (high - low))
         self._role = role
         self._diagnose(values, context)
         return values
@@ -233,6 +235,7 @@ class StudyAgent:
             )
             sampler.use_model(self._model)
             sampler.context = context
+            sampler.center = self.recommend(context)
             self._study.sampler = sampler
         else:
             self._study.sampler = _OPTUNA_SAMPLERS[self._config.sampler](seed, self._startup)

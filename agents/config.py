@@ -48,14 +48,19 @@ class SearchConfig:
     Attributes:
         candidates: quasi-random points scored, >= 2.
         refinements: best candidates that are refined locally, >= 1.
+        radius: the search goes so far from the recommended point, in every coordinate of the unit
+            cube, (0, 1]; 1: everywhere.  Far points are mostly bad, and users would feel them;
+            step by step everything can be reached.
     """
 
     candidates: int = 1024
     refinements: int = 4
+    radius: float = 0.3
 
     def __post_init__(self) -> None:
         check_range("candidates", self.candidates, 2)
         check_range("refinements", self.refinements, 1)
+        check_range("radius", self.radius, 0.0, 1.0, low_open=True)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class StudyConfig:
     Attributes:
         sampler: who proposes: `contextual_gp` is ours, the others are Optuna's.
         startup_points: Sobol points after the incumbent, before the sampler proposes, >= 0.
+        startup_radius: they lie so near the incumbent, in every coordinate of the unit cube,
+            (0, 1]; 1: everywhere.
         control_every: every so many windows measure the incumbent again; 0: never.
         feasibility: least probability of meeting all constraints for a recommendation, [0, 1].
         surrogate: the model behind the recommendation, and behind `contextual_gp`.
@@ -93,6 +100,7 @@ class StudyConfig:
 
     sampler: SamplerName = "contextual_gp"
     startup_points: int = 6
+    startup_radius: float = 0.2
     control_every: int = 3
     feasibility: float = 0.95
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
@@ -101,6 +109,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_range("startup_points", self.startup_points, 0)
+        check_range("startup_radius", self.startup_radius, 0.0, 1.0, low_open=True)
         check_range("control_every", self.control_every, 0)
         check_range("feasibility", self.feasibility, 0.0, 1.0)
         if self.control_every == 1:

@@ -39,6 +39,11 @@ def sobol_points(dimensions: int, count: int, seed: int) -> Points:
     return np.asarray(sobol.random_base2(max(1, count - 1).bit_length())[:count], dtype=float)
 
 
+def box_around(center: Points, radius: float) -> Points:
+    """Lowest and highest point, (2, d), of the cube within `radius` of a point (d,)."""
+    return np.clip(np.stack([center - radius, center + radius]), 0.0, 1.0)
+
+
 class Encoding:
     """One search space: names -> distributions, none empty.
 

@@ -1,8 +1,9 @@
 """Which parameters should the next trial of a study try, in the context of the moment?
 
-`ContextualGPSampler` is an ordinary Optuna sampler with one addition: `context`, features of
-the traffic, is set just before `study.ask` and becomes an input of its Gaussian process, so that
-it proposes for the traffic at hand and learns from all other traffic, too.
+`ContextualGPSampler` is an ordinary Optuna sampler with two additions, set just before
+`study.ask`: `context`, features of the traffic, becomes an input of its Gaussian process, so that
+it proposes for the traffic at hand and learns from all other traffic, too; `center`, values that
+are known to be good, is where the search begins (see `SearchConfig.radius`).
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class ContextualGPSampler(BaseSampler):
         check_range("seed", seed, 0)
         check_range("n_startup_trials", n_startup_trials, 0)
         self.context: tuple[float, ...] = ()
+        self.center: Mapping[str, Any] | None = None
         self._seed = seed
         self._startup = n_startup_trials
         self._given = None if search_space is None else dict(search_space)
@@ -110,6 +112,7 @@ class ContextualGPSampler(BaseSampler):
             surrogate.ranking(self.context),
             seed,
             self._search,
+            None if self.center is None else encoding.to_point(self.center),
         )
         return encoding.to_values(point)
 

@@ -18,7 +18,7 @@ from ewsjf_env.engine.base import Engine, EngineError
 from ewsjf_env.episode import AbortRule, Episode, WindowResult
 from ewsjf_env.features import feature_names, observe
 from ewsjf_env.objective import Outcome, Reward
-from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.precision import jackknife_se
 from ewsjf_env.reference import Reference
 from ewsjf_env.tuning import TuningConfig, load_tuning
@@ -195,7 +195,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
                 f"the traffic of this episode lasts {self.config.windows} windows; call reset, "
                 "or set `windows` in the configuration"
             )
-        values = self.parameter_space.from_box(action)
+        values = self._values_of(action)
         self._windows_left -= 1
         config = self.config
         try:
@@ -221,6 +221,20 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             if part is not None:
                 part.close()
         self._engine = self._reference = self._episode = None
+
+    def _values_of(self, action: Action) -> dict[str, Value]:
+        """What the action asks for; values in force that it stands for are left as they are.
+
+        An action is float32: read back, a value differs in its last digits, and a scheduler
+        that is told so would serve another order of requests.
+        """
+        values = self.parameter_space.from_box(action)
+        assert self._last is not None  # checked by the caller
+        in_force = self._last[1]["parameters"]
+        current = {name: in_force[name] for name in self.parameter_space.names}
+        if np.array_equal(np.asarray(action, np.float32), self.parameter_space.to_box(current)):
+            return current
+        return values
 
     def _draw(self, options: dict[str, Any]) -> Trace:
         """Draw the episode's trace; every reset takes the same numbers off the stream."""

@@ -16,7 +16,8 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 class Parser(argparse.ArgumentParser):
     """Bad arguments are a ConfigError like any other bad input: one line, no usage."""
 
-    def __init__(self, prog: str, usage: str, description: str, epilog: str = "") -> None:
+    def __init__(self, prog: str, usage: str | None, description: str, epilog: str = "") -> None:
+        """A command; `usage` None: made from its arguments."""
         super().__init__(
             prog=prog,
             usage=usage,

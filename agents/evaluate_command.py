@@ -11,10 +11,11 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tqdm import tqdm
 
+from agents.command_line import FAILED, Parser, number, run_command, say, whole
 from agents.evaluation import Plan, make_jobs, measure_capacities
 from agents.plots import frontier
 from agents.provenance import git_state
@@ -23,7 +24,6 @@ from agents.runs import Source, other_results, run_jobs, write_json, write_text
 from agents.summary import summarise
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
-from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
 from ewsjf_env.policy import Policy, parse_policies, split_policies
 from ewsjf_env.scheduling.rivals import ORDERS
@@ -48,36 +48,22 @@ policies: names, with parameters in parentheses, or policy files:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Bad arguments are a ConfigError like any other bad input: one line, no usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message.removeprefix("argument "))
-
-
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The command line."""
     names = textwrap.fill(", ".join(ORDERS), 78, initial_indent="  ", subsequent_indent="  ")
-    parser = _Parser(
-        prog="evaluate.py",
-        usage=USAGE,
-        description=DESCRIPTION,
-        epilog=EXAMPLES + names,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80),
-        allow_abbrev=False,
-    )
+    parser = Parser("evaluate.py", USAGE, DESCRIPTION, EXAMPLES + names)
     add = parser.add_argument
     add("--workload", action="append", default=[], metavar="FILE.yaml", help="may be repeated")
     add("--trace", action="append", default=[], metavar="FILE", help="may be repeated")
     add("--trace-format", metavar="NAME", help=" | ".join(FORMATS))
-    add("--jitter", type=_number, default=0.0, metavar="S", help="noise on recorded times, s (0)")
+    add("--jitter", type=number, default=0.0, metavar="S", help="noise on recorded times, s (0)")
     add("--policies", default="default", metavar="LIST", help="also `default` and `all`")
     add("--load", metavar="LIST", help=f"fractions of FCFS capacity ({DEFAULT_LOADS})")
     add("--rate", metavar="LIST", help="arrival rates in requests/s, instead of --load")
-    add("--seeds", type=_whole, default=5, metavar="N", help="traces a load (5)")
-    add("--duration", type=_number, default=300.0, metavar="S", help="window, virtual s (300)")
+    add("--seeds", type=whole, default=5, metavar="N", help="traces a load (5)")
+    add("--duration", type=number, default=300.0, metavar="S", help="window, virtual s (300)")
     add("--engine", metavar="FILE.yaml", help="see configs/env; Llama-2-13B on an A100")
-    add("--jobs", type=_whole, default=1, metavar="N", help="worker processes (1)")
+    add("--jobs", type=whole, default=1, metavar="N", help="worker processes (1)")
     add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
     add("--dry-run", action="store_true", help="print the plan and write nothing")
     return parser
@@ -85,46 +71,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit code 0, 1 when a run failed, 2 for bad input, 130 for Ctrl-C."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _evaluate(_arguments(argv), argv)
-    except ConfigError as error:
-        return _say(2, f"error: {error}")
-    except EngineError as error:
-        return _say(1, f"error: {error}")
-    except OSError as error:
-        return _say(1, f"error: {error.filename or 'file'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        return _say(130, "interrupted: the same command goes on from the finished runs")
-
-
-def _say(code: int, message: str) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
-    return code
-
-
-def _arguments(argv: list[str]) -> argparse.Namespace:
-    parser = make_parser()
-    arguments, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        hint = nearest(unknown[0].split("=")[0], flags)
-        raise ConfigError(f"unknown argument {unknown[0]!r}{hint}")
-    return arguments
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 1") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(
+        lambda: _evaluate(make_parser().arguments(words), words),
+        "the same command goes on from the finished runs",
+    )
 
 
 def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
@@ -149,7 +100,7 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
         print(f"{others} results of other settings in {out / 'runs'} are not used", file=sys.stderr)
     records, failures = run_jobs(jobs, out, arguments.jobs, _progress)
     for key, reason in failures.items():
-        _say(1, f"error: run {key} failed: {reason}")
+        say(FAILED, f"error: run {key} failed: {reason}")
     if records:
         _write(records, plan, capacities, argv, out)
     return 1 if failures else 0

@@ -9,21 +9,21 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from agents.command_line import Parser, run_command, say, whole
 from agents.confirmation import Confirmation, ConfirmationPlan, confirm
 from agents.export import KINDS, build_policy
 from agents.provenance import git_state
 from agents.run_view import RunView, open_view
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range
-from ewsjf_env.engine.base import EngineError
 from ewsjf_env.policy import Policy
 
-FAILED, BAD_INPUT, REFUSED, INTERRUPTED = 1, 2, 3, 130
+REFUSED = 3
 STORE = "confirmation.jsonl"
 SCHEDULER_CLASS = "ewsjf_env.serving.scheduler.EWSJFScheduler"
 SEEDS, WINDOWS = 10, 5
@@ -38,45 +38,27 @@ serve it:   --additional-config '{"ewsjf": {"policy_file": "policy.json"}}'
 compare it: evaluate.py --policies fcfs,ewsjf,policy.json ..."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Bad arguments are a ConfigError like any other bad input: one line, no usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message.removeprefix("argument "))
-
-
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The command line."""
-    parser = _Parser(
-        prog="export_policy.py",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80),
-        allow_abbrev=False,
-    )
+    parser = Parser("export_policy.py", None, DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("run", metavar="RUN", help="folder of a run")
     add("--out", required=True, metavar="FILE.json", help="policy file to write")
     add("--force", action="store_true", help="write it even if it is not better for sure")
     add("--kind", choices=KINDS, default="auto", help="auto: what the agent has learnt")
-    add("--seeds", type=int, default=SEEDS, metavar="N", help=f"unseen traces a rate ({SEEDS})")
-    add("--windows", type=int, default=WINDOWS, metavar="N", help=f"windows of each ({WINDOWS})")
-    add("--jobs", type=int, default=1, metavar="N", help="worker processes (1)")
+    add("--seeds", type=whole, default=SEEDS, metavar="N", help=f"unseen traces a rate ({SEEDS})")
+    add("--windows", type=whole, default=WINDOWS, metavar="N", help=f"windows of each ({WINDOWS})")
+    add("--jobs", type=whole, default=1, metavar="N", help="worker processes (1)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; for exit codes see `EPILOG`, 130 is Ctrl-C."""
-    try:
-        return _export(make_parser().parse_args(sys.argv[1:] if argv is None else list(argv)))
-    except ConfigError as error:
-        return _say(BAD_INPUT, f"error: {error}")
-    except EngineError as error:
-        return _say(FAILED, f"error: {error}")
-    except OSError as error:
-        return _say(FAILED, f"error: {error.filename or 'file'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        return _say(INTERRUPTED, "interrupted: the same command goes on from the finished traces")
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(
+        lambda: _export(make_parser().arguments(words)),
+        "the same command goes on from the finished traces",
+    )
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -92,14 +74,14 @@ def _export(arguments: argparse.Namespace) -> int:
     policy = build_policy(run, run.agent(), arguments.kind)
     default = run.config.env.start_policy()
     if not arguments.force and _serves_alike(policy, default, run):
-        return _say(REFUSED, f"refused: {ALIKE}; --force writes it all the same")
+        return say(REFUSED, f"refused: {ALIKE}; --force writes it all the same")
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     store = Path(arguments.run) / STORE
     result = confirm(policy, default, plan, store, _progress, arguments.jobs)
     print(f"{policy.name}: {policy.kind}; {result}")
     if not result.better and not arguments.force:
-        return _say(REFUSED, f"refused: {_reason(result)}; --force writes it all the same")
+        return say(REFUSED, f"refused: {_reason(result)}; --force writes it all the same")
     notes = provenance(run, result, plan, forced=not result.better)
     dataclasses.replace(policy, provenance=notes).save(out)
     print(out)
@@ -148,8 +130,3 @@ def _reason(result: Confirmation) -> str:
 
 def _progress(results: Iterable[Any], total: int) -> Iterator[Any]:
     yield from tqdm(results, total=total, unit="trace", desc="confirming", mininterval=1.0)
-
-
-def _say(code: int, message: str) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
-    return code

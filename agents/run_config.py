@@ -120,18 +120,9 @@ class RunConfig:
         if not isinstance(agent, Mapping) or not isinstance(agent.get("name"), str):
             raise ConfigError(f"{where}: agent: expected a mapping with a name, got {agent!r}")
         settings = {key: value for key, value in agent.items() if key != "name"}
-        try:
-            run = cls(
-                agent=agent["name"],
-                settings=agent_config(agent["name"], settings, f"{where}: agent"),
-                env=from_dict(TuningConfig, data["env"], f"{where}: env"),
-                seed=data.get("seed", 0),
-                windows=data.get("windows", 60),
-                context=tuple(data.get("context", DEFAULT_CONTEXT)),
-                shift=from_dict(ShiftSettings, data.get("shift", {}), f"{where}: shift"),
-            )
-        except TypeError as error:
-            raise ConfigError(f"{where}: {error}") from None
+        chosen = {key: data[key] for key in _KEYS if key in data}
+        chosen["settings"] = agent_config(agent["name"], settings, f"{where}: agent")
+        run = from_dict(cls, {**chosen, "agent": agent["name"]}, where)
         run.check_marks(data, where)
         return run
 

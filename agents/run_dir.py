@@ -36,6 +36,15 @@ from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.engine.latency import LatencyModel
 
 CONFIG, WINDOWS, SUMMARY = "config.yaml", "windows.jsonl", "summary.json"
+RECORD_KEYS = (
+    *("window", "episode", "step", "ended", "trace", "values", "proposed", "incumbent"),
+    *("reward", "reward_se", "reward_terms", "margins", "violation", "void", "failure", "aborted"),
+    *("guard", "guard_before", "guard_after", "before", "context"),
+    *("observation_before", "observation", "metrics", "reference", "traffic", "cuts"),
+    *("start_s", "end_s", "diagnostics"),
+)
+"""Keys of a line of windows.jsonl; see `session.Session.begin_window`."""
+
 PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy", "river")
 
 
@@ -69,12 +78,11 @@ class RunDir:
         Raises:
             ConfigError: it holds a run already, or cannot be written.
         """
+        run = cls(path, config)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            run = cls(path, config)
             run._take_lock()
             if (path / CONFIG).exists():
-                run.close()
                 raise ConfigError(
                     f"{path}: holds a run already; --resume continues it, or name another folder"
                 )
@@ -87,7 +95,11 @@ class RunDir:
             write_json(path / "versions.json", versions)
             write_text(path / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
         except OSError as error:
+            run.close()
             raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
+        except ConfigError:
+            run.close()
+            raise
         return run
 
     @classmethod
@@ -122,13 +134,17 @@ class RunDir:
             return []
         records = []
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
+            where = f"{path}: line {number + 1}"
             try:
                 record = json.loads(line)
                 found = record["window"]
             except (ValueError, KeyError, TypeError):
-                raise ConfigError(f"{path}: line {number + 1}: not a window") from None
+                raise ConfigError(f"{where}: not a window") from None
             if found != number:
-                raise ConfigError(f"{path}: line {number + 1}: window {found!r}, not {number}")
+                raise ConfigError(f"{where}: window {found!r}, not {number}")
+            for key in RECORD_KEYS:
+                if key not in record:
+                    raise ConfigError(f"{where}: not a window: it lacks {key!r}")
             records.append(record)
         return records
 

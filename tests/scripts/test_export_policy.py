@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agents.evaluate_command import main as evaluate
 from agents.export_command import main
@@ -54,7 +56,8 @@ def test_what_is_better_is_written_with_where_it_comes_from(
     assert policy.name == "sobol good"
     assert notes["run"] == "good"
     assert (notes["agent"], notes["seed"], notes["windows"]) == ("sobol", 0, 16)
-    assert notes["run_git"]["commit"] == "abc"
+    versions = json.loads((runs / "good" / "versions.json").read_text())
+    assert notes["run_git"] == versions["git"]
     assert set(notes["git"] or {"commit", "dirty"}) == {"commit", "dirty"}
     assert notes["vllm"] == importlib.metadata.version("vllm")
     module, _, name = notes["scheduler"].rpartition(".")
@@ -119,10 +122,52 @@ def test_an_exported_table_runs_in_evaluate_and_in_the_scheduler(
     assert data["meta"]["policies"][1]["kind"] == "table"
 
 
-def damage(folder: Path, name: str, text: str | None) -> None:
-    (folder / name).unlink()
-    if text is not None:
-        (folder / name).write_text(text)
+Damage = Callable[[dict[str, Any]], object]
+
+
+def edited(folder: Path, damage: Damage) -> None:
+    """Damage one thing in an otherwise whole configuration."""
+    data = yaml.safe_load((folder / "config.yaml").read_text())
+    damage(data)
+    (folder / "config.yaml").write_text(yaml.safe_dump(data))
+
+
+def refused(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([str(folder), "--out", str(out), *SMALL]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert not out.exists()
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: d.pop("agent"), "config.yaml: missing key 'agent'"),
+        (lambda d: d.pop("schema_version"), "config.yaml: missing key 'schema_version'"),
+        (lambda d: d.update(schema_version=2), "schema_version: 2 is not 1"),
+        (lambda d: d.update(agent="sobol"), "agent: expected a mapping with a name, got 'sobol'"),
+        (lambda d: d["agent"].update(name="sbol"), "unknown 'sbol'; nearest valid name: 'sobol'"),
+        (lambda d: d["agent"].update(drw="x"), "agent: unknown key 'drw'"),
+        (lambda d: d["env"].update(engin="fake"), "env: unknown key 'engin'; nearest"),
+        (lambda d: d.update(context=["rate"]), "context: unknown feature 'rate'"),
+        (lambda d: d.update(context="rate"), "context: expected a list, got 'rate'"),
+        (lambda d: d.update(seed="one"), "seed: expected a whole number, got 'one'"),
+        (lambda d: d.update(windows=1.5), "windows: expected a whole number, got 1.5"),
+        (lambda d: d.update(sead=1), "unknown key 'sead'; nearest valid name: 'seed'"),
+        (lambda d: d.update(parameter_space_hash="abc"), "parameter_space_hash: 'abc' is not"),
+        (
+            lambda d: d.update(environment="ewsjf/FakeSchedulerTuning-v9"),
+            "environment: 'ewsjf/FakeSchedulerTuning-v9' is not",
+        ),
+    ],
+)
+def test_a_damaged_configuration_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Damage, message: str
+) -> None:
+    folder = make_run(tmp_path / "run", "sobol", 1)
+    edited(folder, damage)
+    assert message in refused(folder, tmp_path / "policy.json", capsys)
 
 
 @pytest.mark.parametrize(
@@ -130,19 +175,11 @@ def damage(folder: Path, name: str, text: str | None) -> None:
     [
         ("config.yaml", None, "holds no run (config.yaml is missing)"),
         ("config.yaml", "agent: [", "not valid YAML"),
-        ("config.yaml", "seed: 1", "agent: expected a mapping with a name, got None"),
-        ("config.yaml", "agent: {name: sbol}", "unknown 'sbol'; nearest valid name: 'sobol'"),
-        ("config.yaml", "agent: {name: sobol, drw: x}", "unknown key 'drw'"),
-        ("config.yaml", "agent: {name: sobol}\nenv: {engin: fake}", "unknown key 'engin'"),
-        ("config.yaml", "agent: {name: sobol}\ncontext: [rate]", "unknown feature 'rate'"),
-        (
-            "config.yaml",
-            "agent: {name: sobol}\nparameter_space_hash: abc",
-            "parameter_space_hash: 'abc' is not",
-        ),
         ("windows.jsonl", None, "no window was measured"),
-        ("windows.jsonl", '{"window": 1}\n', "line 1: not window 0"),
-        ("windows.jsonl", "{}}\n", "line 1: not window 0"),
+        ("windows.jsonl", '{"window": 1}\n', "line 1: window 1, not 0"),
+        ("windows.jsonl", '{"window": 0}\n', "line 1: not a window: it lacks 'episode'"),
+        ("windows.jsonl", "{}}\n", "line 1: not a window"),
+        ("windows.jsonl", "[0]\n", "line 1: not a window"),
         ("windows.jsonl", '{"window": 0', "no window was measured"),
     ],
 )
@@ -154,13 +191,10 @@ def test_a_damaged_run_is_one_line(
     message: str,
 ) -> None:
     folder = make_run(tmp_path / "run", "default", 1)
-    damage(folder, name, text)
-    out = tmp_path / "policy.json"
-    assert main([str(folder), "--out", str(out), *SMALL]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 1
-    assert message in errors[0]
-    assert not out.exists()
+    (folder / name).unlink()
+    if text is not None:
+        (folder / name).write_text(text)
+    assert message in refused(folder, tmp_path / "policy.json", capsys)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +207,8 @@ def test_a_damaged_run_is_one_line(
         (["--jobs", "0"], "--jobs: 0 is outside"),
         (["--kind", "tree"], "--kind: invalid choice: 'tree'"),
         (["--kind", "mlp"], "agent 'sobol' has no network"),
-        (["--seeds", "x"], "--seeds: invalid int value: 'x'"),
-        (["--forse"], "unrecognized arguments: --forse"),
+        (["--seeds", "x"], "--seeds: 'x' is not a whole number"),
+        (["--forse"], "unknown argument '--forse'; nearest valid name: '--force'"),
     ],
 )
 def test_bad_arguments_are_one_line(

@@ -29,7 +29,8 @@ class Transition:
         margins: constraint name -> margin, feasible when <= 0.
         context: features of the window's traffic in [-1, 1].
         before: what `act` was given for this window; () when nothing is known of it.
-        void: the traffic shifted under the measurement: nothing can be learnt from it.
+        void: nothing can be learnt: nobody had to wait, or the traffic shifted meanwhile.
+        shifted: it did: what was learnt before may not hold any more.
         failure: why the window produced no measurement at all, or None.
         ended: the episode's traffic ends here: the next window starts another trace.
     """
@@ -42,6 +43,7 @@ class Transition:
     context: tuple[float, ...] = ()
     before: tuple[float, ...] = ()
     void: bool = False
+    shifted: bool = False
     failure: str | None = None
     ended: bool = False
 

@@ -6,10 +6,11 @@ comparison tells proposals apart and nothing else.
 
 1. Window 0 runs the incumbent (the space's defaults), the next ones a few Sobol points near it.
 2. Then every third window measures the incumbent again, all others what the sampler proposes.
-3. The incumbent is the best *posterior mean* among the points tried, never the luckiest window.
+3. The incumbent is the best point tried by the *posterior*, never by the luckiest window: mean
+   less `caution` standard deviations, so that what is hardly known does not replace what is.
 4. When the model's errors show a change, everything before it counts less.
 
-Void windows teach nothing but that what came before counts less: the traffic has shifted.  All
+Void windows teach nothing, but where the traffic has shifted, what came before counts less.  All
 of the agent's memory is the study; what it draws depends on its seed and the windows that count.
 """
 
@@ -149,8 +150,8 @@ class StudyAgent:
         state, value = TrialState.COMPLETE, transition.reward
         if transition.void:
             state = TrialState.FAIL
-            attributes[IGNORED] = "void: the traffic shifted"
-            if self._config.drift.enabled:
+            attributes[IGNORED] = "void"
+            if transition.shifted and self._config.drift.enabled:
                 attributes[CHANGE] = self._counted
         elif transition.failure is not None:
             state = TrialState.FAIL
@@ -170,7 +171,8 @@ class StudyAgent:
         if model is None:
             return self._space.defaults
         at = self._last_context if context is None else self._checked(context)
-        return self._complete(model.recommend(at, self._config.feasibility))
+        config = self._config
+        return self._complete(model.recommend(at, config.feasibility, config.caution))
 
     def diagnostics(self) -> dict[str, float]:
         """Model's view of the last proposal, and the number of changes detected."""

@@ -126,13 +126,13 @@ def _open(folder: Path, config: RunConfig) -> RunDir:
 def _online(run: RunDir, config: RunConfig) -> dict[str, Any]:
     """What users felt while the arm was tuning."""
     records = run.windows()
-    measured = [r for r in records if not r["void"] and r["failure"] is None]
+    served = [r for r in records if r["failure"] is None]
     seconds = [t for t in _agent_seconds(run) if not np.isnan(t)]
     return {
         "windows": len(records),
         "rewards": [r["reward"] for r in records],
-        "online_mean": fmean(r["reward"] for r in measured),
-        "worst_window": min(r["reward"] for r in measured),
+        "online_mean": fmean(r["reward"] for r in served),
+        "worst_window": min(r["reward"] for r in served),
         "violating": sum(r["violation"] for r in records) / len(records),
         "violating_windows": [r["violation"] for r in records],
         "void": sum(r["void"] for r in records),

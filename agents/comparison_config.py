@@ -25,12 +25,14 @@ class ArmConfig:
         settings: of the agent.
         windows: of its tuning runs; None: those of the task.
         guarded: tuned inside the safety guard.
+        policy: tuned instead of the task's, as in `policy.parse_policy`.
     """
 
     agent: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     windows: int | None = None
     guarded: bool = False
+    policy: str | None = None
 
     def __post_init__(self) -> None:
         if self.agent not in AGENTS:
@@ -124,6 +126,8 @@ class ComparisonConfig:
         env = dict(chosen.env)
         safety = dict(env.get("safety", {}))
         env["safety"] = {**safety, "enabled": arm.guarded}
+        if arm.policy is not None:
+            env["policy"] = arm.policy
         from_dict(SafetySettings, env["safety"], f"tasks: {task}: safety")
         windows = arm.windows or chosen.windows or self.windows
         return make_run_config(

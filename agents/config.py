@@ -93,6 +93,8 @@ class StudyConfig:
             (0, 1]; 1: everywhere.
         control_every: every so many windows measure the incumbent again; 0: never.
         feasibility: least probability of meeting all constraints for a recommendation, [0, 1].
+        caution: standard deviations of the posterior that a recommendation is judged below its
+            mean, >= 0.
         surrogate: the model behind the recommendation, and behind `contextual_gp`.
         search: of `contextual_gp`.
         drift: detection of changes.
@@ -103,6 +105,7 @@ class StudyConfig:
     startup_radius: float = 0.2
     control_every: int = 3
     feasibility: float = 0.95
+    caution: float = 1.0
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
@@ -112,6 +115,7 @@ class StudyConfig:
         check_range("startup_radius", self.startup_radius, 0.0, 1.0, low_open=True)
         check_range("control_every", self.control_every, 0)
         check_range("feasibility", self.feasibility, 0.0, 1.0)
+        check_range("caution", self.caution, 0.0)
         if self.control_every == 1:
             raise ConfigError("control_every: 1 would measure nothing but the incumbent")
 

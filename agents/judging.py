@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from agents.run_config import RunConfig
+from agents.smoother import Smoother
 from ewsjf_env.config import check_range
 from ewsjf_env.env import FIRST_TRACE_SEED, SchedulerTuningEnv
 from ewsjf_env.parameters import Value
@@ -71,16 +72,18 @@ def judge(config: RunConfig, held_out: HeldOut, recommend: Recommend) -> dict[st
     """
     task = held_out.task(config.task)
     env = SchedulerTuningEnv(task)
-    columns = [env.feature_names.index(name) for name in config.sees]
+    smoother = Smoother(config, env.feature_names)
     by_trace, rewards, violations = [], [], 0
     try:
         for seed in range(held_out.seeds):
             for rate in task.rates_per_s or (None,):
                 options = {"trace_seed": seed} | ({} if rate is None else {"rate_per_s": rate})
                 observation, _ = env.reset(options=options)
+                smoother.reset()
                 trace = []
                 for _ in range(task.windows):
-                    values = recommend([float(observation[c]) for c in columns])
+                    smoother.add(observation.tolist())
+                    values = recommend(smoother.view)
                     action = env.parameter_space.to_box(values)
                     observation, reward, _, _, info = env.step(action)
                     trace.append(reward)

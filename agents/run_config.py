@@ -28,7 +28,16 @@ from ewsjf_env.tuning import TuningConfig, load_tuning
 
 SCHEMA_VERSION = 1
 DEFAULT_CONTEXT = ("arrival_rate_per_s", "prompt_tokens_mean")
-_KEYS = ("agent", "seed", "windows", "context", "shift", "env")
+_KEYS = (
+    "agent",
+    "seed",
+    "windows",
+    "context",
+    "context_windows",
+    "idle_wait_s",
+    "shift",
+    "env",
+)
 _MARKS = ("schema_version", "environment", "parameter_space_hash")
 
 
@@ -43,6 +52,9 @@ class RunConfig:
         seed: of everything that is drawn, >= 0: traffic, noise and proposals.
         windows: planned windows, >= 1; a resumed run may go further.
         context: names of features that agents with a context see, in this order.
+        context_windows: they are the medians of so many windows, since the last shift, >= 1: the
+            traffic of a single one tells little of the next.
+        idle_wait_s: a window in which nobody waited so long tells nothing of an order, >= 0.
         shift: when a window's traffic counts as shifted.
     """
 
@@ -52,11 +64,15 @@ class RunConfig:
     seed: int = 0
     windows: int = 60
     context: tuple[str, ...] = DEFAULT_CONTEXT
+    context_windows: int = 5
+    idle_wait_s: float = 1.0
     shift: ShiftSettings = field(default_factory=ShiftSettings)
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0)
         check_range("windows", self.windows, 1)
+        check_range("context_windows", self.context_windows, 1)
+        check_range("idle_wait_s", self.idle_wait_s, 0.0)
         known = [feature.name for feature in FEATURES]
         for name in self.context:
             if name not in known:
@@ -96,6 +112,8 @@ class RunConfig:
             "seed": self.seed,
             "windows": self.windows,
             "context": list(self.context),
+            "context_windows": self.context_windows,
+            "idle_wait_s": self.idle_wait_s,
             "shift": to_dict(self.shift),
             "env": to_dict(self.env),
         }

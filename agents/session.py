@@ -18,6 +18,7 @@ from agents.base import Agent, Transition
 from agents.registry import AgentSetting, make_agent
 from agents.run_config import RunConfig
 from agents.shift import ShiftDetector
+from agents.smoother import Smoother
 from agents.tags import Timing
 from agents.traffic_plan import episode_options
 from ewsjf_env.config import ConfigError
@@ -51,7 +52,7 @@ class Session:
         self.space = base.parameter_space
         self._guard = self._env if isinstance(self._env, SafetyGuard) else None
         names = config.sees
-        self._columns = [base.feature_names.index(name) for name in names]
+        self._smoother = Smoother(config, base.feature_names)
         setting = AgentSetting(
             space=self.space,
             context_size=len(names),
@@ -125,8 +126,8 @@ class Session:
         observation, reward, terminated, truncated, info = self._env.step(action)
         ran = time.perf_counter()
         window_s = self.config.env.window_s
-        void = info["error"] is None and self._detector.shifted(info["traffic"], window_s)
-        self._observation = [float(x) for x in observation]
+        shifted = info["error"] is None and self._detector.shifted(info["traffic"], window_s)
+        self._note(observation, shifted)
         margins = info["constraints"]
         record = {
             "window": self._window,
@@ -142,7 +143,8 @@ class Session:
             "reward_terms": info["reward_terms"],
             "margins": margins,
             "violation": any(margin > 0 for margin in margins.values()),
-            "void": bool(void),
+            "void": shifted or self._is_idle(info),
+            "shifted": shifted,
             "failure": info["error"],
             "aborted": info["aborted"],
             "guard": _plain(info.get("guard")),
@@ -201,7 +203,8 @@ class Session:
                     raise
         self._episode, self._step = episode, 0
         self._detector.reset()
-        self._observation = [float(x) for x in observation]
+        self._smoother.reset()
+        self._note(observation)
         self._view = tuple(self._seen())
 
     def _repeat(self, record: Mapping[str, Any]) -> None:
@@ -217,11 +220,23 @@ class Session:
             )
         self._detector.shifted(info["traffic"], self.config.env.window_s)
         self._step += 1
-        self._observation = [float(x) for x in observation]
+        self._note(observation, record["shifted"])
         self._view = tuple(self._seen())
 
+    def _note(self, observation: Any, shifted: bool = False) -> None:
+        self._observation = [float(x) for x in observation]
+        if shifted:
+            self._smoother.reset()
+        self._smoother.add(self._observation)
+
     def _seen(self) -> list[float]:
-        return [self._observation[column] for column in self._columns]
+        return self._smoother.view
+
+    def _is_idle(self, info: Mapping[str, Any]) -> bool:
+        """Nobody had to wait, under the agent's values or the reference's: any order is as good."""
+        found = [m for m in (info["metrics"], info["reference"]) if m is not None]
+        waits = [m["wait_max_s"] or 0.0 for m in found]
+        return info["error"] is None and max(waits) < self.config.idle_wait_s
 
 
 def transition_of(record: Mapping[str, Any]) -> Transition:
@@ -235,6 +250,7 @@ def transition_of(record: Mapping[str, Any]) -> Transition:
         context=tuple(record["context"]),
         before=tuple(record["before"]),
         void=record["void"],
+        shifted=record["shifted"],
         failure=record["failure"],
         ended=record["ended"],
     )

@@ -102,17 +102,21 @@ class Surrogate:
             logs = self._log_feasibility(self._inputs(points, context))
         return np.asarray(np.exp(logs.numpy()), dtype=float)
 
-    def recommend(self, context: Sequence[float], least_feasibility: float) -> Points:
-        """The tried point, (d,), of the best posterior mean among the feasible ones.
+    def recommend(
+        self, context: Sequence[float], least_feasibility: float, caution: float = 0.0
+    ) -> Points:
+        """The tried point, (d,), of the best posterior among the feasible ones.
 
-        When no point is feasible with the probability asked for: the most feasible one.
+        The best is that of the largest mean less `caution` standard deviations.  When no point
+        is feasible with the probability asked for: the most feasible one.
         """
         probability = self.feasibility(self.tried, context)
         if not (probability >= least_feasibility).any():
             chosen = np.argmax(probability)
         else:
-            mean, _ = self.predict(self.tried, context)
-            chosen = np.argmax(np.where(probability >= least_feasibility, mean, -np.inf))
+            mean, deviation = self.predict(self.tried, context)
+            bound = mean - caution * deviation
+            chosen = np.argmax(np.where(probability >= least_feasibility, bound, -np.inf))
         return np.array(self.tried[int(chosen)], dtype=float)
 
     def ranking(self, context: Sequence[float]) -> Points:

@@ -9,8 +9,11 @@ requests.  Three things make the comparison fair:
   finishes as many; a step's arrivals are as many as finish.  The order still has all of its own
   work: the policy gets one queue for each of the sixteen lengths, and all hold requests.  That
   running, waiting and finished requests agree between the arms is checked.
-* The arms take turns every few steps, forwards and backwards, and the ratio is taken within a
-  repeat of many turns.  A machine that slows down slows all of them.
+* The arms take turns every few steps, each as often first and last, and the ratio is taken
+  within a repeat of many turns.  A machine that slows down slows all of them.
+* The first steps of a turn are not timed: they find caches, and the interpreter's own inline
+  caches, filled by the arm before.
+* `control` is a second copy of vLLM's scheduler: how far its ratio is from 1 is the error.
 * Only CPU time of the process counts, so that other processes do not; garbage collection is on.
 
 A repeat is long enough for the work that we do now and then (the prefill-cost model is solved
@@ -54,6 +57,7 @@ from ewsjf_env.scheduling.partition import Partition
 from ewsjf_env.workload import Trace, load_workload
 
 STOCK = "stock"
+CONTROL = "control"  # stock once more
 PACKAGE = str(Path(ewsjf_env.__file__).parent)
 STEP_S = 0.0625  # virtual; a power of two, so that sums of steps are exact
 LENGTHS = range(17, 33)  # prompt tokens: two blocks of 16, all of them
@@ -69,18 +73,20 @@ class StepPlan:
     Attributes:
         waiting: numbers of waiting requests, >= 1 each.
         running: running requests, >= 1; a 128th of them, at least one, is replaced in a step.
-        arms: names of orders to compare with vLLM's own scheduler.
+        arms: names of orders to compare with vLLM's own scheduler, or `control`.
         repeats: ratios taken, >= 2.
         turns: of each arm in a repeat, >= 1.
-        turn_steps: steps of a turn, >= 1.
+        turn_steps: timed steps of a turn, >= 1.
+        settle_steps: steps before them, >= 0.
     """
 
     waiting: tuple[int, ...] = (100, 1_000, 10_000)
     running: int = 256
-    arms: tuple[str, ...] = ("fcfs", "ewsjf", "hrrn")
+    arms: tuple[str, ...] = (CONTROL, "fcfs", "ewsjf", "hrrn")
     repeats: int = 12
-    turns: int = 16
+    turns: int = 15
     turn_steps: int = 8
+    settle_steps: int = 3
 
     def __post_init__(self) -> None:
         for waiting in self.waiting:
@@ -89,13 +95,14 @@ class StepPlan:
         check_range("repeats", self.repeats, 2)
         check_range("turns", self.turns, 1)
         check_range("turn_steps", self.turn_steps, 1)
+        check_range("settle_steps", self.settle_steps, 0)
         if not self.waiting or not self.arms:
             raise ConfigError("waiting, arms: expected at least one of each")
 
     @property
-    def measured_steps(self) -> int:
-        """Of each arm."""
-        return self.repeats * self.turns * self.turn_steps
+    def steps(self) -> int:
+        """Of each arm after the warm-up, timed or not."""
+        return self.repeats * self.turns * (self.settle_steps + self.turn_steps)
 
     @property
     def arrivals_a_step(self) -> int:
@@ -171,13 +178,14 @@ class _Arm:
     def __init__(self, name: str, waiting: int, plan: StepPlan) -> None:
         setup = build_setup(_settings(plan))
         asynchronous = setup.concurrent_batches > 1
-        choose = stock_scheduler_class if name == STOCK else ewsjf_scheduler_class
+        stock = name in (STOCK, CONTROL)
+        choose = stock_scheduler_class if stock else ewsjf_scheduler_class
         scheduler = build_scheduler(setup, choose(asynchronous))
         self.name = name
         self.meter = _Meter(scheduler)
         requests = TraceRequests(_traffic(waiting, plan), _longest(plan), None)
         self.core = VirtualCore(scheduler, requests, lambda *_: STEP_S, setup.concurrent_batches)
-        if name != STOCK:
+        if not stock:
             # Requests are stamped by the first step that sees them, as in a server.
             scheduler.bind_clock(self.core.now)
             scheduler.install_policy(_policy(name))
@@ -190,7 +198,7 @@ class _Arm:
         done = self.core.totals().steps - before
         if done != steps:
             raise EngineError(f"{self.name}: {done} steps in the time of {steps}")
-        return (self.meter.cpu_s - before_s) / steps
+        return (self.meter.cpu_s - before_s) / max(1, steps)
 
     def counts(self) -> tuple[int, int]:
         """Requests running and waiting; with the same arrivals, also those finished."""
@@ -209,7 +217,9 @@ def measure_steps(plan: StepPlan) -> list[StepCost]:
         arms = _arms(waiting, plan)
         cpu_s = {arm.name: np.zeros(plan.repeats) for arm in arms}
         for turn in range(plan.repeats * plan.turns):
-            for arm in arms if turn % 2 == 0 else reversed(arms):
+            first = turn % len(arms)
+            for arm in arms[first:] + arms[:first]:
+                arm.run(plan.settle_steps)
                 cpu_s[arm.name][turn // plan.turns] += arm.run(plan.turn_steps) / plan.turns
             _check_same_work(arms)
         stock = cpu_s[STOCK]
@@ -224,7 +234,7 @@ def profile_steps(plan: StepPlan, arm: str, waiting: int) -> pstats.Stats:
     """Profile the calls that `measure_steps` times, for one arm at one depth."""
     measured = _Arm(arm, waiting, plan)
     measured.meter.profile = cProfile.Profile(time.process_time)
-    measured.run(plan.measured_steps)
+    measured.run(plan.steps)
     return pstats.Stats(measured.meter.profile)
 
 
@@ -276,7 +286,7 @@ def measure_simulation(
 def _arms(waiting: int, plan: StepPlan) -> list[_Arm]:
     arms = [_Arm(name, waiting, plan) for name in (STOCK, *plan.arms)]
     for arm in arms:
-        arm.run(plan.turn_steps)
+        arm.run(plan.turn_steps)  # the backlog has arrived
     gc.collect()
     gc.freeze()  # the backlog is walked for nobody
     return arms
@@ -325,7 +335,7 @@ def _settings(plan: StepPlan) -> VllmSettings:
 
 def _traffic(waiting: int, plan: StepPlan) -> Trace:
     """As many requests a step as finish, and the backlog in one go at the end of the warm-up."""
-    moments = np.arange(plan.warm_steps + plan.turn_steps + plan.measured_steps + 1)
+    moments = np.arange(plan.warm_steps + plan.turn_steps + plan.steps + 1)
     arrival_s = STEP_S * np.concatenate(
         [np.repeat(moments, plan.arrivals_a_step), np.full(waiting, plan.warm_steps - 1)]
     )

@@ -20,7 +20,7 @@ from agents.evaluation import Plan, make_jobs, measure_capacities
 from agents.plots import frontier
 from agents.provenance import git_state
 from agents.report import console_table, markdown
-from agents.runs import Source, other_results, run_jobs, write_json, write_text
+from agents.runs import Progress, Source, other_results, run_jobs, write_json, write_text
 from agents.summary import summarise
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     plan = _plan(arguments)
+    if not arguments.out:
+        raise ConfigError("--out: the name is empty, expected a folder")
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out: {out} is a file, expected a folder")
@@ -92,13 +94,13 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     capacities: dict[str, float] = {}
     if plan.loads:
         print("measuring FCFS capacity ...", file=sys.stderr)
-        capacities = measure_capacities(plan, out, arguments.jobs)
+        capacities = measure_capacities(plan, out, arguments.jobs, _progress("traffics"))
         for name, value in capacities.items():
             print(f"  {name}: {value:.3g} requests/s", file=sys.stderr)
     jobs = make_jobs(plan, capacities)
     if others := other_results(jobs, out):
         print(f"{others} results of other settings in {out / 'runs'} are not used", file=sys.stderr)
-    records, failures = run_jobs(jobs, out, arguments.jobs, _progress)
+    records, failures = run_jobs(jobs, out, arguments.jobs, _progress("runs"))
     for key, reason in failures.items():
         say(FAILED, f"error: run {key} failed: {reason}")
     if records:
@@ -185,8 +187,11 @@ def _describe(plan: Plan, jobs: int) -> str:
     )
 
 
-def _progress(keys: Iterable[str], total: int) -> Iterator[str]:
-    yield from tqdm(keys, total=total, unit="run", desc="runs", mininterval=1.0)
+def _progress(what: str) -> Progress:
+    def shown(keys: Iterable[str], total: int) -> Iterator[str]:
+        yield from tqdm(keys, total=total, unit=what.removesuffix("s"), desc=what, mininterval=1.0)
+
+    return shown
 
 
 def _write(

@@ -18,7 +18,7 @@ from pathlib import Path
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from agents.runs import Job, Source, cached_engine, write_json
+from agents.runs import Job, Progress, Source, cached_engine, write_json
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, to_dict
 from ewsjf_env.engine.base import EngineError
@@ -30,6 +30,7 @@ from ewsjf_env.workload import Trace, Workload
 CAPACITY_SEED = 1_000_003  # the backlog that measures capacity shares no draw with any run
 CAPACITY_REQUESTS = (600, 2400)  # first try, and when that many run at once
 RECORD_VERSION = 2
+MAX_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Plan:
     Attributes:
         loads: fractions of the measured FCFS capacity, > 0; or none when rates are given.
         rates_per_s: arrival rates, > 0; or none when loads are given.
-        seeds: number of traces per rate; seed s is the same trace for every policy.
+        seeds: number of traces per rate, at most 10,000; seed s is the same trace for every
+            policy.
         duration_s: length of the fixed window.
     """
 
@@ -57,7 +59,7 @@ class Plan:
         for name in ("loads", "rates_per_s"):
             for value in getattr(self, name):
                 check_range({"loads": "--load"}.get(name, "--rate"), value, 0.0, low_open=True)
-        check_range("--seeds", self.seeds, 1)
+        check_range("--seeds", self.seeds, 1, MAX_SEEDS)
         check_range("--duration", self.duration_s, 0.0, low_open=True)
         if not self.policies:
             raise ConfigError("--policies: the list is empty")
@@ -88,8 +90,14 @@ class Plan:
         return found
 
 
-def measure_capacities(plan: Plan, out: Path, jobs: int) -> dict[str, float]:
+def measure_capacities(plan: Plan, out: Path, jobs: int, progress: Progress) -> dict[str, float]:
     """FCFS capacity in requests/s by workload name, measured once and kept in `out/capacity`.
+
+    Args:
+        plan: whose workloads are measured.
+        out: folder of the evaluation.
+        jobs: worker processes.
+        progress: wraps the names of workloads as they are done, with their number.
 
     Raises:
         ConfigError: a request that does not fit, or lengths of which no steady rate is found.
@@ -105,8 +113,10 @@ def measure_capacities(plan: Plan, out: Path, jobs: int) -> dict[str, float]:
         files[name] = source, folder / f"{_slug(name)}-{_hash(content)}.json"
     todo = [pair for pair in files.values() if not pair[1].exists()]
     tasks = (delayed(_measure_capacity)(source, plan.engine, path) for source, path in todo)
+    pool = Parallel(n_jobs=min(jobs, max(1, len(todo))), return_as="generator_unordered")
     try:
-        Parallel(n_jobs=min(jobs, max(1, len(todo))))(tasks)
+        for _ in progress(pool(tasks), len(todo)) if todo else ():
+            pass
     except TerminatedWorkerError:
         raise EngineError("measuring capacity: a worker process was killed") from None
     return {
@@ -155,7 +165,7 @@ def _check_servable(trace: Trace, config: SimulatedConfig) -> None:
         raise ConfigError(f"{trace.name}: {error}") from None
 
 
-def _measure_capacity(source: Source, config: SimulatedConfig, path: Path) -> None:
+def _measure_capacity(source: Source, config: SimulatedConfig, path: Path) -> str:
     workload, engine = source.load(), cached_engine(config)
     few, many = CAPACITY_REQUESTS
     try:
@@ -178,6 +188,7 @@ def _measure_capacity(source: Source, config: SimulatedConfig, path: Path) -> No
         "latency_hash": engine.latency.content_hash,
     }
     write_json(path, content)
+    return workload.name
 
 
 def _key(

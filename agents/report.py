@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.summary import REFERENCE, Group, Run, against, groups, values
+from ewsjf_env.records import MetricSettings
 
 WORSE = "▲"
 WORSE_SHARE = 0.01  # a smaller relative difference is not marked, however sure it is
@@ -55,6 +56,23 @@ RATIO_COLUMNS = tuple(
     )
 )
 
+_SETTINGS = MetricSettings()
+LEGEND = (
+    "out tok/s: output tokens generated in the window, a second; drained: over the time in which "
+    "the same requests are all served.",
+    "goodput: finished requests a second whose TTFT was at most "
+    f"{_SETTINGS.ttft_slo_s:g} s and whose time per further output token at most "
+    f"{_SETTINGS.tpot_slo_s:g} s.",
+    "TTFT: time from arrival to first token; p95 and p99 are percentiles over requests.",
+    f"short: prompts of at most {_SETTINGS.short_max_tokens} tokens; long: of more than "
+    f"{_SETTINGS.long_min_tokens}.",
+    "max wait: the longest TTFT of any request.",
+    "slowdown: TTFT over the time that the prompt's prefill takes alone on the machine.",
+    "Jain: Jain's fairness index of the mean slowdowns of short, middle and long prompts: 1 when "
+    "all are slowed alike, towards 1/3 when one class alone is.",
+    "unfinished: requests that arrived in the window and had not finished by its end.",
+)
+
 
 def markdown(runs: Sequence[Run], meta: Mapping[str, Any]) -> str:
     """The whole report."""
@@ -73,7 +91,8 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any]) -> str:
         f"{'on' if meta['engine']['async_scheduling'] else 'off'}; own scheduler and KV cache of "
         f"vLLM {meta['versions']['vllm']} on a virtual clock, the forward pass modelled.",
         "",
-        f"**Bold** is the best non-oracle value of a column; {WORSE} marks a value that is worse "
+        f"**Bold** is the one best non-oracle value of a column (none where two or more share it "
+        f"at the digits shown); {WORSE} marks a value that is worse "
         f"than fcfs by {WORSE_SHARE:.0%} or more and with its whole 95 % interval (paired "
         "bootstrap over seeds; two seeds or more); (oracle) reads true output lengths.",
     ]
@@ -83,6 +102,7 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any]) -> str:
             lines += ["", "Ratio to fcfs, 95 % interval:", "", *_ratio_table(arms)]
         lines += ["", "Mean TTFT in seconds (share unserved) by prompt tokens:", ""]
         lines += _bucket_table(arms)
+    lines += ["", "What the columns mean:", "", *(f"* {line}" for line in LEGEND)]
     return "\n".join(lines) + "\n"
 
 
@@ -93,7 +113,8 @@ def console_table(runs: Sequence[Run]) -> str:
         rows = [["policy", *(c.title for c in COLUMNS)], *_main_rows(arms)]
         blocks.append("\n".join([_title(group, arms), *_aligned(rows)]))
     legend = (
-        f"* best without oracles   {WORSE} surely worse than fcfs, by {WORSE_SHARE:.0%} or more"
+        f"* the one best without oracles   {WORSE} surely worse than fcfs, by {WORSE_SHARE:.0%} "
+        "or more"
     )
     return "\n\n".join([*blocks, legend])
 
@@ -149,19 +170,27 @@ def _main_rows(arms: Mapping[str, list[Run]]) -> list[list[str]]:
         known = [v for v in fair if not math.isnan(v)]
         if known:
             best[column] = max(known) if column.larger_is_better else min(known)
-    rows = []
-    for name in _sorted(arms):
-        cells = [_label(name, arms)]
-        for column in COLUMNS:
-            value = _mean(arms[name], column)
-            text = "-" if math.isnan(value) else f"{value:.{column.digits}f}"
-            shown_best = f"{best[column]:.{column.digits}f}" if column in best else None
-            worse = _is_worse(arms, name, column)  # may round to the best all the same
-            if text == shown_best and not worse and not arms[name][0]["oracle"]:
-                text = f"**{text}**"
-            cells.append(text + (f" {WORSE}" if worse else ""))
-        rows.append(cells)
+    rows = [[_label(name, arms)] for name in _sorted(arms)]
+    for column in COLUMNS:
+        shown = {name: _shown(_mean(arm, column), column) for name, arm in arms.items()}
+        # A value that is surely worse may round to the best all the same.
+        worse = {name for name in arms if _is_worse(arms, name, column)}
+        first = [
+            name
+            for name, arm in arms.items()
+            if column in best
+            and shown[name] == _shown(best[column], column)
+            and name not in worse
+            and not arm[0]["oracle"]
+        ]
+        for name, cells in zip(_sorted(arms), rows, strict=True):
+            text = f"**{shown[name]}**" if first == [name] else shown[name]
+            cells.append(text + (f" {WORSE}" if name in worse else ""))
     return rows
+
+
+def _shown(value: float, column: Column) -> str:
+    return "-" if math.isnan(value) else f"{value:.{column.digits}f}"
 
 
 def _is_worse(arms: Mapping[str, list[Run]], name: str, column: Column) -> bool:

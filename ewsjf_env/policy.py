@@ -211,7 +211,9 @@ class Policy:
     def from_json(cls, content: bytes | str, where: str) -> Policy:
         """Parse JSON text; NaN, infinities and deep nesting are refused."""
         try:
-            data = json.loads(content, parse_constant=_refuse_constant)
+            data = json.loads(
+                content, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats
+            )
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{where}: not valid JSON: {error}") from None
         return cls.from_dict(data, where)
@@ -320,6 +322,15 @@ def _number_or_text(value: str) -> object:
     except ValueError:
         return value
     return int(number) if math.isfinite(number) and number == int(number) else number
+
+
+def _refuse_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {repeated!r} is given twice")
+    return data
 
 
 def _refuse_constant(name: str) -> float:

@@ -118,3 +118,12 @@ def test_load_yaml(tmp_path: Path):
             load_yaml(path)
         assert str(caught.value).startswith(str(path))
         assert "\n" not in str(caught.value)
+
+
+def test_a_key_may_be_given_once_but_may_override_a_merged_one(tmp_path: Path):
+    path = tmp_path / "x.yaml"
+    path.write_text("base: &base {a: 1, b: 2}\nother: {<<: *base, b: 3}\n")
+    assert load_yaml(path)["other"] == {"a": 1, "b": 3}
+    path.write_text("outer:\n  a: 1\n  b: 2\n  a: 3\n")
+    with pytest.raises(ConfigError, match=r"key 'a' is given twice in .*, line 4, column 3"):
+        load_yaml(path)

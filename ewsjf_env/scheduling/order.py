@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
 from ewsjf_env.scheduling.entry import Entry
+from ewsjf_env.scheduling.fcfs_queue import Queue, Shares
 from ewsjf_env.scheduling.routing import Router
 from ewsjf_env.scheduling.scoring import Scorer, Traffic
 
@@ -23,8 +24,6 @@ Backfill = Literal["score", "adjacent", "none"]
 Key = tuple[Any, ...]  # comparable with the keys of the same order
 _Item = tuple[Key, float, int, int, Entry]  # key, arrival, seq, ticket, entry
 CostFunction = Callable[[int], float]
-
-SHARE_HALF_LIFE_S = 60.0
 
 
 class Order(Protocol):
@@ -134,47 +133,6 @@ class KeyedOrder:
         return {"queues": [{"depth": len(self._live)}]}
 
 
-class Queue:
-    """One FCFS queue with what a scorer may know about it (a `QueueView`)."""
-
-    __slots__ = (
-        "_arrived_weight",
-        "entries",
-        "key",
-        "mean_tokens",
-        "picks",
-        "rank",
-        "score",
-        "scored_head",
-        "scored_step",
-        "share",
-    )
-
-    def __init__(self, key: int, mean_tokens: float, share: float) -> None:
-        self.key = key
-        self.entries: OrderedDict[int, Entry] = OrderedDict()  # seq -> entry, oldest first
-        self.mean_tokens = mean_tokens
-        self.share = share
-        self.rank = 1
-        self.picks = 0
-        self.score = 0.0
-        self.scored_head: Entry | None = None
-        self.scored_step = -1
-        self._arrived_weight = 0.0
-
-    @property
-    def head(self) -> Entry:
-        """The oldest entry; the queue is not empty."""
-        return next(iter(self.entries.values()))
-
-    def observe(self, tokens: int) -> None:
-        """Follow the mean length of the last few hundred arrivals."""
-        self._arrived_weight = min(self._arrived_weight + 1.0, 200.0)
-        if self._arrived_weight == 1.0 and not self.mean_tokens:
-            self.mean_tokens = float(tokens)
-        self.mean_tokens += (tokens - self.mean_tokens) / max(20.0, self._arrived_weight)
-
-
 class ScoredOrder:
     """FCFS queues by length; the non-empty queue whose head scores best is next.
 
@@ -218,8 +176,7 @@ class ScoredOrder:
         self._step = 0
         self._first_key: int | None = None  # queue of the step's first pick
         self._fcfs_step = -1  # the step in which scoring failed
-        self._arrivals = 0.0
-        self._share_stamp_s = 0.0
+        self._shares = Shares()
 
     def begin_step(self, now_s: float) -> None:
         """Fix the clock; O(1), and O(Q) where the router has temporary queues."""
@@ -234,7 +191,7 @@ class ScoredOrder:
         self._known = frozenset(means)
         for key, (mean_tokens, share) in means.items():
             if key not in self._queues:
-                self._queues[key] = Queue(key, mean_tokens, share)
+                self._queues[key] = Queue(key, mean_tokens, share, self._shares)
         self._rank()
 
     def add(self, entry: Entry) -> None:
@@ -242,7 +199,7 @@ class ScoredOrder:
         key = self.router.route(entry.prompt_tokens)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(key, float(entry.prompt_tokens), 0.0)
+            queue = self._queues[key] = Queue(key, float(entry.prompt_tokens), 0.0, self._shares)
             self._rank()
         queue.entries[entry.seq] = entry
         entry.order_slot = queue
@@ -254,12 +211,7 @@ class ScoredOrder:
         arrived: Queue = entry.order_slot
         arrived.observe(entry.prompt_tokens)
         if self._known:
-            elapsed_s = max(0.0, entry.arrived_s - self._share_stamp_s)
-            self._share_stamp_s = max(self._share_stamp_s, entry.arrived_s)
-            self._arrivals = self._arrivals * 0.5 ** (elapsed_s / SHARE_HALF_LIFE_S) + 1.0
-            weight = 1.0 / max(20.0, self._arrivals)
-            for queue in self._queues.values():
-                queue.share += weight * ((queue is arrived) - queue.share)
+            self._shares.observe(entry.arrived_s, arrived, self._queues)
 
     def remove(self, entry: Entry, picked: bool) -> None:
         """O(1)."""
@@ -298,34 +250,33 @@ class ScoredOrder:
     def _best_score(self) -> Entry:
         step, bounded = self._step, self.overtake_window_s < math.inf
         latest_s = self.oldest.arrived_s + self.overtake_window_s if bounded else math.inf
+        now_s, cost_s = self._now_s, self._cost_s
+        score_of, traffic = self.scorer.score, self.traffic
         best: Entry | None = None
         best_score = -math.inf
         for queue in self._queues.values():
             # Only `remove` changes the head of a queue, and it forgets the scored one.
             head = queue.scored_head if queue.scored_step == step else None
-            scored = head is not None
             if head is None:
                 if not queue.entries:
                     continue
                 head = next(iter(queue.entries.values()))
-            if bounded and head.arrived_s > latest_s:
+                arrived_s = head.arrived_s
+                if arrived_s > latest_s:
+                    continue
+                b = head.prompt_tokens
+                score = score_of(b, now_s - arrived_s, cost_s(b), queue, traffic)
+                if score != score:
+                    raise ValueError("score is NaN")
+                queue.score, queue.scored_head, queue.scored_step = score, head, step
+            elif bounded and head.arrived_s > latest_s:
                 continue
-            if not scored:
-                queue.score = self._score(queue, head)
-                queue.scored_head, queue.scored_step = head, step
-            score = queue.score
-            if best is None or score > best_score or (score == best_score and head.seq < best.seq):
+            else:
+                score = queue.score
+            if score > best_score or best is None or (score == best_score and head.seq < best.seq):
                 best, best_score = head, score
         assert best is not None  # the oldest entry's own queue is always eligible
         return best
-
-    def _score(self, queue: Queue, head: Entry) -> float:
-        cost_s = self._cost_s(head.prompt_tokens)
-        wait_s = self._now_s - head.arrived_s
-        value = self.scorer.score(head.prompt_tokens, wait_s, cost_s, queue, self.traffic)
-        if value != value:
-            raise ValueError("score is NaN")
-        return value
 
     def _neighbour(self, first_key: int) -> Entry | None:
         """The head of the queue nearest to `first_key`; only that queue for backfill `none`."""

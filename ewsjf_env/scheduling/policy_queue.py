@@ -64,7 +64,7 @@ class PolicyQueue(WaitingQueue[R]):
         self._executor = executor
         self._seed = seed
         traffic = Traffic(mean_cost_s=cost_model.cost_s(512), longest_tokens=longest_tokens)
-        self._context = OrderContext(self._cost_s, traffic, block_tokens, seed)
+        self._context = OrderContext(cost_model.cost_s, traffic, block_tokens, seed)
         self._repartitioner: Repartitioner | None = None
         super().__init__(
             self._build_order,
@@ -96,10 +96,12 @@ class PolicyQueue(WaitingQueue[R]):
         self._start_repartitioner()
 
     def use_cost_model(self, cost_model: PrefillCostModel) -> None:
-        """Exchange C(b); orders read it through this queue, so they see the new one."""
+        """Exchange C(b); waiting requests are ordered anew."""
         self.cost_model = cost_model
+        self._context = dataclasses.replace(self._context, cost_s=cost_model.cost_s)
         self._context.traffic.mean_cost_s = cost_model.cost_s(512)
         self._start_repartitioner()
+        self.replace_orders(self._build_order, self._build_overdue)
 
     def begin_step(self, now_s: float, budget_tokens: int) -> None:
         """Start a step; swap in a partition that has become ready."""
@@ -125,9 +127,6 @@ class PolicyQueue(WaitingQueue[R]):
             "cost_r2": self.cost_model.r2,
         }
 
-    def _cost_s(self, tokens: int) -> float:
-        return self.cost_model.cost_s(tokens)
-
     def _parameter(self, name: str, default: Value) -> Value:
         return self.policy.parameters.get(name, default)
 
@@ -143,7 +142,7 @@ class PolicyQueue(WaitingQueue[R]):
             floor_s=float(self._parameter("overdue_floor_s", 10.0)),
             cost_factor=float(self._parameter("overdue_kappa", 60.0)),
         )
-        return OverdueLane(settings, self._cost_s)
+        return OverdueLane(settings, self.cost_model.cost_s)
 
     def _start_repartitioner(self) -> None:
         """Follow the policy's settings; what is known of the traffic outlives a policy."""

@@ -26,7 +26,11 @@ class QueueView(Protocol):
 
     rank: int  # number of queues - index, >= 1; the shortest queue has the largest
     mean_tokens: float
-    share: float
+
+    @property
+    def share(self) -> float:
+        """Share of recent arrivals, 0 to 1."""
+        ...
 
 
 class Traffic:
@@ -70,17 +74,12 @@ class Scorer(Protocol):
         ...
 
 
-def box_cox(x: float, power: float) -> float:
-    """(x^power - 1)/power, and ln x at power 0; x > 0."""
-    return math.log(x) if power == 0.0 else (x**power - 1.0) / power
-
-
 @dataclass(frozen=True)
 class PowerScore:
     """One family that holds every good rival as a point (+ beyond the paper).
 
     S = bc(w, lambda) - k bc(c, mu) + w_fair ln(1 + b/b0) + delta ln D,
-    w = (W + tau)/t0, c = C/t0, bc the Box-Cox transform.
+    w = (W + tau)/t0, c = C/t0, bc(x, p) = (x^p - 1)/p the Box-Cox transform, ln x at p = 0.
 
     lambda=0, mu=0, k=1 is HRRN; lambda=1, mu=1 linear aging; k -> inf SJF; k=0 FCFS between
     heads; lambda=1, mu=0 is boost with gamma = 1/(k t0) to first order.  With lambda=1 the
@@ -97,9 +96,12 @@ class PowerScore:
         self, b: int, wait_s: float, cost_s: float, queue: QueueView, traffic: Traffic
     ) -> float:
         """See the class."""
-        t0 = traffic.mean_cost_s
-        value = box_cox((max(0.0, wait_s) + TAU_S) / t0, self.wait_power)
-        value -= self.cost_weight * box_cox(cost_s / t0, self.cost_power)
+        # Evaluated for every head in every step, hence no helper functions.
+        t0, lam, mu = traffic.mean_cost_s, self.wait_power, self.cost_power
+        wait = ((wait_s if wait_s > 0.0 else 0.0) + TAU_S) / t0
+        cost = cost_s / t0
+        value = (wait**lam - 1.0) / lam if lam else math.log(wait)
+        value -= self.cost_weight * ((cost**mu - 1.0) / mu if mu else math.log(cost))
         if self.fairness_weight:
             value += self.fairness_weight * math.log1p(b / traffic.reference_tokens)
         if self.density_weight:

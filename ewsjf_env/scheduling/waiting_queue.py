@@ -256,7 +256,7 @@ class WaitingQueue(Generic[R]):
         else:
             lanes.overdue.remove(entry)
             lanes.order.remove(entry, picked)
-        if not len(lanes) and len(self._classes) > MAX_IDLE_PRIORITIES:
+        if len(self._classes) > MAX_IDLE_PRIORITIES and not len(lanes):
             del self._classes[self._class_key(entry)]
             self._priorities.remove(self._class_key(entry))
 

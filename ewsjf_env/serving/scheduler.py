@@ -44,34 +44,17 @@ DECODE_SAMPLE_STEPS = 16  # of steps without prefill, one in this many is learnt
 class EWSJFRequestQueue(PolicyQueue[Request], RequestQueue):
     """`PolicyQueue` under the names of vLLM's `RequestQueue`."""
 
-    def add_request(self, request: Request) -> None:
-        """See `WaitingQueue.add`."""
-        self.add(request)
-
-    def pop_request(self) -> Request:
-        """See `WaitingQueue.pop`."""
-        return self.pop()
-
-    def peek_request(self) -> Request:
-        """See `WaitingQueue.peek`."""
-        return self.peek()
-
-    def prepend_request(self, request: Request) -> None:
-        """See `WaitingQueue.prepend`."""
-        self.prepend(request)
+    add_request = PolicyQueue.add
+    pop_request = PolicyQueue.pop
+    peek_request = PolicyQueue.peek
+    prepend_request = PolicyQueue.prepend
+    remove_request = PolicyQueue.remove
+    remove_requests = PolicyQueue.discard_all  # vLLM also names requests of its other queues
 
     def prepend_requests(self, requests: Iterable[Request]) -> None:
         """Prepend one by one, so the last ends up first: vLLM's own queue does the same."""
         for request in requests:
             self.prepend(request)
-
-    def remove_request(self, request: Request) -> None:
-        """See `WaitingQueue.remove`."""
-        self.remove(request)
-
-    def remove_requests(self, requests: Iterable[Request]) -> None:
-        """Remove those that are here; vLLM also names requests of its other queues."""
-        self.discard_all(requests)
 
 
 class _StepTimer:

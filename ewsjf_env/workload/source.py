@@ -70,13 +70,14 @@ def _decode(path: Path, raw: IO[bytes]) -> Iterator[str]:
 
 def _refuse_missing(path: Path) -> None:
     try:
-        if path.is_dir():
-            raise ConfigError(f"{path}: is a directory; expected a trace file")
-        if path.exists():
+        is_folder = path.is_dir()
+        if path.exists() and not is_folder:
             return
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     except (OSError, ValueError) as error:
         raise ConfigError(f"{str(path)!r}: cannot be read: {error}") from None
+    if is_folder:
+        raise ConfigError(f"{path}: is a directory; expected a trace file")
     close = nearest(path.name, siblings)
     hint = close.replace("nearest valid name", "nearest file there") if "nearest" in close else ""
     raise ConfigError(f"{path}: no such file{hint}")

@@ -98,6 +98,20 @@ def test_rows_are_sorted_by_mean_ttft_with_the_best_in_bold() -> None:
     assert "**" not in "".join(main[2].values())  # an oracle wins nothing
 
 
+def test_a_shared_best_is_not_bold() -> None:
+    runs = [run_record(policy, 0, (2.0, 4.0)) for policy in ("fcfs", "sjf", "hrrn")]
+    runs += [run_record("boost", 0, (2.0, 3.999))]  # rounds to the same
+    assert "**" not in "".join("".join(row.values()) for row in tables(markdown(runs, META))[0])
+
+
+def test_every_column_is_explained() -> None:
+    text = markdown(make_runs(), META)
+    legend = text[text.index("What the columns mean:") :]
+    for title in tables(text)[0][0]:
+        name = title.removesuffix(" s").split()[0]  # `TTFT mean s` is explained under `TTFT`
+        assert name in ("policy", "p99") or name in legend
+
+
 def test_what_loses_to_fcfs_is_marked() -> None:
     ours, fcfs, oracle = tables(markdown(make_runs(), META))[0]
     for title in ("long mean s", "long p95 s", "p99 s", "max wait s"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agents.evaluation import make_jobs
-from agents.runs import Job, other_results, run_jobs
+from agents.runs import Job, other_results, run_jobs, write_text
 from tests.agents.evaluations import DURATION_S, make_plan, quiet, write_trace
 from tests.agents.single_server import (
     SECONDS_A_TOKEN,
@@ -178,3 +179,17 @@ def test_results_of_other_settings_are_counted_and_left_alone(
     records, _ = run_jobs(longer, tmp_path, 1, quiet, played)
     assert {r["metrics"]["window_s"] for r in records} == {2 * DURATION_S}
     assert before.items() <= finished(tmp_path).items()
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_text(path, "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # fails as a full disk does: unnamed
+    try:
+        with pytest.raises(OSError, match=r"result\.json"):
+            write_text(path, "x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -19,7 +19,6 @@ from ewsjf_env.scheduling.scoring import (
     Scorer,
     SigmoidScore,
     Traffic,
-    box_cox,
 )
 
 
@@ -61,12 +60,20 @@ def test_a_longer_wait_never_lowers_a_score(
     assert second >= first
 
 
-def test_box_cox() -> None:
-    assert box_cox(math.e, 0.0) == pytest.approx(1.0)
-    assert box_cox(4.0, 0.5) == pytest.approx(2.0)
-    assert box_cox(4.0, -0.5) == pytest.approx(1.0)
-    assert box_cox(7.0, 1.0) == pytest.approx(6.0)
-    assert box_cox(3.0, 1e-9) == pytest.approx(math.log(3.0), rel=1e-6)
+@pytest.mark.parametrize(
+    ("x", "power", "transformed"),
+    [(math.e, 0.0, 1.0), (4.0, 0.5, 2.0), (4.0, -0.5, 1.0), (7.0, 1.0, 6.0)],
+)
+def test_power_score_is_box_cox_of_wait_and_cost(
+    x: float, power: float, transformed: float
+) -> None:
+    def score(wait_power: float, wait: float, cost_power: float, cost: float) -> float:
+        scorer = PowerScore(wait_power, cost_power, 1.0)
+        return scorer.score(100, wait * 0.1 - TAU_S, cost * 0.1, View(), traffic(0.1))
+
+    assert score(power, x, 0.7, 1.0) == pytest.approx(transformed)
+    assert score(0.7, 1.0, power, x) == pytest.approx(-transformed)
+    assert score(1e-9, x, 0.0, 1.0) == pytest.approx(math.log(x), rel=1e-6)
 
 
 def test_power_by_hand() -> None:

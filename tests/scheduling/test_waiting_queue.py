@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ewsjf_env.policy import Policy
+from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel
 from ewsjf_env.scheduling.partition import Partition
 from ewsjf_env.scheduling.rivals import ORDERS
 from tests.scheduling.queues import BUDGET_TOKENS, COST, THREE_QUEUES, Request, drain, make_queue
@@ -298,6 +299,20 @@ def test_backfill_adjacent_prefers_the_nearest_queue_and_none_closes_the_step() 
         assert len(queue) == 3 - len(expected)
         queue.begin_step(10.0, BUDGET_TOKENS)
         assert bool(queue) == (len(queue) > 0)
+
+
+def test_another_cost_model_orders_waiting_requests_anew() -> None:
+    queue = make_queue("hrrn")
+    long, short = Request("long", 1000), Request("short", 10)
+    long.arrival_s, short.arrival_s = 0.0, 9.0
+    queue.add(long)
+    queue.add(short)
+    queue.begin_step(10.0, BUDGET_TOKENS)
+    queue.use_cost_model(PrefillCostModel(CostPrior(0.5, 0.0, 0.0)))  # all cost the same
+    assert queue.peek() is long
+    queue.use_cost_model(PrefillCostModel(CostPrior(0.0, 1e-3, 0.0)))
+    assert queue.peek() is short
+    assert len(queue) == 2
 
 
 def test_requests_that_have_not_waited_at_all_are_served_in_order_of_arrival() -> None:

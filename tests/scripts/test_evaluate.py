@@ -51,6 +51,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "small_cache.yaml": ENGINE.replace("kv_blocks: 2000", "kv_blocks: 20"),
         "stock.yaml": ENGINE + "scheduler: stock\n",
         "key.yaml": "latncy: x\n",
+        "twice.yaml": WORKLOAD + "name: other\n",
+        "twice.json": '{"order": "hrrn", "order": "fcfs"}',
         "preset.yaml": "latency: llama3-8b_h10\n",
         "small.csv": HEADER + "0,10,10\n1,20,10\n2,30,5\n",
         "columns.csv": "arrival_s,prompt_tokens\n0,10\n",
@@ -86,6 +88,8 @@ def test_an_evaluation_from_end_to_end(folder: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr()
     assert "tiny: load 0.9" in shown.out
     assert "measuring FCFS capacity" in shown.err
+    assert "traffics: 100%" in shown.err
+    assert "runs: 100%" in shown.err
     data = read(folder / "out" / "evaluation.json")
     assert list(data) == ["meta", "runs", "summary"]
     assert len(data["runs"]) == 6
@@ -144,7 +148,8 @@ BAD = [
     ("--workload tiny.yaml --rate 0", "--rate: 0.0 is outside (0, inf)"),
     ("--workload tiny.yaml --rate 1e12", "20000000"),
     ("--workload tiny.yaml --load 1 --rate 2", "--load, --rate: give exactly one"),
-    ("--workload tiny.yaml --seeds 0", "--seeds: 0 is outside [1, inf)"),
+    ("--workload tiny.yaml --seeds 0", "--seeds: 0 is outside [1, 10000]"),
+    ("--workload tiny.yaml --rate 5 --seeds 100000000", "--seeds: 100000000 is outside [1, 10000]"),
     ("--workload tiny.yaml --seeds two", "--seeds: 'two' is not a whole number"),
     ("--workload tiny.yaml --duration 0", "--duration: 0.0 is outside (0, inf)"),
     ("--workload tiny.yaml --duration -5", "--duration: -5.0 is outside (0, inf)"),
@@ -165,10 +170,16 @@ BAD = [
     ("--workload tiny.yaml --engine stock.yaml", "stock.yaml: scheduler: 'stock'"),
     ("--workload tiny.yaml --rate 2 --engine small_cache.yaml", "tiny: request "),
     ("--workload tiny.yaml --load 1 --engine small_cache.yaml", "tiny: request "),
+    ("--workload tiny.yaml --out=", "--out: the name is empty, expected a folder"),
     ("--workload tiny.yaml --out file", "--out: file is a file, expected a folder"),
     ("--workload tiny.yaml --out file/below", "--out: file/below cannot be written: Not a dir"),
     ("--workload tiny.yaml --out /proc", "--out: /proc cannot be written: "),
     ("--workload none.yaml", "none.yaml: cannot be read"),
+    ("--workload twice.yaml", "twice.yaml: not valid YAML: key 'name' is given twice"),
+    (
+        "--workload tiny.yaml --policies twice.json",
+        "twice.json: not valid JSON: key 'order' is",
+    ),
     ("--workload mixd", "nearest valid name: 'mixed'"),
     ("--workload small.csv", "small.csv: expected a workload in a .yaml file"),
     ("--workload huge.yaml --rate 2", "huge: prompt_tokens: all"),
@@ -184,6 +195,7 @@ BAD = [
     ("--trace header.csv", "header.csv: no request"),
     ("--trace cut.csv.gz", "cut.csv.gz: after row 0: truncated gzip"),
     ("--trace none.csv", "none.csv: no such file"),
+    ("--trace out", "error: out: is a directory; expected a trace file"),
     ("--trace small.csv --trace-format cvs", "--trace-format: 'cvs'; nearest valid name: 'csv'"),
     ("--trace small.csv --jitter -1", "--jitter: -1.0 is outside [0, 3600]"),
     ("--workload tiny.yaml --polices fcfs", "'--polices'; nearest valid name: '--policies'"),

@@ -54,7 +54,9 @@ class Server:
         if isinstance(body, Mapping):
             body = json.dumps(body)
         data = body.encode() if isinstance(body, str) else body
-        request = urllib.request.Request(f"{self.url}{path}", data, dict(headers or {}), method=method)
+        request = urllib.request.Request(
+            f"{self.url}{path}", data, dict(headers or {}), method=method
+        )
         if data is not None:
             request.add_header("Content-Type", "application/json")
         try:

@@ -19,7 +19,11 @@ from pathlib import Path
 from agents.supervise import supervise
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.executor_settings import ExecutorSettings
-from ewsjf_env.engine.simulated_server import simulated_arguments, simulated_launch
+from ewsjf_env.engine.simulated_server import (
+    simulated_arguments,
+    simulated_cost_prior,
+    simulated_launch,
+)
 from ewsjf_env.policy import parse_policy
 from ewsjf_env.serving.launch import Launch, ewsjf_launch, option_value, stock_launch
 
@@ -59,15 +63,17 @@ def make_launch(
     """What to start; ConfigError for anything that is wrong with the arguments."""
     if arguments.tune and not arguments.policy:
         raise ConfigError("--tune: needs --policy to start from")
+    prior = None
     if arguments.simulate:
         settings = ExecutorSettings(latency=arguments.simulate, speed=arguments.speed)
         vllm_arguments = simulated_arguments(vllm_arguments, settings, arguments.model_folder)
+        prior = simulated_cost_prior(vllm_arguments, settings)
     elif not vllm_arguments or vllm_arguments[0].startswith("-"):
         raise ConfigError("MODEL: is missing; it comes first after --")
     if arguments.policy:
         policy = parse_policy(arguments.policy)
         allow_patch = arguments.allow_patch or arguments.tune is not None
-        launch = ewsjf_launch(vllm_arguments, policy, environment, allow_patch)
+        launch = ewsjf_launch(vllm_arguments, policy, environment, allow_patch, prior)
     elif arguments.allow_patch:
         raise ConfigError("--allow-patch: needs --policy; stock vLLM has none to change")
     else:

@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ewsjf_env.config import to_dict
+from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.engine.executor_settings import KEY, ExecutorSettings
+from ewsjf_env.engine.latency import LatencyModel
 from ewsjf_env.engine.model_folder import model_folder
 from ewsjf_env.engine.platform import SWITCH
+from ewsjf_env.scheduling.cost import CostPrior
 from ewsjf_env.serving.launch import Launch, option_value, plugin_names, with_config
 
 PLUGIN = "ewsjf_simulated"
@@ -53,6 +55,20 @@ def simulated_arguments(
         arguments.append("--no-enable-prefix-caching")
     arguments += ["--load-format", "dummy", "--distributed-executor-backend", EXECUTOR_CLASS]
     return with_config(arguments, KEY, to_dict(settings))
+
+
+def simulated_cost_prior(vllm_arguments: Sequence[str], settings: ExecutorSettings) -> CostPrior:
+    """The prefill cost that the scheduler starts from: the machine's own, as in `SimulatedEngine`.
+
+    Args:
+        vllm_arguments: made by `simulated_arguments`.
+        settings: of the executor.
+    """
+    budget = option_value(vllm_arguments, "--max-num-batched-tokens") or ""
+    if not budget.isdigit() or int(budget) < 1:
+        raise ConfigError(f"--max-num-batched-tokens: {budget!r} is not a whole number >= 1")
+    prior = LatencyModel.load(settings.latency).cost_prior(int(budget))
+    return CostPrior(*(value / settings.speed for value in dataclasses.astuple(prior)))
 
 
 def simulated_launch(launch: Launch, environment: Mapping[str, str]) -> Launch:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
-from ewsjf_env.config import ConfigError
+from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.policy import Policy
+from ewsjf_env.scheduling.cost import CostPrior
 
 SCHEDULER_CLASS = "ewsjf_env.serving.scheduler.EWSJFScheduler"
 PLUGIN = "ewsjf"
@@ -52,6 +53,7 @@ def ewsjf_launch(
     policy: Policy,
     environment: Mapping[str, str],
     allow_patch: bool = False,
+    cost_prior: CostPrior | None = None,
 ) -> Launch:
     """`vllm serve` with our scheduler, plug-ins and policy.
 
@@ -60,6 +62,7 @@ def ewsjf_launch(
         policy: what to serve by.
         environment: of this process; only VLLM_PLUGINS is looked at.
         allow_patch: whether the policy may be changed over HTTP.
+        cost_prior: what a prefill costs until the engine's own steps have told.
 
     Raises:
         ConfigError: an option that contradicts.
@@ -69,6 +72,8 @@ def ewsjf_launch(
     settings: dict[str, Any] = {"policy": policy.to_dict()}
     if allow_patch:
         settings["allow_patch"] = True
+    if cost_prior is not None:
+        settings["cost_prior"] = to_dict(cost_prior)
     arguments = with_config(vllm_arguments, "ewsjf", settings)
     plugins, notes = plugin_names([PLUGIN], environment.get("VLLM_PLUGINS"))
     stock = stock_launch([*arguments, "--scheduler-cls", SCHEDULER_CLASS])

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     With --tune this process stays, and its exit code is that of the server.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    options, vllm_arguments = _split(given)
+    options, vllm_arguments = split(given)
     arguments = _parser().parse_args(options)
     try:
         launch = make_launch(arguments, vllm_arguments, os.environ)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     environment = {**os.environ, **launch.environment}
     if tuner is not None:
-        return supervise(launch.command, environment, tuner, _url(vllm_arguments))
+        return supervise(launch.command, environment, tuner, url(vllm_arguments))
     sys.stdout.flush()
     os.execve(launch.command[0], launch.command, environment)
 
@@ -81,20 +81,14 @@ def make_launch(
     return simulated_launch(launch, environment) if arguments.simulate else launch
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="serve.py",
-        usage="%(prog)s [options] -- MODEL [any vllm serve argument]",
-        description="Start `vllm serve` under a scheduling policy; without --policy, as it is.",
-    )
+def launch_options() -> argparse.ArgumentParser:
+    """The options that decide what is started."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(
         "--policy", metavar="POLICY", help="policy file (.json), or NAME or NAME(parameter=value)"
     )
     parser.add_argument(
         "--allow-patch", action="store_true", help="let PATCH /ewsjf/policy change it"
-    )
-    parser.add_argument(
-        "--tune", metavar="CONFIG", help="also start a tuner of this configuration; allows PATCH"
     )
     parser.add_argument(
         "--simulate", metavar="PRESET", help="no GPU: steps take the time of this latency model"
@@ -105,11 +99,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model-folder", metavar="DIR", help="make the simulated model here (default: a cache)"
     )
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="serve.py",
+        usage="%(prog)s [options] -- MODEL [any vllm serve argument]",
+        description="Start `vllm serve` under a scheduling policy; without --policy, as it is.",
+        parents=[launch_options()],
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--tune", metavar="CONFIG", help="also start a tuner of this configuration; allows PATCH"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the command and stop")
     return parser
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Our options, and what comes after the first `--`."""
     if "--" not in arguments:
         return arguments, []
@@ -123,12 +131,12 @@ def _tuner(arguments: argparse.Namespace, vllm_arguments: Sequence[str]) -> list
     for path in (TRAIN_SCRIPT, Path(arguments.tune)):
         if not path.is_file():
             raise ConfigError(f"--tune: {path} is not a file")
-    url = _url(vllm_arguments)
-    command = [sys.executable, str(TRAIN_SCRIPT), "--engine", "remote", "--url", url]
+    command = [sys.executable, str(TRAIN_SCRIPT), "--engine", "remote"]
+    command += ["--url", url(vllm_arguments)]
     return [*command, "--config", arguments.tune]
 
 
-def _url(vllm_arguments: Sequence[str]) -> str:
+def url(vllm_arguments: Sequence[str]) -> str:
     """Where the server will answer on this machine."""
     host = option_value(vllm_arguments, "--host") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)

@@ -161,11 +161,11 @@ class EWSJFEndpoints:
 
         config = engine_client.vllm_config
         ranks = Ranks(engine_client) if _serves_ewsjf(config) else None
-        state.ewsjf = Control(
-            ranks,
-            Gate(api_keys(args, vllm.envs.VLLM_API_KEY)),
-            patch_is_allowed(config.additional_config),
-        )
+        gate = Gate(api_keys(args, vllm.envs.VLLM_API_KEY))
+        allow_patch = patch_is_allowed(config.additional_config)
+        if allow_patch and gate.open:
+            logger.warning("PATCH /ewsjf/policy is on for all who reach this port: no API key")
+        state.ewsjf = Control(ranks, gate, allow_patch)
         # Of several front ends, one counts: metrics of all are added up.
         if ranks is not None and getattr(engine_client.engine_core, "client_index", 0) == 0:
             state.ewsjf_polling = start_polling(ranks)

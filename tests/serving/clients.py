@@ -31,16 +31,21 @@ class Outcome:
 
 
 def mixed_calls(count: int, rate_per_s: float, *, cut_every: int = 0) -> list[Call]:
-    """Short and long prompts in turn; every `cut_every`-th request is cut off by its client."""
-    return [
-        Call(
+    """Short and long prompts in turn; every `cut_every`-th request is cut off by its client.
+
+    Such a request asks for so much that it cannot have ended before its client leaves.
+    """
+    calls = []
+    for index in range(count):
+        cut = bool(cut_every) and index % cut_every == 0
+        call = Call(
             at_s=index / rate_per_s,
             prompt_tokens=(37 * index) % 190 + 10 if index % 5 else 1500 + 13 * index % 900,
-            output_tokens=4 + index % 9,
-            cut_after=index % 3 if cut_every and index % cut_every == 0 else None,
+            output_tokens=10_000 if cut else 4 + index % 9,
+            cut_after=index % 3 if cut else None,
         )
-        for index in range(count)
-    ]
+        calls.append(call)
+    return calls
 
 
 def send_all(

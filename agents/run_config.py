@@ -65,7 +65,7 @@ class RunConfig:
     windows: int = 60
     context: tuple[str, ...] = DEFAULT_CONTEXT
     context_windows: int = 5
-    idle_wait_s: float = 1.0
+    idle_wait_s: float = 3.0
     shift: ShiftSettings = field(default_factory=ShiftSettings)
 
     def __post_init__(self) -> None:

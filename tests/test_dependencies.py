@@ -52,8 +52,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Third-party modules by part; all others get LIGHT.
 LIGHT = {"numpy", "yaml"}
 THIRD_PARTY = {
-    "engine": LIGHT | {"vllm", "torch"},
-    "serving": LIGHT | {"vllm", "torch"},
+    "engine": LIGHT | {"vllm", "torch", "tokenizers"},
+    "serving": LIGHT | {"vllm", "torch", "fastapi", "starlette", "prometheus_client"},
     "env": LIGHT | {"gymnasium"},
     "safety": LIGHT | {"gymnasium"},
     "registration": {"gymnasium"},

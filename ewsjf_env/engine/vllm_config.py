@@ -19,7 +19,7 @@ from typing import Any
 
 from ewsjf_env.config import ConfigError, nearest
 from ewsjf_env.engine.machine import MODEL_DIRECTORY
-from ewsjf_env.engine.platform import SWITCH
+from ewsjf_env.engine.platform import SWITCH, register_model
 from ewsjf_env.serving.settings import check_vllm_version
 
 
@@ -89,7 +89,6 @@ def load_vllm() -> None:
     check_version()
     with _simulated_platform():
         from vllm.engine.arg_utils import EngineArgs  # noqa: F401
-        from vllm.model_executor.models import ModelRegistry
         from vllm.platforms import current_platform
 
         if not current_platform.device_type:
@@ -98,9 +97,7 @@ def load_vllm() -> None:
                 "install the project with `pip install -e .`, name the plug-in in VLLM_PLUGINS "
                 f"where that is set, and set {SWITCH}=1 where vllm is imported before the engine"
             )
-        from ewsjf_env.engine.simulated_model import EwsjfSimulatedModel
-
-        ModelRegistry.register_model(EwsjfSimulatedModel.__name__, EwsjfSimulatedModel)
+        register_model()
 
 
 @functools.lru_cache(maxsize=32)

@@ -71,9 +71,13 @@ class KeyedOrder:
         key: entry -> tuple, comparable with the others'.
         refresh: recompute the key when an entry reaches the head, once a step, because what it
             depends on (the cached prefix) may have changed; a grown key moves the entry back.
+
+    An entry whose key cannot be computed goes before all others, first come; such exceptions are
+    counted in `score_failures`.
     """
 
     def __init__(self, key: Callable[[Entry], Key], refresh: bool = False) -> None:
+        self.score_failures = 0
         self._key = key
         self._refresh = refresh
         self._heap: list[_Item] = []
@@ -118,7 +122,12 @@ class KeyedOrder:
         heapq.heapify(self._heap)
 
     def _item(self, entry: Entry) -> _Item:
-        item = (self._key(entry), entry.arrived_s, entry.seq, next(self._tickets), entry)
+        try:
+            key = self._key(entry)
+        except Exception:  # whatever a key does, the server must go on
+            self.score_failures += 1
+            key = ()  # less than any other
+        item = (key, entry.arrived_s, entry.seq, next(self._tickets), entry)
         self._live[entry.seq] = item
         return item
 
@@ -130,7 +139,10 @@ class KeyedOrder:
 
     def describe(self) -> dict[str, Any]:
         """One queue."""
-        return {"queues": [{"depth": len(self._live)}]}
+        return {
+            "queues": [{"depth": len(self._live)}],
+            "score_failures": self.score_failures,
+        }
 
 
 class ScoredOrder:

@@ -81,6 +81,8 @@ class PolicyQueue(WaitingQueue[R]):
         A policy that only asks for other queues than those in force gets them as soon as enough
         traffic is known; one that brings its own partition keeps that until it is refreshed.
         """
+        # What cannot be built raises here, before anything has changed.
+        policy.spec.build(policy.parameters, policy.partition, self._context)
         before, self.policy = self.policy, policy
         self.policy_version += 1
         self._start_repartitioner()

@@ -6,14 +6,15 @@
 Admission limits, KV allocation, preemption, side queues, LoRA, structured output, streaming and
 KV connectors stay vLLM's business.  The overriding `schedule` stamps the step with one clock
 read and notes what was scheduled, so that the prefill-cost model learns from the time between
-two steps.  The other entries tell `watch.SchedulerWatch` what happens to requests, and a policy
-of kind `table` or `mlp` follows that.  With the order `fcfs` the result is stock vLLM's, step by
-step.
+two steps.  The other entries tell `watch.SchedulerWatch` what happens to requests, for a policy
+of kind `table` or `mlp` that follows the traffic, and a `Recorder`, for tuners and metrics.  With
+the order `fcfs` the result is stock vLLM's, step by step.
 """
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +26,14 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from ewsjf_env.policy import Policy
 from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel, StepSample
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.repartition import InlineExecutor
+from ewsjf_env.serving.recorder import Recorder
 from ewsjf_env.serving.settings import SchedulerSettings, check_vllm_version
 from ewsjf_env.serving.watch import SchedulerWatch
 
@@ -126,6 +128,7 @@ class _EWSJFMixin:
     # What vLLM's Scheduler brings.
     vllm_config: Any
     policy: SchedulingPolicy
+    requests: dict[str, Request]
     running: list[Request]
     block_size: int
     max_num_scheduled_tokens: int
@@ -137,6 +140,9 @@ class _EWSJFMixin:
         super().__init__(*args, **kwargs)
         config = self.vllm_config
         settings = SchedulerSettings.from_additional_config(config.additional_config)
+        self.ewsjf_instance = uuid.uuid4().hex  # tells a restarted server from its predecessor
+        self.ewsjf_recorder: Recorder | None = Recorder(settings.window_records, time.time)
+        self._ewsjf_now_s = float("-inf")
         self._ewsjf_clock: Callable[[], float] = time.monotonic
         self._ewsjf_arrival: Callable[[Request], float] | None = None
         prior = settings.cost_prior or DEFAULT_COST_PRIOR
@@ -158,31 +164,71 @@ class _EWSJFMixin:
         )
         self._ewsjf_watch = SchedulerWatch(self.waiting, self._ewsjf_clock())
 
-    def add_request(self, request: Request) -> None:
-        """Stock `add_request`, and a note of the arrival."""
-        arrival = self._ewsjf_arrival
-        arrival_s = self._ewsjf_clock() if arrival is None else arrival(request)
-        self._ewsjf_watch.arrived(request, arrival_s)
-        super().add_request(request)  # type: ignore[misc]
-
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """Stock `schedule`, between one clock stamp and a note of what was scheduled."""
-        now_s = self._ewsjf_clock()
+        started_s = time.perf_counter()
+        now_s = self.ewsjf_now()
         self._ewsjf_timer.begin(now_s, busy=bool(self.running))
         self._ewsjf_watch.before_step(self.finished_req_ids, now_s)
         self.waiting.begin_step(now_s, self.max_num_scheduled_tokens)
         output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
         self._ewsjf_timer.end(output)
         self._ewsjf_watch.after_step(output, self.kv_cache_manager.usage, now_s)
+        recorder = self.ewsjf_recorder
+        if recorder is not None:
+            recorder.scheduled(output, now_s, self.kv_cache_manager.usage)
+            recorder.sweep(self.requests, now_s)
+            recorder.scheduler_s += time.perf_counter() - started_s
         return output
 
-    def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
-        """Stock `update_from_output`, between one clock read and a note of what it changed."""
-        now_s = self._ewsjf_clock()
+    def update_from_output(self, scheduler_output: SchedulerOutput, *args: Any) -> dict[int, Any]:
+        """Stock `update_from_output`, and a note of the tokens and of what has ended."""
+        started_s = time.perf_counter()
+        now_s = self.ewsjf_now()
         self._ewsjf_watch.before_update(now_s)
-        outputs = super().update_from_output(*args, **kwargs)  # type: ignore[misc]
+        outputs: dict[int, Any]
+        outputs = super().update_from_output(scheduler_output, *args)  # type: ignore[misc]
         self._ewsjf_watch.after_update(self.finished_req_ids, now_s)
+        recorder = self.ewsjf_recorder
+        if recorder is not None:
+            recorder.updated(
+                scheduler_output,
+                outputs.values(),
+                self.finished_req_ids,
+                now_s,
+                self.kv_cache_manager.usage,
+            )
+            recorder.scheduler_s += time.perf_counter() - started_s
         return outputs
+
+    def add_request(self, request: Request) -> None:
+        """Stock `add_request`, and a note of the arrival."""
+        arrival = self._ewsjf_arrival
+        arrival_s = self.ewsjf_now() if arrival is None else arrival(request)
+        self._ewsjf_watch.arrived(request, arrival_s)
+        super().add_request(request)  # type: ignore[misc]
+        # A further piece of a streaming session is no request of its own.
+        if self.ewsjf_recorder is not None and self.requests.get(request.request_id) is request:
+            self.ewsjf_recorder.arrived(request, self.ewsjf_now())
+
+    def finish_requests(
+        self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
+    ) -> Any:
+        """Stock `finish_requests` (aborts come this way), and a note of what has ended."""
+        if request_ids is None:
+            request_ids = list(self.requests)
+        elif not isinstance(request_ids, str):
+            request_ids = list(request_ids)
+        finished = super().finish_requests(request_ids, finished_status)  # type: ignore[misc]
+        if self.ewsjf_recorder is not None:
+            named = [request_ids] if isinstance(request_ids, str) else request_ids
+            self.ewsjf_recorder.end(named, self.ewsjf_now())
+        return finished
+
+    def ewsjf_now(self) -> float:
+        """Seconds on the scheduler's clock; never goes back, whatever the clock does."""
+        self._ewsjf_now_s = max(self._ewsjf_now_s, self._ewsjf_clock())
+        return self._ewsjf_now_s
 
     def shutdown(self) -> None:
         """Stock `shutdown`, and no partition is computed any more."""
@@ -199,8 +245,11 @@ class _EWSJFMixin:
             arrival_s: request -> its arrival on the same clock; None stamps a request in the
                 first step that sees it.
 
-        Partitions are then computed inline, so that a run on a virtual clock repeats exactly.
+        Partitions are then computed inline, so that a run on a virtual clock repeats exactly, and
+        nothing is recorded: whoever drives the clock sees every event itself.
         """
+        self.ewsjf_recorder = None
+        self._ewsjf_now_s = float("-inf")
         self._ewsjf_clock = now_s
         self._ewsjf_arrival = arrival_s
         self._ewsjf_watch = SchedulerWatch(self.waiting, now_s())
@@ -212,9 +261,16 @@ class _EWSJFMixin:
         self._ewsjf_timer = _StepTimer(cost_model, self._ewsjf_lookahead)
         self.waiting.use_cost_model(cost_model)
 
-    def install_policy(self, policy: Policy) -> None:
-        """Serve by another policy from the next step on; call between two steps."""
-        self._ewsjf_watch.install(policy, self._ewsjf_clock())
+    def install_policy(self, policy: Policy, version: int | None = None) -> None:
+        """Serve by another policy from the next step on; call between two steps.
+
+        Args:
+            policy: what to serve by.
+            version: its number; None counts on.
+        """
+        self._ewsjf_watch.install(policy, self.ewsjf_now())
+        if version is not None:
+            self.waiting.policy_version = version
 
     def ewsjf_state(self) -> dict[str, Any]:
         """What is in force and how deep the queues are, as plain values."""

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ewsjf_env.config import ConfigError, from_dict, refuse_unknown
+from ewsjf_env.config import ConfigError, check_range, from_dict, refuse_unknown
 from ewsjf_env.policy import Policy, default_policy
 from ewsjf_env.scheduling.cost import CostPrior
 
 OLDEST_VLLM = (0, 26)
 FIRST_UNTESTED_VLLM = (0, 34)
+WHERE = "additional_config['ewsjf']"
 _POLICY_KEYS = ("name", "order", "parameters", "partition")
-_KEYS = (*_POLICY_KEYS, "policy", "policy_file", "seed", "cost_prior")
+_OTHER_KEYS = ("policy", "policy_file", "seed", "cost_prior", "allow_patch", "window_records")
+_KEYS = (*_POLICY_KEYS, *_OTHER_KEYS)
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,16 @@ class SchedulerSettings:
         policy: what to serve by; the default EWSJF policy when nothing is named.
         seed: for the order `random` and the length sample, >= 0.
         cost_prior: prefill cost until the engine's own step times are known.
+        allow_patch: whether the policy may be changed over HTTP.
+        window_records: finished requests that are kept for `GET /ewsjf/window`, 1 to 1,000,000;
+            about 400 bytes each.
     """
 
     policy: Policy
     seed: int = 0
     cost_prior: CostPrior | None = None
+    allow_patch: bool = False
+    window_records: int = 16_384
 
     @classmethod
     def from_additional_config(cls, additional_config: object) -> SchedulerSettings:
@@ -40,23 +47,42 @@ class SchedulerSettings:
         Raises:
             ConfigError: unknown key, illegal value or a policy given twice.
         """
-        config = additional_config if isinstance(additional_config, Mapping) else {}
-        data = config.get("ewsjf", {})
-        where = "additional_config['ewsjf']"
-        if not isinstance(data, Mapping):
-            raise ConfigError(f"{where}: expected a mapping, got {data!r}")
-        refuse_unknown(data, _KEYS, where)
+        data = _entry(additional_config)
         seed = data.get("seed", 0)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ConfigError(f"{where}: seed: {seed!r} is not a whole number >= 0")
+            raise ConfigError(f"{WHERE}: seed: {seed!r} is not a whole number >= 0")
+        kept = data.get("window_records", cls.window_records)
+        if isinstance(kept, bool) or not isinstance(kept, int):
+            raise ConfigError(f"{WHERE}: window_records: expected a whole number, got {kept!r}")
+        check_range(f"{WHERE}: window_records", kept, 1, 1_000_000)
         prior = data.get("cost_prior")
         return cls(
-            policy=_policy(data, where),
+            policy=_policy(data, WHERE),
             seed=seed,
             cost_prior=None
             if prior is None
-            else from_dict(CostPrior, prior, f"{where}: cost_prior"),
+            else from_dict(CostPrior, prior, f"{WHERE}: cost_prior"),
+            allow_patch=patch_is_allowed(additional_config),
+            window_records=kept,
         )
+
+
+def patch_is_allowed(additional_config: object) -> bool:
+    """The setting `allow_patch` alone: a front end needs no policy file."""
+    allowed = _entry(additional_config).get("allow_patch", SchedulerSettings.allow_patch)
+    if not isinstance(allowed, bool):
+        raise ConfigError(f"{WHERE}: allow_patch: expected true or false, got {allowed!r}")
+    return allowed
+
+
+def _entry(additional_config: object) -> Mapping[str, Any]:
+    """The `ewsjf` entry; empty when there is none, ConfigError for what is not known."""
+    config = additional_config if isinstance(additional_config, Mapping) else {}
+    data = config.get("ewsjf", {})
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{WHERE}: expected a mapping, got {data!r}")
+    refuse_unknown(data, _KEYS, WHERE)
+    return data
 
 
 def _policy(data: Mapping[str, Any], where: str) -> Policy:

@@ -1,0 +1,42 @@
+"""What may an operator configure in `additional_config["ewsjf_simulated"]`?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ewsjf_env.config import ConfigError, check_range, from_dict
+
+KEY = "ewsjf_simulated"
+MAX_SPEED = 1000.0
+
+
+@dataclass(frozen=True)
+class ExecutorSettings:
+    """Settings of the simulated executor.
+
+    Attributes:
+        latency: preset name (`engine/presets`) or path of a latency JSON file.
+        speed: how many times as fast as the model the machine is, (0, 1000].  Step times are
+            divided by it; nothing else is: a wait limit in seconds stays in real seconds.
+    """
+
+    latency: str = "llama2-13b_a100-80g"
+    speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_range("speed", self.speed, 0.0, MAX_SPEED, low_open=True)
+
+    @classmethod
+    def from_additional_config(cls, additional_config: object) -> ExecutorSettings:
+        """Read the `ewsjf_simulated` entry of vLLM's `additional_config`; absent is all defaults.
+
+        Raises:
+            ConfigError: unknown key or illegal value.
+        """
+        config = additional_config if isinstance(additional_config, Mapping) else {}
+        data = config.get(KEY, {})
+        where = f"additional_config[{KEY!r}]"
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{where}: expected a mapping, got {data!r}")
+        return from_dict(cls, data, where)

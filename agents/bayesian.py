@@ -32,7 +32,7 @@ from agents.config import SamplerName, StudyConfig
 from agents.drift import Cusum
 from agents.encoding import Encoding, box_around, distributions, sobol_points
 from agents.sampler import ContextualGPSampler
-from agents.study import JOURNAL, discard_unfinished, open_study
+from agents.study import JOURNAL, KILLED, discard_unfinished, open_study
 from agents.trials import (
     CHANGE,
     CONTEXT,
@@ -142,6 +142,8 @@ class StudyAgent:
         """Learn one window; one that is known already is skipped."""
         if transition.window in self._seen:
             return
+        if self._role == "replayed":
+            self._propose_again(transition.before)
         values = self._space.validate(transition.values, f"window {transition.window}")
         context = self._checked(transition.context)
         attributes: dict[str, object] = {WINDOW: transition.window, ROLE: self._role}
@@ -202,8 +204,12 @@ class StudyAgent:
         self._model = TrialModel(self._encoding, self._context_size, self._config.surrogate)
         trials = self._study.get_trials(deepcopy=False)
         self._counted = len(counted(trials))
-        self._seen = {t.user_attrs[WINDOW] for t in trials if WINDOW in t.user_attrs}
-        contexts = [t.user_attrs.get(CONTEXT) for t in trials if WINDOW in t.user_attrs]
+        # A trial that was killed while its result was written does not count: it comes again.
+        windows = [
+            t for t in trials if t.user_attrs.get(IGNORED) != KILLED and WINDOW in t.user_attrs
+        ]
+        self._seen = {t.user_attrs[WINDOW] for t in windows}
+        contexts = [t.user_attrs.get(CONTEXT) for t in windows]
         self._last_context = tuple(contexts[-1] or ()) if contexts else ()
         if len(self._last_context) != self._context_size:
             self._last_context = (0.0,) * self._context_size
@@ -243,6 +249,15 @@ class StudyAgent:
             self._study.sampler = _OPTUNA_SAMPLERS[self._config.sampler](seed, self._startup)
         self._pending = self._study.ask(self._distributions)
         return self._pending
+
+    def _propose_again(self, context: Sequence[float]) -> None:
+        """Ask for what another process proposed, before its window is learnt.
+
+        The window's own values are rounded to an action; the model is of what was proposed.
+        """
+        self._role = self._next_role()
+        if self._role == "search" and len(context) == self._context_size:
+            self._ask(self._checked(context))
 
     def _record(
         self,

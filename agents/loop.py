@@ -63,7 +63,7 @@ def tune(
         failures = 0
         while len(records) < windows and session.killed is None:
             record, timing = session.begin_window()
-            _append(run, record)
+            run.append(record)
             records.append(record)
             observe_s = session.finish_window(record)
             tracker.window(record, dataclasses.replace(timing, observe_s=observe_s))
@@ -75,19 +75,14 @@ def tune(
                 )
         conclude(session)
         return _summarise(run, session, records)
+    except OSError as error:
+        raise ConfigError(
+            f"{run.path}: cannot be written: {error.strerror or error}; the {len(run.windows())} "
+            "windows so far are kept: free some space and resume the run"
+        ) from None
     finally:
         tracker.close()
         session.close()
-
-
-def _append(run: RunDir, record: Mapping[str, Any]) -> None:
-    try:
-        run.append(record)
-    except OSError as error:
-        raise ConfigError(
-            f"{run.path}: window {record['window']} cannot be written: "
-            f"{error.strerror or error}; free some space and resume the run"
-        ) from None
 
 
 def _progress(records: list[dict[str, Any]], windows: int) -> Progress:

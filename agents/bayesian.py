@@ -174,7 +174,8 @@ class StudyAgent:
             return self._space.defaults
         at = self._last_context if context is None else self._checked(context)
         config = self._config
-        return self._complete(model.recommend(at, config.feasibility, config.caution))
+        start = self._encoding.to_point(self._space.defaults)
+        return self._complete(model.recommend(at, start, config.feasibility, config.caution))
 
     def diagnostics(self) -> dict[str, float]:
         """Model's view of the last proposal, and the number of changes detected."""

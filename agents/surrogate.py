@@ -103,21 +103,30 @@ class Surrogate:
         return np.asarray(np.exp(logs.numpy()), dtype=float)
 
     def recommend(
-        self, context: Sequence[float], least_feasibility: float, caution: float = 0.0
+        self,
+        context: Sequence[float],
+        fallback: Points,
+        least_feasibility: float,
+        caution: float = 0.0,
     ) -> Points:
-        """The tried point, (d,), of the best posterior among the feasible ones.
+        """The best point, (d,), of those tried and a fallback, by the posterior.
 
-        The best is that of the largest mean less `caution` standard deviations.  When no point
-        is feasible with the probability asked for: the most feasible one.
+        Feasible enough is what meets the constraints with `least_feasibility`, or at least as
+        probably as the fallback.  The best of those is that of the largest mean less `caution`
+        standard deviations.
+
+        Args:
+            context: features of the traffic.
+            fallback: (d,) the point that is served when nothing better is known.
+            least_feasibility: in [0, 1].
+            caution: >= 0.
         """
-        probability = self.feasibility(self.tried, context)
-        if not (probability >= least_feasibility).any():
-            chosen = np.argmax(probability)
-        else:
-            mean, deviation = self.predict(self.tried, context)
-            bound = mean - caution * deviation
-            chosen = np.argmax(np.where(probability >= least_feasibility, bound, -np.inf))
-        return np.array(self.tried[int(chosen)], dtype=float)
+        points = np.vstack([self.tried, fallback])
+        probability = self.feasibility(points, context)
+        enough = probability >= min(least_feasibility, float(probability[-1]))
+        mean, deviation = self.predict(points, context)
+        chosen = np.argmax(np.where(enough, mean - caution * deviation, -np.inf))
+        return np.array(points[int(chosen)], dtype=float)
 
     def ranking(self, context: Sequence[float]) -> Points:
         """Tried points, (t, d): likely feasible ones first, each group by posterior mean."""

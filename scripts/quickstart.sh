@@ -1,20 +1,46 @@
 #!/usr/bin/env bash
-# One command from a fresh clone to a first result: makes the environment, then compares the default
-# policy with FCFS and rivals on a mixed synthetic workload, replayed through vLLM's own scheduler.
+# One command from a fresh clone to a tuned policy: makes the environment, tunes EWSJF on the
+# simulated engine, exports what is better than its start, and compares it with FCFS, HRRN and the
+# default policy on traffic that the tuning has not seen.
 #
-# Started again it reuses the environment and the finished runs.  Further arguments go to
+# Started again it reuses the environment and everything that is finished.  Arguments go to
 # scripts/evaluate.py and override the ones below.  The variables are listed in setup_env.sh.
+#
+#   EWSJF_WINDOWS   windows of the tuning run (default: 24)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=$(bash scripts/setup_env.sh)
-exec "$python" scripts/evaluate.py \
-    --workload configs/workloads/mixed.yaml \
-    --engine configs/env/simulated.yaml \
-    --policies fcfs,random,hrrn,linear_aging,boost,ewsjf \
-    --load 0.8,1.3 \
-    --seeds 2 \
-    --duration 120 \
-    --jobs 2 \
-    --out runs/quickstart \
-    "$@"
+out=runs/quickstart run=$out/tuning policy=$out/tuned.json
+windows=${EWSJF_WINDOWS:-24}
+
+if [[ -e $run/config.yaml ]]; then
+    echo "[quickstart] tuning, continued" >&2
+    "$python" scripts/train.py --resume "$run" --windows "$windows"
+else
+    echo "[quickstart] tuning: $windows windows of the simulated engine" >&2
+    "$python" scripts/train.py --agent bayes --config configs/env/quickstart.yaml \
+        --windows "$windows" --out "$run"
+fi
+
+echo "[quickstart] export: is it better than where it started, on unseen traffic?" >&2
+arms=fcfs,hrrn,ewsjf
+status=0
+"$python" scripts/export_policy.py "$run" --out "$policy" --seeds 8 --jobs 2 || status=$?
+case $status in
+    0) arms+=,$policy ;;
+    3) echo "[quickstart] not exported; more windows (EWSJF_WINDOWS=60) may find more" >&2 ;;
+    *) exit "$status" ;;
+esac
+
+echo "[quickstart] comparison on unseen traffic" >&2
+"$python" scripts/evaluate.py --workload configs/workloads/mixed.yaml \
+    --engine configs/env/simulated.yaml --policies "$arms" --load 0.8,1.3 --seeds 2 \
+    --duration 120 --jobs 2 --out "$out/evaluation" "$@"
+
+[[ $status == 0 ]] || policy=ewsjf_env/policies/default.json
+cat <<TXT
+
+curves:  ${python%/*}/tensorboard --logdir $out
+serve:   $python scripts/serve.py --policy $policy -- MODEL   (any argument of vllm serve)
+TXT

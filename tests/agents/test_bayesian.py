@@ -239,7 +239,11 @@ def test_a_void_window_reveals_a_change():
 
 
 def test_failed_windows_count_as_bad():
-    agent = make(cube_space(1))
+    everywhere = dataclasses.replace(SMALL, radius=1.0)
+    agent = make(
+        cube_space(1),
+        config=dataclasses.replace(CONFIG, startup_radius=1.0, search=everywhere),
+    )
     for _ in range(16):
         values = agent.act()
         # The true reward rises, but everything above 0.6 crashes.

@@ -60,7 +60,10 @@ def test_settings_from_a_file(tmp_path: Path) -> None:
         ({"context": ("burst",)}, "unknown feature 'burst'; nearest valid name: 'burst_index'"),
         ({"context": ("burst_index", "burst_index")}, "a feature occurs twice"),
         ({"task": {"engin": "fake"}}, "unknown key 'engin'; nearest valid name: 'engine'"),
-        ({"task": {"objective": {"kind": "papr"}}}, "objective 'papr'; nearest valid name: 'paper'"),
+        (
+            {"task": {"objective": {"kind": "papr"}}},
+            "objective 'papr'; nearest valid name: 'paper'",
+        ),
         ({"task": {"tuned": ["lamda"]}}, "'lamda'; nearest valid name: 'lambda'"),
         ({"task": {"windows": 0}}, r"windows: 0 is outside"),
     ],

@@ -38,6 +38,7 @@ def make_run(
     folder: Path,
     agent: str,
     windows: int,
+    /,
     context: tuple[str, ...] = (),
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,

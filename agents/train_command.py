@@ -21,7 +21,9 @@ from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.registration import ENGINE_IDS
 
-USAGE = "train.py --agent NAME [--config FILE.yaml] [options] | --resume RUN [--windows N]"
+USAGE = """\
+train.py --agent NAME [--config FILE.yaml] [options]
+       train.py --resume RUN [--windows N]"""
 DESCRIPTION = """\
 Tune the scheduler with an agent, window by window, and keep every window.
 A killed or interrupted run continues with --resume."""

@@ -291,7 +291,7 @@ def test_quickstart_sets_up_and_runs_the_main_job(setup: Setup) -> None:
     assert tune.startswith("scripts/train.py --agent bayes --config configs/env/quickstart.yaml ")
     assert export.startswith("scripts/export_policy.py runs/quickstart/tuning --out ")
     assert compare.startswith("scripts/evaluate.py --workload configs/workloads/mixed.yaml ")
-    assert " --policies fcfs,hrrn,ewsjf,runs/quickstart/tuned.json " in compare
+    assert " --policies fcfs,random,hrrn,linear_aging,ewsjf,runs/quickstart/tuned.json " in compare
     assert compare.endswith(" --out runs/quickstart/evaluation --seeds 1")
     assert "scripts/serve.py --policy runs/quickstart/tuned.json -- MODEL" in done.stdout
 

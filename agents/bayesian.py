@@ -30,7 +30,7 @@ from optuna.trial import Trial, TrialState
 from agents.base import Transition
 from agents.config import SamplerName, StudyConfig
 from agents.drift import Cusum
-from agents.encoding import Encoding, box_around, distributions, sobol_points
+from agents.encoding import Encoding, distributions
 from agents.sampler import ContextualGPSampler
 from agents.study import JOURNAL, KILLED, discard_unfinished, open_study
 from agents.trials import (
@@ -103,7 +103,7 @@ class StudyAgent:
             raise ConfigError(f"agent {name!r}: no parameter of the space has two values")
         if config.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
             raise ConfigError(f"agent {name!r}: needs the package cmaes: pip install cmaes")
-        self._encoding = Encoding(tuned)
+        self._encoding = Encoding(tuned, {p.name for p in space.parameters if p.minor})
         self._open(folder)
 
     @property
@@ -130,10 +130,11 @@ class StudyAgent:
         elif self._counted == 0:
             values = self._space.defaults
         else:
-            point = sobol_points(self._encoding.dimensions, self._counted, self._seed)[-1]
             center = self._encoding.to_point(self._space.defaults)
-            low, high = box_around(center, self._config.startup_radius)
-            values = self._complete(low + point * (high - low))
+            points = self._encoding.start_points(
+                self._config.startup_points, center, self._config.startup_radius, self._seed
+            )
+            values = self._complete(points[self._counted - 1])
         self._role = role
         self._diagnose(values, context)
         return values

@@ -4,12 +4,13 @@ A search space has d columns, one a parameter.  A *point* lies in [0, 1]^d.  Who
 steps and choices are cells of equal width; a point is *snapped* to the middle of its cell before
 the model sees it, so that two points of one effect are one point.  Model *inputs* are the
 snapped coordinates, except that a choice without an order becomes one column per choice.
+A *minor* column refines what the others decide, see `ewsjf_env.parameters.Parameter`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,12 @@ class Encoding:
         names: column names, in order.
         dimensions: d, number of columns.
         inputs: number of model inputs.
+        minor: of each input, whether it is of a minor column.
     """
 
-    def __init__(self, search_space: Mapping[str, BaseDistribution]) -> None:
+    def __init__(
+        self, search_space: Mapping[str, BaseDistribution], minor: Collection[str] = ()
+    ) -> None:
         self.search_space = dict(search_space)
         self.names = tuple(self.search_space)
         self._columns = tuple(self.search_space.values())
@@ -63,6 +67,28 @@ class Encoding:
             for c in self._columns
         )
         self.inputs = sum(self._widths)
+        self.minor = tuple(
+            name in minor
+            for name, width in zip(self.names, self._widths, strict=True)
+            for _ in range(width)
+        )
+        self._major = [c for c, name in enumerate(self.names) if name not in minor]
+        if not self._major:
+            self._major = list(range(self.dimensions))
+
+    def start_points(self, count: int, center: Points, radius: float, seed: int) -> Points:
+        """Sobol points, (count, d), round a point: minor columns stay where they are.
+
+        Args:
+            count: >= 1.
+            center: (d,) a snapped point.
+            radius: how far from it, in every coordinate.
+            seed: of the sequence.
+        """
+        low, high = box_around(center[self._major], radius)
+        points = np.tile(center, (count, 1))
+        points[:, self._major] = low + sobol_points(len(self._major), count, seed) * (high - low)
+        return points
 
     def levels(self, column: int) -> NDArray[np.float64] | None:
         """Coordinates of all values of a column, (k,); None when searched as continuous."""

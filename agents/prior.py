@@ -9,6 +9,7 @@ would expect a far more complicated function than a model of two.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,12 +56,20 @@ class GPPrior:
         return torch.stack(densities).sum()
 
 
-def default_prior(parameters: int, contexts: int = 0) -> GPPrior:
+def default_prior(parameters: int, contexts: int = 0, minor: Sequence[bool] = ()) -> GPPrior:
     """The prior for columns of parameters (>= 1), followed by context features.
 
-    The median lengthscale of a parameter is 0.5 sqrt(parameters), that of a context feature
-    three times as long: most features matter little, and one that does shows it soon.
+    The median lengthscale of one of p parameters is 0.5 sqrt(p), that of a context feature or of
+    a minor parameter, which p does not count, three times as long: most of them matter little,
+    and one that does shows it soon.
+
+    Args:
+        parameters: number of columns, >= 1.
+        contexts: number of columns, >= 0.
+        minor: of each parameter, whether it is minor; empty: none is.
     """
-    median = math.log(0.5) + 0.5 * math.log(parameters)
+    minor = minor or (False,) * parameters
+    median = math.log(0.5) + 0.5 * math.log(parameters - sum(minor) or parameters)
     own, others = LogNormal(median, 1.2), LogNormal(median + math.log(3.0), 1.2)
-    return GPPrior(lengthscales=(own,) * parameters + (others,) * contexts)
+    columns = tuple(others if is_minor else own for is_minor in minor)
+    return GPPrior(lengthscales=columns + (others,) * contexts)

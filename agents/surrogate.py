@@ -189,7 +189,7 @@ def fit_surrogate(
     x = np.hstack([parameters, _context_inputs(observations.contexts)])
     inflation = 2.0 ** np.minimum(observations.halvings, _MAX_HALVINGS)
     rewards = _without_disasters(observations.rewards)
-    prior = default_prior(encoding.inputs, observations.contexts.shape[1])
+    prior = default_prior(encoding.inputs, observations.contexts.shape[1], encoding.minor)
     errors = observations.standard_errors
     reward = _fit_target(x, rewards, errors, inflation, kept.get(REWARD, prior))
     constraints = {}

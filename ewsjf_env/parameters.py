@@ -42,6 +42,7 @@ class Parameter:
         description: one line.
         tunable: False for structural switches that a tuner leaves alone.
         reconfigure: `live` when a running engine can change it, else `restart`.
+        minor: True for what refines the outcome of the others: a tuner looks at it later.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Parameter:
     description: str = ""
     tunable: bool = True
     reconfigure: Literal["live", "restart"] = "live"
+    minor: bool = False
 
     def __post_init__(self) -> None:
         if self.scale == "choice":

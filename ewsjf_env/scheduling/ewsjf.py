@@ -25,7 +25,15 @@ from ewsjf_env.scheduling.scoring import (
 
 # Shared by every EWSJF score mode; ALGORITHM sections 3 to 5.
 _STRUCTURE = (
-    Parameter("alpha", 1.5, 0.75, 4.0, "log", description="gap threshold of Refine-and-Prune"),
+    Parameter(
+        "alpha",
+        1.5,
+        0.75,
+        4.0,
+        "log",
+        description="gap threshold of Refine-and-Prune",
+        minor=True,
+    ),
     Parameter(
         "homogeneity",
         1.5,
@@ -33,8 +41,11 @@ _STRUCTURE = (
         8.0,
         "log",
         description="most a queue's longest prompt exceeds its shortest before it is split",
+        minor=True,
     ),
-    Parameter("q_max", 16, scale="choice", choices=(4, 8, 16, 32), description="most queues"),
+    Parameter(
+        "q_max", 16, scale="choice", choices=(4, 8, 16, 32), description="most queues", minor=True
+    ),
     Parameter(
         "prune",
         "delay",
@@ -49,6 +60,7 @@ _STRUCTURE = (
         0.0,
         0.5,
         description="phi: share of the token budget for overdue requests; 0 is off",
+        minor=True,
     ),
     Parameter(
         "overdue_floor_s",
@@ -192,8 +204,8 @@ _POWER_SPACE = ParameterSpace(
         Parameter("lambda", 0.5, 0.0, 2.0, description="power of the wait (Box-Cox)"),
         Parameter("mu", -0.5, -1.0, 1.0, description="power of the cost (Box-Cox)"),
         Parameter("k", 20.0, 0.05, 500.0, "log", description="weight of the cost"),
-        Parameter("w_fair", 0.0, -1.0, 1.0, description="weight of ln(1 + b/b0)"),
-        Parameter("delta", 0.0, -0.5, 0.5, description="weight of the queue's density"),
+        Parameter("w_fair", 0.0, -1.0, 1.0, description="weight of ln(1 + b/b0)", minor=True),
+        Parameter("delta", 0.0, -0.5, 0.5, description="weight of the queue's density", minor=True),
         *_STRUCTURE,
     )
 )
@@ -204,7 +216,7 @@ _NORMALISED_SPACE = ParameterSpace(
         Parameter("b_f", 0.3, 0.0, 2.0, description="fairness at length 0"),
         Parameter("a_f", 0.0, -0.5, 0.5, description="fairness's slope in length"),
         Parameter("gamma", 0.5, 0.0, 3.0, description="power of the length discount"),
-        Parameter("delta", 0.0, 0.0, 0.5, description="power of the queue's density"),
+        Parameter("delta", 0.0, 0.0, 0.5, description="power of the queue's density", minor=True),
         *_STRUCTURE,
     )
 )

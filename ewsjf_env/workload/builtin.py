@@ -54,7 +54,7 @@ BUILTIN: dict[str, SyntheticWorkload] = {
         classes=(_CHAT, _DOCUMENT),
         phases=(
             Phase(start_fraction=0.0, shares={"chat": 0.95, "document": 0.05}),
-            Phase(start_fraction=0.5, shares={"chat": 0.5, "document": 0.5}, rate_factor=0.6),
+            Phase(start_fraction=0.5, shares={"chat": 0.5, "document": 0.5}, rate_factor=0.38),
         ),
     ),
     "bursty": SyntheticWorkload(

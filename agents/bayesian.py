@@ -4,8 +4,9 @@
 sampler, its arms: start, control windows, model and recommendation are shared, so that a
 comparison tells proposals apart and nothing else.
 
-1. Window 0 runs the incumbent (the space's defaults), the next ones a few Sobol points near it.
-2. Then every third window measures the incumbent again, all others what the sampler proposes.
+1. Window 0 runs the incumbent (the space's defaults), the next ones a few Sobol points near it,
+   which differ from it in the parameters that are not minor.
+2. Then every fifth window measures the incumbent again, all others what the sampler proposes.
 3. The incumbent is the best point tried by the *posterior*, never by the luckiest window: mean
    less `caution` standard deviations, so that what is hardly known does not replace what is.
 4. When the model's errors show a change, everything before it counts less.

@@ -55,7 +55,7 @@ class SearchConfig:
 
     candidates: int = 1024
     refinements: int = 4
-    radius: float = 0.3
+    radius: float = 0.5
 
     def __post_init__(self) -> None:
         check_range("candidates", self.candidates, 2)
@@ -88,7 +88,8 @@ class StudyConfig:
 
     Attributes:
         sampler: who proposes: `contextual_gp` is ours, the others are Optuna's.
-        startup_points: Sobol points after the incumbent, before the sampler proposes, >= 0.
+        startup_points: Sobol points after the incumbent, before the sampler proposes, >= 0; they
+            differ from it in the parameters that are not minor.
         startup_radius: they lie so near the incumbent, in every coordinate of the unit cube,
             (0, 1]; 1: everywhere.
         control_every: every so many windows measure the incumbent again; 0: never.
@@ -101,11 +102,11 @@ class StudyConfig:
     """
 
     sampler: SamplerName = "contextual_gp"
-    startup_points: int = 6
-    startup_radius: float = 0.2
-    control_every: int = 3
+    startup_points: int = 4
+    startup_radius: float = 0.4
+    control_every: int = 5
     feasibility: float = 0.95
-    caution: float = 1.0
+    caution: float = 0.5
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)

@@ -92,3 +92,24 @@ def test_sobol_points_extend():
     assert sobol_points(3, 5, 1).tolist() == sobol_points(3, 40, 1)[:5].tolist()
     assert sobol_points(3, 5, 1).tolist() != sobol_points(3, 5, 2).tolist()
     assert sobol_points(2, 1, 0).shape == (1, 2)
+
+
+def test_start_points_move_only_what_decides():
+    columns = {name: FloatDistribution(0.0, 1.0) for name in "abc"}
+    encoding = Encoding(columns, minor={"b"})
+    center = np.array([0.1, 0.7, 0.5])
+    points = encoding.start_points(8, center, 0.3, seed=4)
+    assert (points[:, 1] == 0.7).all()
+    assert points[:, 0].min() >= 0.0 and points[:, 0].max() <= 0.4
+    assert points[:, 2].min() >= 0.2 and points[:, 2].max() <= 0.8
+    assert len(np.unique(points, axis=0)) == 8
+
+
+def test_a_space_of_minor_columns_only_is_searched_in_all_of_them():
+    encoding = Encoding({"a": FloatDistribution(0.0, 1.0)}, minor={"a"})
+    assert len(np.unique(encoding.start_points(4, np.array([0.5]), 0.5, seed=0))) == 4
+
+
+def test_every_input_of_a_minor_choice_is_minor():
+    choice, number = CategoricalDistribution(["x", "y", "z"]), FloatDistribution(0.0, 1.0)
+    assert Encoding({"c": choice, "n": number}, minor={"c"}).minor == (True, True, True, False)

@@ -171,6 +171,13 @@ def test_default_prior_expects_less_of_contexts_and_of_many_inputs():
     assert default_prior(16).medians[0] > default_prior(4).medians[0]
 
 
+def test_default_prior_expects_less_of_minor_parameters_and_does_not_count_them():
+    prior = default_prior(3, minor=(False, True, True))
+    own, minor, _ = prior.lengthscales
+    assert own == default_prior(1).lengthscales[0]
+    assert minor.location > own.location
+
+
 def test_one_thread_is_undone():
     before = torch.get_num_threads()
     with one_thread():

@@ -21,6 +21,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -35,15 +36,18 @@ from agents.encoding import Encoding, distributions
 from agents.sampler import ContextualGPSampler
 from agents.study import JOURNAL, KILLED, discard_unfinished, open_study
 from agents.trials import (
+    BEFORE,
     CHANGE,
     CONTEXT,
     IGNORED,
+    LEAVES,
     ROLE,
     STANDARD_ERROR,
     SURPRISE,
     WINDOW,
     TrialModel,
     counted,
+    inherits_from,
 )
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import ParameterSpace, Value
@@ -105,6 +109,7 @@ class StudyAgent:
         if config.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
             raise ConfigError(f"agent {name!r}: needs the package cmaes: pip install cmaes")
         self._encoding = Encoding(tuned, {p.name for p in space.parameters if p.minor})
+        self._before: float | None = None
         self._open(folder)
 
     @property
@@ -148,7 +153,11 @@ class StudyAgent:
             self._propose_again(transition.before)
         values = self._space.validate(transition.values, f"window {transition.window}")
         context = self._checked(transition.context)
-        attributes: dict[str, object] = {WINDOW: transition.window, ROLE: self._role}
+        attributes: dict[str, Any] = {WINDOW: transition.window, ROLE: self._role}
+        if self._before is not None:
+            attributes[BEFORE] = self._before
+        if (leaves := inherits_from(transition)) is not None:
+            attributes[LEAVES] = leaves
         if context:
             attributes[CONTEXT] = list(context)
         state, value = TrialState.COMPLETE, transition.reward
@@ -165,6 +174,7 @@ class StudyAgent:
             attributes |= self._judge_surprise(transition, values, context)
         margins = dict(transition.margins) if transition.measured else {}
         self._record(values, state, value, attributes, margins)
+        self._before = leaves
         self._seen.add(transition.window)
         self._counted += not transition.void
         self._last_context = context
@@ -212,6 +222,7 @@ class StudyAgent:
             t for t in trials if t.user_attrs.get(IGNORED) != KILLED and WINDOW in t.user_attrs
         ]
         self._seen = {t.user_attrs[WINDOW] for t in windows}
+        self._before = windows[-1].user_attrs.get(LEAVES) if windows else None
         contexts = [t.user_attrs.get(CONTEXT) for t in windows]
         self._last_context = tuple(contexts[-1] or ()) if contexts else ()
         if len(self._last_context) != self._context_size:
@@ -267,7 +278,7 @@ class StudyAgent:
         values: dict[str, Value],
         state: TrialState,
         value: float,
-        attributes: dict[str, object],
+        attributes: dict[str, Any],
         margins: dict[str, float],
     ) -> None:
         """Store a window: in the trial that proposed it, or in a new one of what was executed."""

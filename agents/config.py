@@ -26,12 +26,16 @@ class SurrogateConfig:
         max_windows: the newest windows the model is fitted to, >= 1; time grows with its cube.
         refit_every: lengthscales and noise are fitted anew after so many windows, >= 1; in
             between the model learns from new windows without.  Early on they are fitted always.
+        inheritance: >= 0; what a window fell short of the usual reward, times this, is added to
+            the standard error of the next, and of its margins: a bad candidate's queue is served
+            under its successor, who would be blamed for it.
     """
 
     half_life_windows: float | None = 100.0
     change_half_lives: float = 4.0
     max_windows: int = 300
     refit_every: int = 4
+    inheritance: float = 0.3
 
     def __post_init__(self) -> None:
         if self.half_life_windows is not None:
@@ -39,6 +43,7 @@ class SurrogateConfig:
         check_range("change_half_lives", self.change_half_lives, 0.0, 30.0)
         check_range("max_windows", self.max_windows, 1)
         check_range("refit_every", self.refit_every, 1)
+        check_range("inheritance", self.inheritance, 0.0)
 
 
 @dataclass(frozen=True)

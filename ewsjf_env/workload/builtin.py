@@ -48,9 +48,9 @@ BUILTIN: dict[str, SyntheticWorkload] = {
     ),
     "shifting_mix": SyntheticWorkload(
         name="shifting_mix",
-        description="Chat with few documents turns half-way into documents with some chat.",
+        description="Chat with few documents turns half-way into half documents, in bursts.",
         rate_per_s=6.0,
-        arrivals=ArrivalLaw("poisson"),
+        arrivals=ArrivalLaw("gamma", cv=3.0),
         classes=(_CHAT, _DOCUMENT),
         phases=(
             Phase(start_fraction=0.0, shares={"chat": 0.95, "document": 0.05}),
@@ -66,9 +66,9 @@ BUILTIN: dict[str, SyntheticWorkload] = {
     ),
     "documents": SyntheticWorkload(
         name="documents",
-        description="Half chat, half documents: the second half of shifting_mix.",
+        description="Half chat, half documents, in bursts: the second half of shifting_mix.",
         rate_per_s=2.25,
-        arrivals=ArrivalLaw("poisson"),
+        arrivals=ArrivalLaw("gamma", cv=3.0),
         classes=(
             dataclasses.replace(_CHAT, share=0.5),
             dataclasses.replace(_DOCUMENT, share=0.5),

@@ -171,7 +171,8 @@ def _rewards(trials: Sequence[FrozenTrial], sign: float) -> _Vector:
 def _shortfalls(trials: Sequence[FrozenTrial], rewards: _Vector) -> _Vector:
     """How far the window before each was below the usual reward, >= 0; 0 after a fresh start."""
     before = [t.user_attrs.get(BEFORE, math.inf) for t in trials]
-    return np.maximum(0.0, np.median(rewards) - np.array(before, dtype=float))
+    shortfalls = np.maximum(0.0, np.median(rewards) - np.array(before, dtype=float))
+    return np.asarray(shortfalls, dtype=float)
 
 
 def _margin(trial: FrozenTrial, name: str) -> float:

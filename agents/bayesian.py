@@ -19,20 +19,20 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from agents.base import Transition
-from agents.config import SamplerName, StudyConfig
+from agents.config import StudyConfig
 from agents.drift import Cusum
 from agents.encoding import Encoding, distributions
+from agents.optuna_samplers import optuna_sampler
 from agents.sampler import ContextualGPSampler
 from agents.study import JOURNAL, KILLED, discard_unfinished, open_study
 from agents.trials import (
@@ -55,19 +55,6 @@ from ewsjf_env.parameters import ParameterSpace, Value
 _ROUNDING = 1e-6  # of a coordinate of the unit cube, by way of a float32 action
 REPLACED = "another point was executed"
 UNUSED = "proposed, never run"
-
-# Optuna's samplers by our names: (seed, start-up trials) -> sampler.  A new one is built for
-# every proposal, so that none depends on what an earlier process held in memory.
-_OPTUNA_SAMPLERS: dict[SamplerName, Callable[[int, int], BaseSampler]] = {
-    "tpe": lambda seed, startup: optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup),
-    "gp": lambda seed, startup: optuna.samplers.GPSampler(
-        seed=seed, n_startup_trials=startup, warn_independent_sampling=False
-    ),
-    "cmaes": lambda seed, startup: optuna.samplers.CmaEsSampler(
-        seed=seed, warn_independent_sampling=False
-    ),
-    "random": lambda seed, startup: optuna.samplers.RandomSampler(seed=seed),
-}
 
 
 class StudyAgent:
@@ -260,7 +247,7 @@ class StudyAgent:
             sampler.center = self.recommend(context)
             self._study.sampler = sampler
         else:
-            self._study.sampler = _OPTUNA_SAMPLERS[self._config.sampler](seed, self._startup)
+            self._study.sampler = optuna_sampler(self._config.sampler, seed, self._startup)
         self._pending = self._study.ask(self._distributions)
         return self._pending
 

@@ -6,7 +6,8 @@ comparison tells proposals apart and nothing else.
 
 1. Window 0 runs the incumbent (the space's defaults), the next ones a few Sobol points near it,
    which differ from it in the parameters that are not minor.
-2. Then every fifth window measures the incumbent again, all others what the sampler proposes.
+2. Then the sampler proposes.  The incumbent is measured again every fifth window, and after a
+   proposal that broke a constraint: its queue would be blamed on the next one.
 3. The incumbent is the best point tried by the *posterior*, never by the luckiest window: mean
    less `caution` standard deviations, so that what is hardly known does not replace what is.
 4. When the model's errors show a change, everything before it counts less.
@@ -36,18 +37,16 @@ from agents.optuna_samplers import optuna_sampler
 from agents.sampler import ContextualGPSampler
 from agents.study import JOURNAL, KILLED, discard_unfinished, open_study
 from agents.trials import (
-    BEFORE,
+    BREACHED,
     CHANGE,
     CONTEXT,
     IGNORED,
-    LEAVES,
     ROLE,
     STANDARD_ERROR,
     SURPRISE,
     WINDOW,
     TrialModel,
     counted,
-    inherits_from,
 )
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import ParameterSpace, Value
@@ -96,7 +95,7 @@ class StudyAgent:
         if config.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
             raise ConfigError(f"agent {name!r}: needs the package cmaes: pip install cmaes")
         self._encoding = Encoding(tuned, {p.name for p in space.parameters if p.minor})
-        self._before: float | None = None
+        self._breached = False  # by the last proposal, so that the incumbent has to clear up
         self._open(folder)
 
     @property
@@ -141,10 +140,12 @@ class StudyAgent:
         values = self._space.validate(transition.values, f"window {transition.window}")
         context = self._checked(transition.context)
         attributes: dict[str, Any] = {WINDOW: transition.window, ROLE: self._role}
-        if self._before is not None:
-            attributes[BEFORE] = self._before
-        if (leaves := inherits_from(transition)) is not None:
-            attributes[LEAVES] = leaves
+        attributes[BREACHED] = (
+            transition.measured
+            and not transition.ended
+            and self._role != "control"
+            and any(margin > 0.0 for margin in transition.margins.values())
+        )
         if context:
             attributes[CONTEXT] = list(context)
         state, value = TrialState.COMPLETE, transition.reward
@@ -161,7 +162,7 @@ class StudyAgent:
             attributes |= self._judge_surprise(transition, values, context)
         margins = dict(transition.margins) if transition.measured else {}
         self._record(values, state, value, attributes, margins)
-        self._before = leaves
+        self._breached = attributes[BREACHED]
         self._seen.add(transition.window)
         self._counted += not transition.void
         self._last_context = context
@@ -209,7 +210,7 @@ class StudyAgent:
             t for t in trials if t.user_attrs.get(IGNORED) != KILLED and WINDOW in t.user_attrs
         ]
         self._seen = {t.user_attrs[WINDOW] for t in windows}
-        self._before = windows[-1].user_attrs.get(LEAVES) if windows else None
+        self._breached = bool(windows and windows[-1].user_attrs.get(BREACHED))
         contexts = [t.user_attrs.get(CONTEXT) for t in windows]
         self._last_context = tuple(contexts[-1] or ()) if contexts else ()
         if len(self._last_context) != self._context_size:
@@ -226,6 +227,8 @@ class StudyAgent:
         every, past_start = self._config.control_every, self._counted - self._startup
         if past_start < 0:
             return "startup"
+        if self._breached and self._config.recover:
+            return "control"
         return "control" if every and past_start % every == every - 1 else "search"
 
     @property

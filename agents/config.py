@@ -26,16 +26,12 @@ class SurrogateConfig:
         max_windows: the newest windows the model is fitted to, >= 1; time grows with its cube.
         refit_every: lengthscales and noise are fitted anew after so many windows, >= 1; in
             between the model learns from new windows without.  Early on they are fitted always.
-        inheritance: >= 0; what a window fell short of the usual reward, times this, is added to
-            the standard error of the next, and of its margins: a bad candidate's queue is served
-            under its successor, who would be blamed for it.
     """
 
     half_life_windows: float | None = 100.0
     change_half_lives: float = 4.0
     max_windows: int = 300
     refit_every: int = 4
-    inheritance: float = 0.3
 
     def __post_init__(self) -> None:
         if self.half_life_windows is not None:
@@ -43,7 +39,6 @@ class SurrogateConfig:
         check_range("change_half_lives", self.change_half_lives, 0.0, 30.0)
         check_range("max_windows", self.max_windows, 1)
         check_range("refit_every", self.refit_every, 1)
-        check_range("inheritance", self.inheritance, 0.0)
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class SearchConfig:
 
     candidates: int = 1024
     refinements: int = 4
-    radius: float = 0.5
+    radius: float = 0.3
 
     def __post_init__(self) -> None:
         check_range("candidates", self.candidates, 2)
@@ -98,6 +93,7 @@ class StudyConfig:
         startup_radius: they lie so near the incumbent, in every coordinate of the unit cube,
             (0, 1]; 1: everywhere.
         control_every: every so many windows measure the incumbent again; 0: never.
+        recover: so does the window after a proposal that broke a constraint, which leaves a queue.
         feasibility: least probability of meeting all constraints for a recommendation, [0, 1].
         caution: standard deviations of the posterior that a recommendation is judged below its
             mean, >= 0.
@@ -108,10 +104,11 @@ class StudyConfig:
 
     sampler: SamplerName = "contextual_gp"
     startup_points: int = 4
-    startup_radius: float = 0.4
+    startup_radius: float = 0.3
     control_every: int = 5
+    recover: bool = True
     feasibility: float = 0.95
-    caution: float = 0.5
+    caution: float = 1.0
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)

@@ -33,7 +33,6 @@ class Observations:
         points: (n, d) snapped points of the cube.
         contexts: (n, c) features in [-1, 1]; c may be 0.
         rewards: (n,) larger is better.
-        inherited: (n,) standard deviations of what the windows before did to reward and margins.
         standard_errors: (n,) of the rewards, >= 0; 0 when unknown.
         margins: name -> (n,), feasible when <= 0, NaN where not measured.
         halvings: (n,) ages in half-lives, >= 0.
@@ -43,7 +42,6 @@ class Observations:
     contexts: Points
     rewards: Vector
     standard_errors: Vector
-    inherited: Vector
     margins: Mapping[str, Vector]
     halvings: Vector
 
@@ -192,14 +190,14 @@ def fit_surrogate(
     inflation = 2.0 ** np.minimum(observations.halvings, _MAX_HALVINGS)
     rewards = _without_disasters(observations.rewards)
     prior = default_prior(encoding.inputs, observations.contexts.shape[1], encoding.minor)
-    errors = np.hypot(observations.standard_errors, observations.inherited)
+    errors = observations.standard_errors
     reward = _fit_target(x, rewards, errors, inflation, kept.get(REWARD, prior))
     constraints = {}
     for name, margins in observations.margins.items():
         known = ~np.isnan(margins)
         values = -_without_disasters(-margins[known])
         constraints[name] = _fit_target(
-            x[known], values, observations.inherited[known], inflation[known], kept.get(name, prior)
+            x[known], values, np.zeros(len(values)), inflation[known], kept.get(name, prior)
         )
     _, first = np.unique(observations.points, axis=0, return_index=True)
     tried = observations.points[np.sort(first)]

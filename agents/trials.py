@@ -17,19 +17,17 @@ from optuna.distributions import CategoricalDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from agents.base import Transition
 from agents.config import SurrogateConfig
 from agents.encoding import Encoding
 from agents.gp import Hyperparameters
 from agents.surrogate import Observations, Surrogate, fit_surrogate
 
 CONTEXT = "context"  # list of floats: features of the traffic
-LEAVES = "leaves"  # float: reward of this one, if the next inherits its queue
-BEFORE = "before"  # float: reward of the window whose queue this one inherited
 STANDARD_ERROR = "standard_error"  # float: of the trial's value
 IGNORED = "ignored"  # text: why nothing is learnt from a failed trial
 WINDOW = "window"  # int: number of the window in its run
 ROLE = "role"  # text: startup, control or search
+BREACHED = "breached"  # bool: a proposal that broke a constraint and left its queue
 SURPRISE = "surprise"  # float: standardised error of the model's prediction
 CHANGE = "change"  # int: number of counted trials before a detected change
 
@@ -42,13 +40,6 @@ _Vector = NDArray[np.float64]
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Finished trials that count as windows: not those killed, void or replaced."""
     return [t for t in trials if t.state.is_finished() and IGNORED not in t.user_attrs]
-
-
-def inherits_from(window: Transition) -> float | None:
-    """The reward of a window whose queue is served in the next one; None: the next starts anew."""
-    if window.ended or not (window.measured or window.shifted):
-        return None
-    return window.reward if math.isfinite(window.reward) else None
 
 
 class TrialModel:
@@ -123,7 +114,6 @@ class TrialModel:
         sign: float,
     ) -> Observations:
         windows = rows[-1][0] + 1
-        rewards = _rewards([t for _, t in rows], sign)
         middle = [0.0] * self.context_size
         contexts = [t.user_attrs.get(CONTEXT) or middle for _, t in rows]
         names = sorted({name for _, t in rows for name in t.constraints})
@@ -136,8 +126,7 @@ class TrialModel:
         return Observations(
             points=np.array([self.encoding.to_point(t.params) for _, t in rows]),
             contexts=np.array(contexts, dtype=float).reshape(len(rows), self.context_size),
-            rewards=rewards,
-            inherited=self._settings.inheritance * _shortfalls([t for _, t in rows], rewards),
+            rewards=_rewards([t for _, t in rows], sign),
             standard_errors=np.array([t.user_attrs.get(STANDARD_ERROR, 0.0) for _, t in rows]),
             margins={
                 name: np.array([_margin(t, name) for _, t in rows], dtype=float) for name in names
@@ -166,13 +155,6 @@ def _rewards(trials: Sequence[FrozenTrial], sign: float) -> _Vector:
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
     return np.asarray(np.clip(np.nan_to_num(values, nan=-np.inf), low, high), dtype=float)
-
-
-def _shortfalls(trials: Sequence[FrozenTrial], rewards: _Vector) -> _Vector:
-    """How far the window before each was below the usual reward, >= 0; 0 after a fresh start."""
-    before = [t.user_attrs.get(BEFORE, math.inf) for t in trials]
-    shortfalls = np.maximum(0.0, np.median(rewards) - np.array(before, dtype=float))
-    return np.asarray(shortfalls, dtype=float)
 
 
 def _margin(trial: FrozenTrial, name: str) -> float:

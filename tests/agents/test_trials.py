@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 
-from agents.base import Transition
 from agents.config import SurrogateConfig
 from agents.encoding import Encoding
 from agents.surrogate import Surrogate
 from agents.trials import (
-    BEFORE,
     CHANGE,
     CONTEXT,
     IGNORED,
     STANDARD_ERROR,
     TrialModel,
     counted,
-    inherits_from,
 )
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)}
@@ -106,34 +101,3 @@ def test_nothing_to_learn_from() -> None:
     assert model(SurrogateConfig()).surrogate(study) is None
     study.add_trial(trial(0, void=True))
     assert model(SurrogateConfig()).surrogate(study) is None
-
-
-def window(reward: float, **changes: Any) -> Transition:
-    return Transition(**({"window": 0, "values": {}, "reward": reward} | changes))
-
-
-def test_a_queue_is_inherited_unless_the_next_window_starts_anew() -> None:
-    assert inherits_from(window(-1.5)) == -1.5
-    assert inherits_from(window(-1.5, void=True, shifted=True)) == -1.5
-    for fresh in ({"ended": True}, {"void": True}, {"failure": "it hung"}):
-        assert inherits_from(window(-1.5, **fresh)) is None
-
-
-def test_the_window_after_a_bad_one_counts_less() -> None:
-    """The third window says less of its own point where the second left its queue behind."""
-    deviations = []
-    for before in (None, 0.0, -3.0):
-        study = optuna.create_study(direction="maximize")
-        for number in range(8):
-            one = trial(number)
-            if number == 2 and before is not None:
-                one.user_attrs = one.user_attrs | {BEFORE: before}
-            study.add_trial(one)
-        surrogate = model(SurrogateConfig(inheritance=0.3)).surrogate(study)
-        assert surrogate is not None
-        values = study.trials[2].params
-        point = np.array([[values["x"], values["y"]]])
-        deviations.append(surrogate.predict(point, study.trials[2].user_attrs[CONTEXT])[1].item())
-    anew, after_a_good_one, after_a_bad_one = deviations
-    assert anew == pytest.approx(after_a_good_one, rel=1e-6)
-    assert after_a_bad_one > anew

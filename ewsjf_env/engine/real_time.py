@@ -4,7 +4,7 @@
 real server cannot give of the contract in `base.py`:
 
 * Time cannot be stopped.  `now()` is where the last window ended, at `reset` 0, and the next
-  window begins there, so windows have no gaps.  Only when more than `MAX_GAP_S` have passed in
+  window begins there, so windows have no gaps.  Only when more than `max_gap_s` have passed in
   between (a tuner that thinks) does a window begin later, and the time between is not measured.
 * Nothing repeats exactly.
 * Without load of our own (`load=False`: real users' traffic), `reset` only forgets records.  No
@@ -40,7 +40,6 @@ from ewsjf_env.records import MetricSettings, RequestRecord, WindowMetrics, aggr
 from ewsjf_env.workload.trace import Trace
 
 CHECK_S = 1.0  # between two looks at the server while a window runs
-MAX_GAP_S = 0.5
 MAX_LAG_S = 0.5  # a sender that is later makes a window inexact
 RETRY_S = 0.5
 DRAIN_S = 5.0  # for aborted requests of an earlier trace to leave the scheduler
@@ -61,6 +60,7 @@ class RealTimeSettings:
         timeout_s: of one question.
         start_timeout_s: how long to wait for a server that does not answer.
         lease_s: of values on trial; 0: they stay.
+        max_gap_s: longest time between two windows that counts into the later one.
         metrics: class limits and service levels.
     """
 
@@ -71,6 +71,7 @@ class RealTimeSettings:
     timeout_s: float = 30.0
     start_timeout_s: float = 120.0
     lease_s: float = 0.0
+    max_gap_s: float = 2.0
     metrics: MetricSettings = field(default_factory=MetricSettings)
 
 
@@ -202,7 +203,7 @@ class RealTimeEngine:
         self._check_open()
         if self._reading is None:
             raise EngineError("no traffic: call reset with a trace first")
-        if self._seconds() - self._edge_s > MAX_GAP_S:
+        if self._seconds() - self._edge_s > self.settings.max_gap_s:
             self._edge_s = self._seconds()
             self._look()
         before, start_s, lost = self._reading, self._edge_s, self._log.lost
@@ -219,7 +220,7 @@ class RealTimeEngine:
             if not done and should_abort is None:
                 continue
             metrics = self._measure(start_s, before, exact=self._log.lost == lost)
-            if done or (should_abort is not None and should_abort(metrics)):
+            if (should_abort is not None and should_abort(metrics)) or done:
                 return metrics
 
     def records(self) -> list[RequestRecord]:

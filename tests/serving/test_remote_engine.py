@@ -19,6 +19,7 @@ from ewsjf_env.engine.base import Engine, EngineError
 from ewsjf_env.engine.real_time import RealTimeEngine
 from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine
 from ewsjf_env.policy import default_policy, parse_policy
+from ewsjf_env.scheduling.partition import Partition
 from tests.engine_contract import EngineContract, small_trace
 from tests.serving.clients import Call, send_all
 from tests.serving.relay import Relay

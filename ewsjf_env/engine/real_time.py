@@ -90,7 +90,7 @@ class RealTimeEngine:
         self._background: Background | None = None
         self._link: Link | None = None
         self._longest_tokens = 0
-        self._policy: Policy | None = None
+        self._policy: Policy | None = None  # as installed, with the values applied last
         self._in_force: Policy | None = None
         self._instance = ""
         self._trusted: Mapping[str, Value] = {}
@@ -122,7 +122,8 @@ class RealTimeEngine:
         if self._instance != instance:
             self._log = ServerLog(keep_records=not self.settings.load)
         if self._policy is not None:
-            self._send_installed(self._policy)
+            self._send_installed(self._policy.with_parameters(self._trusted))
+            self._bring(dict(self._policy.parameters))
         requests = None
         if self.settings.load:
             if trace is None:
@@ -160,7 +161,8 @@ class RealTimeEngine:
         """
         if self._policy is None:
             raise EngineError("trust: no policy is installed; call install first")
-        self._trusted = dict(self._policy.with_parameters(parameters).parameters)
+        wanted = {**self._trusted, **parameters}
+        self._trusted = dict(self._policy.with_parameters(wanted).parameters)
 
     def apply(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
         """See `Engine.apply`."""
@@ -175,16 +177,8 @@ class RealTimeEngine:
             self._send_installed(self._policy)
         assert self._in_force is not None, "asked for before"
         wanted = dict(self._in_force.with_parameters(parameters).parameters)
-        if self.settings.lease_s <= 0 or _alike(wanted, self._trusted):
-            if self._renew_s is not None or wanted != self._in_force.parameters:
-                self._send({"parameters": wanted})
-                self._confirmed = wanted
-                self._renew_s = None
-        elif wanted != self._in_force.parameters or self._renew_s is None:
-            if self._confirmed != self._trusted:
-                self._send({"parameters": dict(self._trusted)})
-                self._confirmed = self._trusted
-            self._send_on_trial(wanted)
+        self._bring(wanted)
+        self._policy = self._policy.with_parameters(wanted)
         return dict(self._in_force.parameters)
 
     def run_window(
@@ -304,6 +298,20 @@ class RealTimeEngine:
             self._send(dataclasses.replace(policy, provenance={}).to_dict())
         self._confirmed = dict(policy.parameters)
         self._renew_s = None
+
+    def _bring(self, wanted: Mapping[str, Value]) -> None:
+        """Put values in force: for good if they are trusted, else on trial."""
+        assert self._in_force is not None, "asked for before"
+        if self.settings.lease_s <= 0 or _alike(wanted, self._trusted):
+            if self._renew_s is not None or wanted != self._in_force.parameters:
+                self._send({"parameters": dict(wanted)})
+                self._confirmed = wanted
+                self._renew_s = None
+        elif wanted != self._in_force.parameters or self._renew_s is None:
+            if self._confirmed != self._trusted:
+                self._send({"parameters": dict(self._trusted)})
+                self._confirmed = self._trusted
+            self._send_on_trial(wanted)
 
     def _send_on_trial(self, values: Mapping[str, Value]) -> None:
         lease_s = self.settings.lease_s

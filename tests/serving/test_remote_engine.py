@@ -227,6 +227,7 @@ def test_both_checkers_pass_on_a_running_server(server: Server) -> None:
         "window_s": 0.1,
         "settle_s": 0.0,
         "warmup_s": 0.1,
+        "rates_per_s": [20.0],
         "remote": {"url": server.url, "speed": SPEED},
     }
     env = gymnasium.make("ewsjf_env:ewsjf/SchedulerTuningRemote-v0", config=config)

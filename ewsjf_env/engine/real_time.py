@@ -10,16 +10,14 @@ real server cannot give of the contract in `base.py`:
 * Without load of our own (`load=False`: real users' traffic), `reset` only forgets records.  No
   request is dropped, and neither queues nor caches are emptied.
 
-A server outlives its tuner.  Values that are not trusted, those of the installed policy or of
-`trust`, are therefore sent with a lease (`serving/lease.py`), renewed while windows run: a tuner
-that is killed leaves the server on what it trusted last.  `close` puts that in force at once.
+What the server serves, also when we are gone, is told in `policy_control.py`; `close` leaves it
+on what is trusted.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -32,9 +30,9 @@ from ewsjf_env.engine.base import EngineError, ShouldAbort
 from ewsjf_env.engine.latency import LatencyModel
 from ewsjf_env.engine.link import Link, Unreachable
 from ewsjf_env.engine.open_loop import OpenLoop
+from ewsjf_env.engine.policy_control import PolicyControl
 from ewsjf_env.engine.requests import TraceRequests
 from ewsjf_env.engine.server_log import Reading, ServerLog
-from ewsjf_env.parameters import Value
 from ewsjf_env.policy import Policy
 from ewsjf_env.records import MetricSettings, RequestRecord, WindowMetrics, aggregate
 from ewsjf_env.workload.trace import Trace
@@ -90,12 +88,7 @@ class RealTimeEngine:
         self._background: Background | None = None
         self._link: Link | None = None
         self._longest_tokens = 0
-        self._policy: Policy | None = None  # as installed, with the values applied last
-        self._in_force: Policy | None = None
-        self._instance = ""
-        self._trusted: Mapping[str, Value] = {}
-        self._confirmed: Mapping[str, Value] | None = None  # what the server falls back to
-        self._renew_s: float | None = None
+        self._control = PolicyControl(settings.lease_s, keep_partition=not settings.load)
         self._log = ServerLog(keep_records=not settings.load)
         self._load: OpenLoop | None = None
         self._reading: Reading | None = None
@@ -117,13 +110,7 @@ class RealTimeEngine:
         self._stop_load()
         self._reading = None
         self._connect()
-        instance = self._instance
-        self._accept(self._call(self._linked().policy()))
-        if self._instance != instance:
-            self._log = ServerLog(keep_records=not self.settings.load)
-        if self._policy is not None:
-            self._send_installed(self._policy.with_parameters(self._trusted))
-            self._bring(dict(self._policy.parameters))
+        self._control.put_again()
         requests = None
         if self.settings.load:
             if trace is None:
@@ -148,10 +135,7 @@ class RealTimeEngine:
         partition that it has learnt from its users stays.
         """
         self._check_open()
-        self._policy = policy
-        self._trusted = dict(policy.parameters)
-        if self._in_force is not None:
-            self._send_installed(policy)
+        self._control.install(policy)
 
     def trust(self, parameters: Mapping[str, object]) -> None:
         """Values, of some parameters, that may stay in force without a tuner from now on.
@@ -159,27 +143,16 @@ class RealTimeEngine:
         Raises:
             ConfigError: for an unknown parameter or an illegal value.
         """
-        if self._policy is None:
-            raise EngineError("trust: no policy is installed; call install first")
-        wanted = {**self._trusted, **parameters}
-        self._trusted = dict(self._policy.with_parameters(wanted).parameters)
+        self._control.trust(parameters)
 
     def apply(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
         """See `Engine.apply`."""
         self._check_open()
-        if self._policy is None:
-            raise EngineError("apply: no policy is installed; call install first")
-        known = self._in_force is not None
-        if not known:
+        self._control.check_installed("apply")
+        if self._control.in_force is None:
             self._connect()
-        self._accept(self._call(self._linked().policy()))
-        if not known:
-            self._send_installed(self._policy)
-        assert self._in_force is not None, "asked for before"
-        wanted = dict(self._in_force.with_parameters(parameters).parameters)
-        self._bring(wanted)
-        self._policy = self._policy.with_parameters(wanted)
-        return dict(self._in_force.parameters)
+            self._control.put_again()
+        return self._control.apply(parameters)
 
     def run_window(
         self, duration_s: float, should_abort: ShouldAbort | None = None
@@ -201,15 +174,16 @@ class RealTimeEngine:
             self._edge_s = self._seconds()
             self._look()
         before, start_s, lost = self._reading, self._edge_s, self._log.lost
+        version = self._control.version
         end_s, checks = start_s + duration_s, 0
         while True:
             checks = max(checks + 1, int(self._seconds() - start_s))
             self._edge_s = min(end_s, start_s + checks * CHECK_S)
             time.sleep(max(0.0, self._edge_s - self._seconds()))
             self._look()
-            self._renew_lease()
-            if self._reading.version != before.version:
+            if self._reading.version != version:
                 raise EngineError("somebody else changed the policy, or its lease ran out")
+            self._control.renew()
             done = self._edge_s >= end_s
             if not done and should_abort is None:
                 continue
@@ -269,11 +243,16 @@ class RealTimeEngine:
         while True:
             try:
                 self._longest_tokens = self._background.call(self._link.open())
-                return
+                break
             except Unreachable:
                 if time.monotonic() > deadline_s:
                     raise
                 time.sleep(RETRY_S)
+
+        before = self._control.instance
+        self._control.connect(self._link, self._call)
+        if self._control.instance != before:
+            self._log = ServerLog(keep_records=not self.settings.load)
 
     def _linked(self) -> Link:
         assert self._link is not None, "connected before"
@@ -287,60 +266,11 @@ class RealTimeEngine:
         if self._closed:
             raise EngineError("the engine is closed")
 
-    # -- the policy ----------------------------------------------------------------------------
-
-    def _send_installed(self, policy: Policy) -> None:
-        """Put the installed policy in force, for good."""
-        assert self._in_force is not None, "asked for before"
-        if not self.settings.load and self._in_force.order == policy.order:
-            self._send({"parameters": dict(policy.parameters), "name": policy.name})
-        else:
-            self._send(dataclasses.replace(policy, provenance={}).to_dict())
-        self._confirmed = dict(policy.parameters)
-        self._renew_s = None
-
-    def _bring(self, wanted: Mapping[str, Value]) -> None:
-        """Put values in force: for good if they are trusted, else on trial."""
-        assert self._in_force is not None, "asked for before"
-        if self.settings.lease_s <= 0 or _alike(wanted, self._trusted):
-            if self._renew_s is not None or wanted != self._in_force.parameters:
-                self._send({"parameters": dict(wanted)})
-                self._confirmed = wanted
-                self._renew_s = None
-        elif wanted != self._in_force.parameters or self._renew_s is None:
-            if self._confirmed != self._trusted:
-                self._send({"parameters": dict(self._trusted)})
-                self._confirmed = self._trusted
-            self._send_on_trial(wanted)
-
-    def _send_on_trial(self, values: Mapping[str, Value]) -> None:
-        lease_s = self.settings.lease_s
-        self._send({"parameters": dict(values), "lease_s": lease_s})
-        self._renew_s = time.monotonic() + 0.5 * lease_s
-
-    def _renew_lease(self) -> None:
-        if self._renew_s is not None and time.monotonic() >= self._renew_s:
-            assert self._in_force is not None
-            self._send_on_trial(self._in_force.parameters)
-
     def _restore(self) -> None:
-        """The server goes on without us: under what is trusted."""
-        if self._in_force is None or self._background is None:
-            return
-        if self._renew_s is not None or self._in_force.parameters != self._trusted:
-            change = {"parameters": dict(self._trusted)}
+        """The server goes on without us."""
+        change = self._control.leave()
+        if change is not None and self._background is not None:
             self._background.call(self._linked().configure(change), RESTORE_S)
-
-    def _send(self, change: Mapping[str, Any]) -> None:
-        self._accept(self._call(self._linked().configure(change)))
-
-    def _accept(self, answer: Mapping[str, Any]) -> None:
-        """Believe what the server says is in force."""
-        self._in_force = Policy.from_dict(answer["policy"], "the server's policy")
-        self._instance = answer["instance"]
-        if self._reading is not None:
-            version = answer["policy_version"]
-            self._reading = dataclasses.replace(self._reading, version=version)
 
     # -- measuring -----------------------------------------------------------------------------
 
@@ -382,15 +312,3 @@ class RealTimeEngine:
             if not any(rank["open"] for rank in answer["ranks"]):
                 return
             time.sleep(_DRAIN_POLL_S)
-
-
-def _alike(values: Mapping[str, Value], others: Mapping[str, Value]) -> bool:
-    """Equal, but for what a value loses on its way through a float32 action."""
-    for name, value in values.items():
-        other = others[name]
-        if isinstance(value, str) or isinstance(other, str):
-            if value != other:
-                return False
-        elif not math.isclose(value, other, rel_tol=1e-5, abs_tol=1e-6):
-            return False
-    return True

@@ -113,7 +113,7 @@ class Confirmation:
         gain, level = self.gain, f"{LEVEL:.0%}"
         limits = f"{gain.low:+.3f} to {gain.high:+.3f}" if gain.bounded else "unknown"
         return (
-            f"objective {self.candidate:.3f} against {self.default:.3f} of the default: "
+            f"objective {self.candidate:.3f} against {self.default:.3f} of the start: "
             f"{gain.value:+.3f} ({level} interval {limits}, {self.seeds} unseen seeds); windows "
             f"violating {self.violations:.0%} against {self.default_violations:.0%}"
         )

@@ -7,6 +7,7 @@ It writes nothing; `loop.py` keeps the windows that it yields.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,10 @@ from ewsjf_env.safety import SafetyGuard, make_env
 
 START_TRIES = 3  # of an episode, before the run gives up on the engine
 REPEATABLE = ("simulated", "fake")  # engines that serve a trace again exactly as before
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 class Session:
@@ -73,7 +78,7 @@ class Session:
         self._env.close()
 
     def restore(
-        self, records: Sequence[Mapping[str, Any]], progress: Callable[[str], None] = print
+        self, records: Sequence[Mapping[str, Any]], progress: Callable[[str], None] = _tell
     ) -> None:
         """Continue after `records`, the run's windows so far.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import signal
 import sys
@@ -22,7 +23,9 @@ from ewsjf_env.engine.remote import check_server
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.registration import ENGINE_IDS
 
-USAGE = "train.py --agent NAME [--config FILE.yaml] [options] | --resume RUN [--windows N]"
+USAGE = """\
+train.py --agent NAME [--config FILE.yaml] [options]
+       train.py --resume RUN [--windows N]"""
 DESCRIPTION = """\
 Tune the scheduler with an agent, window by window, and keep every window.
 A killed or interrupted run continues with --resume."""
@@ -59,13 +62,13 @@ def _train(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
     # Small models: threads cost more than they give, and two runs side by side fight for cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if arguments.dry_run:
+        print(_describe(_planned(arguments)))
+        return 0
     if arguments.resume is not None:
         run, windows = _resumed(arguments)
     else:
         config = _config(arguments)
-        if arguments.dry_run:
-            print(_describe(config))
-            return 0
         if config.env.engine == "remote":  # before there is a folder
             check_server(config.env.remote)
         folder = Path(arguments.out) if arguments.out else default_folder(config)
@@ -112,17 +115,30 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
     )
 
 
+def _planned(arguments: argparse.Namespace) -> RunConfig:
+    if arguments.resume is None:
+        return _config(arguments)
+    _refuse_changes(arguments)
+    config = RunDir.open(arguments.resume).config
+    windows = config.windows if arguments.windows is None else arguments.windows
+    return dataclasses.replace(config, windows=windows)
+
+
 def _resumed(arguments: argparse.Namespace) -> tuple[RunDir, int]:
-    for name in ("agent", "config", "agent_config", "engine", "url", "seed", "context", "out"):
-        if getattr(arguments, name) is not None:
-            flag = "--" + name.replace("_", "-")
-            raise ConfigError(f"{flag}: cannot be changed by --resume; the run's own is kept")
+    _refuse_changes(arguments)
     run = RunDir.open(arguments.resume, lock=True)
     windows = run.config.windows if arguments.windows is None else arguments.windows
     if windows < 1:
         run.close()
         raise ConfigError(f"--windows: {windows} is outside [1, inf)")
     return run, windows
+
+
+def _refuse_changes(arguments: argparse.Namespace) -> None:
+    for name in ("agent", "config", "agent_config", "engine", "url", "seed", "context", "out"):
+        if getattr(arguments, name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag}: cannot be changed by --resume; the run's own is kept")
 
 
 def _describe(config: RunConfig) -> str:

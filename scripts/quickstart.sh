@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One command from a fresh clone to a tuned policy: makes the environment, tunes EWSJF on the
-# simulated engine, exports what is better than its start, and compares it with FCFS, HRRN and the
+# simulated engine, exports what is better than its start, and compares it with FCFS, rivals and the
 # default policy on traffic that the tuning has not seen.
 #
 # Started again it reuses the environment and everything that is finished.  Arguments go to
@@ -24,7 +24,7 @@ else
 fi
 
 echo "[quickstart] export: is it better than where it started, on unseen traffic?" >&2
-arms=fcfs,hrrn,ewsjf
+arms=fcfs,random,hrrn,linear_aging,ewsjf
 status=0
 "$python" scripts/export_policy.py "$run" --out "$policy" --seeds 8 --jobs 2 || status=$?
 case $status in

@@ -24,6 +24,7 @@ SERVED = OBSERVED | {"scheduling", "policy", "adaptive", "rules"}
 MEASURED = SERVED | {"workload"}
 JUDGED = {"objective", "constraints"}
 STEPPED = MEASURED | JUDGED | {"engine", "registration", "tuning", "reference", "episode", "viewer"}
+STEPPED |= {"precision"}
 MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "records": {"config"},
@@ -35,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "traffic": {"config", "records"},
     "objective": {"config", "records", "parameters", "traffic"},
     "constraints": {"config", "records", "objective"},
+    "precision": {"records"},
     "features": {"config", "records", "parameters", "traffic"},
     "rules": {"config", "parameters"},
     "adaptive": OBSERVED | {"rules"},
@@ -42,8 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registration": set(),
     "engine": MEASURED | {"serving"},
     "tuning": MEASURED | JUDGED | {"engine", "registration"},
-    "reference": MEASURED | {"engine"},
-    "episode": MEASURED | JUDGED | {"engine", "reference"},
+    "reference": MEASURED | {"engine", "precision"},
+    "episode": MEASURED | JUDGED | {"engine", "precision", "reference"},
     "env": STEPPED,
     "safety": STEPPED | {"env"},
     "ewsjf_env": {"registration"},

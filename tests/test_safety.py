@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,39 @@ def test_a_seeded_reset_starts_anew_and_another_one_does_not() -> None:
     env.reset()
     assert guard_of(env.step(action(0.0)))["breaches"] == guard_of(first[-1])["breaches"] == 1
     assert data_equivalence(first, run(env), exact=True)
+
+
+def test_its_state_restores_exactly() -> None:
+    settings = {**WIDE, "control_every": 4, "budget": 2, "budget_windows": 6, "promote_margin": 0.0}
+    actions = np.random.default_rng(3).uniform(-1.0, 1.0, (24, 1)).astype(np.float32)
+    whole = guarded(**settings)
+    modes, states = [], []
+    for proposed in actions:
+        states.append(json.loads(json.dumps(whole.state())))
+        modes.append(guard_of(whole.step(proposed)))
+    assert {"candidate", "control", "rollback", "held"} <= {guard["mode"] for guard in modes}
+    for cut in (1, 5, 11, 17):
+        torn = guarded(**settings)
+        for state, proposed in zip(states[:cut], actions[:cut], strict=True):
+            torn.restore(state)  # as a resumed run serves its episode again
+            torn.step(proposed)
+        assert torn.state() == states[cut]
+        resumed = guarded(**settings)
+        resumed.restore(states[cut])
+        assert resumed.state() == states[cut]
+        assert resumed.incumbent.dtype == np.float32
+        for expected, proposed in zip(modes[cut:], actions[cut:], strict=True):
+            assert data_equivalence(guard_of(torn.step(proposed)), expected)
+
+
+def test_a_restored_guard_stays_killed() -> None:
+    env = guarded()
+    env.kill("by hand")
+    again = guarded()
+    again.restore(env.state())
+    step = again.step(action(0.0))
+    assert (guard_of(step)["mode"], guard_of(step)["killed"]) == ("killed", "by hand")
+    assert step[2]
 
 
 def test_a_failed_window_is_no_breach() -> None:

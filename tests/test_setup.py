@@ -287,9 +287,22 @@ def test_an_unknown_failure_shows_the_end_of_its_log(setup: Setup) -> None:
 def test_quickstart_sets_up_and_runs_the_main_job(setup: Setup) -> None:
     done = setup.run("--seeds", "1", script="scripts/quickstart.sh")
     assert done.returncode == 0, done.stderr
-    job = setup.commands()[-1]
-    assert job.startswith("scripts/evaluate.py --workload configs/workloads/mixed.yaml ")
-    assert job.endswith(" --out runs/quickstart --seeds 1")
+    tune, export, compare = setup.commands()[-3:]
+    assert tune.startswith("scripts/train.py --agent bayes --config configs/env/quickstart.yaml ")
+    assert export.startswith("scripts/export_policy.py runs/quickstart/tuning --out ")
+    assert compare.startswith("scripts/evaluate.py --workload configs/workloads/mixed.yaml ")
+    assert " --policies fcfs,random,hrrn,linear_aging,ewsjf,runs/quickstart/tuned.json " in compare
+    assert compare.endswith(" --out runs/quickstart/evaluation --seeds 1")
+    assert "scripts/serve.py --policy runs/quickstart/tuned.json -- MODEL" in done.stdout
+
+
+def test_a_started_quickstart_is_continued(setup: Setup) -> None:
+    run = setup.project / "runs/quickstart/tuning"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("")
+    done = setup.run(script="scripts/quickstart.sh", EWSJF_WINDOWS="30")
+    assert done.returncode == 0, done.stderr
+    assert "scripts/train.py --resume runs/quickstart/tuning --windows 30" in setup.commands()
 
 
 @pytest.mark.parametrize("script", ["scripts/test.sh", ".ci/run"])

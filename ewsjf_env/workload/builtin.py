@@ -6,6 +6,8 @@ copied and changed; a test keeps the two equal.
 
 from __future__ import annotations
 
+import dataclasses
+
 from ewsjf_env.workload.arrivals import ArrivalLaw
 from ewsjf_env.workload.lengths import LengthLaw
 from ewsjf_env.workload.synthetic import Phase, RequestClass, SyntheticWorkload
@@ -61,6 +63,16 @@ BUILTIN: dict[str, SyntheticWorkload] = {
         rate_per_s=8.0,
         arrivals=ArrivalLaw("gamma", cv=3.0),
         classes=(_CHAT, _DOCUMENT),
+    ),
+    "documents": SyntheticWorkload(
+        name="documents",
+        description="Half chat, half documents: the second half of shifting_mix.",
+        rate_per_s=2.25,
+        arrivals=ArrivalLaw("poisson"),
+        classes=(
+            dataclasses.replace(_CHAT, share=0.5),
+            dataclasses.replace(_DOCUMENT, share=0.5),
+        ),
     ),
     "training_mix": SyntheticWorkload(
         name="training_mix",

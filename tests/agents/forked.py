@@ -61,8 +61,9 @@ class Trainer:
 
     @property
     def errors(self) -> list[str]:
-        """The lines about errors in it."""
-        return [line for line in self.printed.splitlines() if "error" in line.lower()]
+        """The lines about errors in it, those of a traceback, too."""
+        marks = ("error: ", "Error: ", "Traceback")
+        return [line for line in self.printed.splitlines() if any(m in line for m in marks)]
 
     @property
     def error(self) -> str:

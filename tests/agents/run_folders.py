@@ -22,11 +22,23 @@ TASK: Mapping[str, Any] = {
     "warmup_s": 5.0,
 }
 
+SHORT: Mapping[str, Any] = {
+    **TASK,
+    "rates_per_s": [4.0],
+    "window_s": 5.0,
+    "settle_s": 1.0,
+    "warmup_s": 2.0,
+}
+"""Windows of a few milliseconds, where no result matters."""
+
+GUARDED: Mapping[str, Any] = {**SHORT, "safety": {"enabled": True, "abort_after_s": 1.0}}
+
 
 def make_run(
     folder: Path,
     agent: str,
     windows: int,
+    /,
     context: tuple[str, ...] = (),
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -42,3 +54,17 @@ def make_run(
     finally:
         run.close()
     return folder
+
+
+def go_on(folder: Path, windows: int) -> dict[str, Any]:
+    """Resume the run in `folder`; the summary."""
+    run = RunDir.open(folder, lock=True)
+    try:
+        return tune(run, windows)
+    finally:
+        run.close()
+
+
+def records_of(folder: Path) -> list[dict[str, Any]]:
+    """The windows of the run in `folder`."""
+    return RunDir.open(folder).windows()

@@ -107,9 +107,8 @@ def killed_for_hrrn(job: Job) -> dict[str, Any]:
     return played(job)
 
 
-def killed_once(job: Job) -> dict[str, Any]:
+def killed_once(job: Job, marker: Path) -> dict[str, Any]:
     """Kill the worker the first time that any run starts."""
-    marker = Path(os.environ["KILLED_ONCE"])
     if not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)

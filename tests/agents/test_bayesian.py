@@ -232,14 +232,18 @@ def test_void_windows_teach_nothing():
 def test_a_void_window_reveals_a_change():
     agent = make(cube_space(2))
     play(agent, bowl([0.3, 0.6]), 8)
-    agent.observe(transition(agent, agent.act(), reward=float("nan"), void=True))
+    agent.observe(transition(agent, agent.act(), reward=float("nan"), void=True, shifted=True))
     assert agent.study.trials[-1].user_attrs[CHANGE] == 8
     agent.act()
     assert agent.diagnostics()["bo/changes"] == 1.0
 
 
 def test_failed_windows_count_as_bad():
-    agent = make(cube_space(1))
+    everywhere = dataclasses.replace(SMALL, radius=1.0)
+    agent = make(
+        cube_space(1),
+        config=dataclasses.replace(CONFIG, startup_radius=1.0, search=everywhere),
+    )
     for _ in range(16):
         values = agent.act()
         # The true reward rises, but everything above 0.6 crashes.

@@ -81,7 +81,11 @@ def test_partial_settings_keep_the_rest():
     ("name", "data", "message"),
     [
         ("bays", {}, "unknown 'bays'; nearest valid name: 'bayes'"),
-        ("bayes", {"startup": 3}, "unknown key 'startup'; nearest valid name: 'startup_points'"),
+        (
+            "bayes",
+            {"startup_point": 3},
+            "unknown key 'startup_point'; nearest valid name: 'startup_points'",
+        ),
         ("bayes", {"surrogate": {"half_life": 3}}, "nearest valid name: 'half_life_windows'"),
         ("bayes", {"surrogate": 3}, "expected a mapping"),
         ("bayes", {"sampler": "cma"}, "nearest valid name: 'cmaes'"),

@@ -28,7 +28,7 @@ def test_a_short_soak_is_well(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT), "VLLM_WORKER_MULTIPROC_METHOD": "fork"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "soak.py: well" in done.stdout

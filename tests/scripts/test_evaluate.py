@@ -264,7 +264,7 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "scripts/evaluate.py", *arguments],
         cwd=ROOT, env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=300, check=False,
     )  # fmt: skip
 
 

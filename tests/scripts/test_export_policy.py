@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "random_modelled",
         28,
         ("arrival_rate_per_s",),
-        {"drift": {"enabled": False}},
+        {"drift": {"enabled": False}, "caution": 0.0, "startup_radius": 1.0},
         rates_per_s=[2.0, 20.0],
         fake={**TASK["fake"], "context_gain": 0.25},
     )

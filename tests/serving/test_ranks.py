@@ -85,7 +85,7 @@ def test_writers_of_two_front_ends_converge(tmp_path: Path) -> None:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "converged" in done.stdout

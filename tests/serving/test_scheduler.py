@@ -12,6 +12,7 @@ from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.vllm_config import (
     VllmSetup,
     build_scheduler,
+    ewsjf_scheduler_class,
     load_vllm,
     stock_scheduler_class,
 )
@@ -223,3 +224,16 @@ def test_an_untested_vllm_is_refused(version: str) -> None:
 @pytest.mark.parametrize("version", ["0.26.0", "0.32.0+empty", "0.33.1rc1"])
 def test_a_tested_vllm_is_accepted(version: str) -> None:
     check_vllm_version(version)
+
+
+def test_a_scheduler_that_was_never_initialised_updates_as_stock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """vLLM's own tests make schedulers without __init__ and give them what they need."""
+    cls = ewsjf_scheduler_class(async_scheduling=True)
+    scheduler = cls.__new__(cls)
+    seen: list[object] = []
+    base = next(c for c in cls.__mro__ if c.__module__.startswith("vllm."))
+    monkeypatch.setattr(base, "update_from_output", lambda _, *given: seen.extend(given) or {})
+    assert scheduler.update_from_output("output", "tokens") == {}
+    assert seen == ["output", "tokens"]

@@ -31,7 +31,8 @@ def yaml_file(folder: Path, text: str) -> Path:
 
 
 def test_every_builtin_equals_its_yaml_file() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(BUILTIN)
+    synthetic = [path for path in CONFIGS.glob("*.yaml") if "\ntrace:" not in path.read_text()]
+    assert {path.stem for path in synthetic} == set(BUILTIN)
     for name, workload in BUILTIN.items():
         assert load_workload(CONFIGS / f"{name}.yaml") == workload
         assert load_workload(name) is workload
@@ -142,3 +143,32 @@ def test_trace_workload_is_named_after_the_file(tmp_path: Path) -> None:
     assert trace_workload(tmp_path / "t.csv", name="x").name == "x"
     with pytest.raises(ConfigError, match="jitter_s: -1 is outside"):
         trace_workload(tmp_path / "t.csv", jitter_s=-1)
+
+
+def test_a_part_of_a_recording_is_replayed(tmp_path: Path) -> None:
+    rows = "\n".join(f"{t},{100 + t},10" for t in range(100))
+    (tmp_path / "log.csv").write_text(f"arrival_s,prompt_tokens,output_tokens\n{rows}\n")
+    lengths = []
+    for part in ("[0.0, 0.6]", "[0.6, 1.0]"):
+        path = tmp_path / "part.yaml"
+        path.write_text(f"trace: log.csv\npart: {part}\n")
+        trace = load_workload(path).draw(0, 30.0)
+        lengths.append(set(trace.prompt_tokens.tolist()))
+    assert max(lengths[0]) < 160 <= min(lengths[1])
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("[0.5, 0.5]", r"part\[1\]: 0.5 is outside"),
+        ("[-0.1, 0.5]", r"part\[0\]: -0.1 is outside"),
+        ("[0.5]", "expected 2 values, got 1"),
+        ("[0.001, 0.002]", "holds fewer than 2 requests"),
+    ],
+)
+def test_a_part_must_hold_something(tmp_path: Path, part: str, message: str) -> None:
+    rows = "\n".join(f"{t},100,10" for t in range(100))
+    (tmp_path / "log.csv").write_text(f"arrival_s,prompt_tokens,output_tokens\n{rows}\n")
+    (tmp_path / "part.yaml").write_text(f"trace: log.csv\npart: {part}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_workload(tmp_path / "part.yaml")

@@ -1,0 +1,260 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from agents.compare_command import main
+from agents.comparison import JUDGED, jobs_of, play_all
+from agents.comparison_config import ComparisonConfig, load_comparison
+from agents.comparison_summary import summarise
+from agents.judging import HeldOut, judge, judge_curve
+from agents.run_config import make_run_config
+from agents.smoother import Smoother
+from ewsjf_env.config import ConfigError, from_dict
+from ewsjf_env.env import SchedulerTuningEnv
+
+ENV = {
+    "engine": "fake",
+    "fake": {"optimum_seed": 1, "active": 2, "sensitivity": 6.0, "noise_sigma": 0.05},
+    "workload": "mixed",
+    "rates_per_s": [6.0],
+    "window_s": 20.0,
+    "settle_s": 2.0,
+    "warmup_s": 5.0,
+    "windows": 4,
+}
+TASKS = {"fake": {"env": ENV, "held_out": {"seeds": 2, "windows": 2}}}
+CONFIG = {"windows": 6, "tasks": TASKS, "curve": [1, 3, 6], "curve_arms": ["random"]}
+
+
+def config(**changes: Any) -> ComparisonConfig:
+    return from_dict(ComparisonConfig, {**CONFIG, **changes}, "compare")
+
+
+def played(out: Path, arms: list[str], seeds: int = 2, **changes: Any) -> list[dict[str, Any]]:
+    chosen = config(**changes)
+    judged, failures = play_all(chosen, jobs_of(chosen, arms, seeds, out), 1, lambda it, _: it)
+    assert failures == {}
+    return judged
+
+
+def test_the_start_values_score_nothing() -> None:
+    run = make_run_config("default", ENV)
+    found = judge(run, HeldOut(seeds=2, windows=3), lambda _: run.task.space().defaults)
+    assert found["score"] == pytest.approx(0.0, abs=1e-6)
+    assert len(found["by_trace"]) == 2
+    assert found["violations"] == 0.0
+    assert found == judge(run, HeldOut(seeds=2, windows=3), lambda _: run.task.space().defaults)
+
+
+def test_held_out_traces_are_not_those_of_tuning() -> None:
+    seen = []
+    run = make_run_config("default", ENV)
+
+    class Spy(SchedulerTuningEnv):
+        def reset(self, **options: Any) -> Any:
+            seen.append(options["options"]["trace_seed"])
+            return super().reset(**options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agents.judging.SchedulerTuningEnv", Spy)
+        judge(run, HeldOut(seeds=3, windows=1), lambda _: run.task.space().defaults)
+    assert seen == [0, 1, 2]
+
+
+def test_a_curve_judges_what_was_recommended_on_the_way() -> None:
+    run = make_run_config("random", ENV)
+    space = run.task.space()
+    best = {**space.defaults, "lambda": 1.0}
+    records = [{"incumbent": space.defaults}, {"incumbent": space.defaults}, {"incumbent": best}]
+    held_out = HeldOut(seeds=1, windows=2)
+    curve = judge_curve(run, held_out, records, best, [1, 2, 3, 9])
+    assert [point["windows"] for point in curve] == [1, 2, 3]
+    served = judge(run, held_out, lambda _: best)["score"]
+    assert [p["score"] for p in curve] == pytest.approx([0.0, served, served], abs=1e-6)
+
+
+def test_runs_are_played_once(tmp_path: Path) -> None:
+    first = played(tmp_path, ["random", "default"])
+    lines = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("windows.jsonl")}
+    assert len(lines) == 4
+    assert played(tmp_path, ["random", "default"]) == first
+    assert {path: path.stat().st_mtime_ns for path in lines} == lines
+    # A killed run has no judgement: it is continued, and judged as it would have been.
+    (tmp_path / "runs/fake/random/seed_0001" / JUDGED).unlink()
+    again = {(r["arm"], r["seed"]): r for r in played(tmp_path, ["random", "default"])}
+    before = {(r["arm"], r["seed"]): r for r in first}
+    assert again["random", 1]["final"] == before["random", 1]["final"]
+    assert again["random", 1]["curve"] == before["random", 1]["curve"]
+
+
+def test_other_settings_play_again(tmp_path: Path) -> None:
+    played(tmp_path, ["default"], seeds=1)
+    assert [r["windows"] for r in played(tmp_path, ["default"], seeds=1, windows=3)] == [3]
+
+
+def test_all_arms_of_a_seed_meet_the_same_traffic(tmp_path: Path) -> None:
+    played(tmp_path, ["random", "sobol"])
+    for seed in range(2):
+        traces = []
+        for arm in ("random", "sobol"):
+            path = tmp_path / f"runs/fake/{arm}/seed_{seed:04d}/windows.jsonl"
+            traces.append([json.loads(line)["trace"] for line in path.read_text().splitlines()])
+        assert traces[0] == traces[1]
+
+
+def test_arms_have_settings_of_their_own() -> None:
+    arms = {"careful": {"agent": "random", "windows": 3, "guarded": True, "policy": "ewsjf(k=9)"}}
+    chosen = config(arms=arms)
+    run = chosen.run_config("fake", "careful", 7)
+    assert (run.agent, run.windows, run.seed) == ("random", 3, 7)
+    assert run.env.safety.enabled
+    assert run.task.start_policy().parameters["k"] == 9.0
+    assert not chosen.run_config("fake", "random", 7).env.safety.enabled
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": {}}, "tasks: none is given"),
+        ({"windows": 0}, "windows: 0 is outside"),
+        ({"arms": {"x": {"agent": "bays"}}}, "nearest valid name: 'bayes'"),
+        ({"tasks": {"a": {"env": {"workload": "mixd"}}}}, "tasks: a: workload: 'mixd'"),
+        ({"tasks": {"a": {"env": {}, "jump_window": 3}}}, "after_jump: give it together"),
+        ({"tasks": {"a": {"env": {}, "held_out": {"seed": 3}}}}, "nearest valid name: 'seeds'"),
+    ],
+)
+def test_bad_configurations_are_one_error(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        config(**changes)
+
+
+def test_the_configuration_that_ships_is_valid() -> None:
+    data = yaml.safe_load(Path("configs/compare.yaml").read_text())
+    data["tasks"] = {n: t for n, t in data["tasks"].items() if not n.startswith("azure")}
+    shipped = from_dict(ComparisonConfig, data, "compare.yaml")
+    for label in [*shipped.arms, "bayes", "random", "default"]:
+        for task in shipped.tasks:
+            assert shipped.run_config(task, label, 0).task.space()
+
+
+def run_of(arm: str, seed: int, score: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "task": "t",
+        "arm": arm,
+        "seed": seed,
+        "windows": 10,
+        "final": {"score": score, "violations": 0.0},
+        "online_mean": score / 2,
+        "violating": 0.1,
+        "worst_window": -1.0,
+        "void": 0,
+        "failed": 0,
+        "tuner_s_per_window": 0.1,
+        **changes,
+    }
+
+
+def test_the_summary_by_hand() -> None:
+    def curve(*scores: float) -> list[dict[str, float]]:
+        return [{"windows": n, "score": s} for n, s in zip((1, 4, 8), scores, strict=True)]
+
+    runs = [run_of("default", seed, 0.0) for seed in range(4)]
+    runs += [run_of("random", s, x, curve=curve(0, 0, x)) for s, x in enumerate((0.2, 0.4, 0, 0.6))]
+    runs += [run_of("bayes", s, 1.0, curve=curve(0.0, 0.96, 1.0)) for s in range(4)]
+    task = summarise(runs)["tasks"]["t"]
+    assert task["best_gain"] == 1.0
+    bayes, random = task["arms"]["bayes"], task["arms"]["random"]
+    assert bayes["gain"]["value"] == 1.0
+    assert bayes["over_random"]["difference"]["value"] == pytest.approx(0.7)
+    assert bayes["over_random"]["p"] == pytest.approx(2 / 16)  # all four signs agree
+    assert bayes["over_random"]["probability"] == 1.0
+    assert bayes["windows_to_95"] == {"median": 4, "low": 4, "high": 4, "never": 0, "seeds": 4}
+    assert random["windows_to_95"]["median"] == "never"
+    assert bayes["regret"]["value"] == pytest.approx((1.0 - 0.5) * 10)
+    overall = summarise(runs)["overall"]
+    assert overall["bayes"]["iqm"]["value"] == 1.0
+    assert overall["default"]["iqm"]["value"] == 0.0
+    assert overall["random"]["iqm"]["value"] == pytest.approx(0.3)
+
+
+def test_a_task_without_any_gain_has_no_scores() -> None:
+    runs = [run_of(arm, seed, 0.0) for arm in ("default", "random") for seed in range(2)]
+    summary = summarise(runs)
+    assert summary["tasks"]["t"]["arms"]["random"]["normalised"] is None
+    assert summary["overall"] == {}
+
+
+def test_the_command_writes_all_three_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    arguments = ["--config", str(path), "--agents", "random,default", "--seeds", "2"]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert "4 runs, 24 windows" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "| random |" in capsys.readouterr().out
+    data = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert set(data) == {"meta", "runs", "summary"}
+    assert len(data["runs"]) == 4
+    assert (tmp_path / "out/comparison.md").read_text().startswith("# Comparison of tuners")
+    assert (tmp_path / "out/comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--agents", "bays"], "nearest valid name: 'bayes'"),
+        (["--agents", ","], "--agents: the list is empty"),
+        (["--agents", "random,random"], "'random' occurs twice"),
+        (["--seeds", "0"], "--seeds: 0 is outside"),
+        (["--tasks", "fak"], "nearest valid name: 'fake'"),
+        (["--agent", "random"], "nearest valid name: '--agents'"),
+        (["--config", "none.yaml"], "none.yaml: cannot be read"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    assert main(["--config", str(path), "--out", str(tmp_path / "out"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_failed_run_is_named_and_loses_no_other(tmp_path: Path) -> None:
+    broken = {**ENV, "fake": {"optimum_seed": 1}, "failure_reward": -1.0}
+    chosen = config(tasks={**TASKS, "broken": {"env": broken, "held_out": {"seeds": 1}}})
+    jobs = jobs_of(chosen, ["default"], 1, tmp_path)
+    (tmp_path / "runs/broken").mkdir(parents=True)
+    (tmp_path / "runs/broken/default").write_text("in the way")
+    judged, failures = play_all(chosen, jobs, 1, lambda it, _: it)
+    assert [r["task"] for r in judged] == ["fake"]
+    assert list(failures) == ["broken/default/seed 0"]
+
+
+def test_contexts_are_medians_and_observations_are_not() -> None:
+    env = SchedulerTuningEnv(ENV)
+    names = env.feature_names
+    for agent, expected in (("bayes", 0.2), ("sac", -0.9)):
+        smoother = Smoother(make_run_config(agent, ENV), names)
+        for value in (0.2, 0.9, -0.9):
+            smoother.add(np.full(len(names), value))
+        assert set(smoother.view) == {expected}
+        smoother.reset()
+        smoother.add(np.full(len(names), 0.5))
+        assert set(smoother.view) == {0.5}
+    assert math.isclose(len(smoother.view), len(names))
+
+
+def test_a_missing_file_is_one_error() -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        load_comparison("none.yaml")

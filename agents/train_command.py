@@ -40,7 +40,7 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("--agent", metavar="NAME", help=f"see below (with --engine remote: {REMOTE_AGENT})")
     add("--config", metavar="FILE.yaml", help="the task (configs/env/tuning.yaml)")
-    add("--agent-config", metavar="FILE.yaml", help="settings of the agent (configs/agents)")
+    add("--agent-config", metavar="FILE", help="settings of the agent (configs/agents)")
     add("--engine", metavar="NAME", help=" | ".join(ENGINE_IDS) + ", instead of the task's")
     add("--url", metavar="URL", help="of the server, with --engine remote (the task's)")
     add("--seed", type=whole, metavar="N", help="of traffic and proposals (0)")

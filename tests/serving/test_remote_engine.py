@@ -174,7 +174,7 @@ def test_a_server_that_goes_away_ends_the_window_and_comes_back(server: Server) 
         engine.reset(small_trace(time_scale=SCALE))
         in_force = server.ask("GET", "/ewsjf/policy").json["policy"]
         assert in_force["order"] == "ewsjf"
-        assert in_force["parameters"] == parse_policy("ewsjf").parameters
+        assert in_force["parameters"] == {**parse_policy("ewsjf").parameters, "k": 3.0}
         assert engine.run_window(0.3).arrivals > 0
         engine.close()
 

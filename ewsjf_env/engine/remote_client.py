@@ -151,7 +151,9 @@ class HttpLink:
             keys = {"Authorization": f"Bearer {self._key}"} if self._key else {}
             self._session = aiohttp.ClientSession(
                 headers=keys,
-                connector=aiohttp.TCPConnector(limit=0),  # open loop: all at once
+                # Open loop: all at once.  A kept connection may be closed by the server just
+                # when we write to it, and nobody could tell that from a server that fails.
+                connector=aiohttp.TCPConnector(limit=0, force_close=True),
                 read_bufsize=_LINE_BYTES,
             )
         try:

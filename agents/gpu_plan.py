@@ -119,9 +119,14 @@ class Result:
         found: dict[str, Any] = self.data["stages"].setdefault(name, {})
         return found
 
+    def found(self, name: str) -> dict[str, Any]:
+        """The same for reading: a stage that has not begun is not listed."""
+        stage: dict[str, Any] = self.data["stages"].get(name, {})
+        return stage
+
     def done(self, name: str) -> bool:
         """Whether a stage has nothing left to do."""
-        return bool(self.data["stages"].get(name, {}).get("ok"))
+        return bool(self.found(name).get("ok"))
 
     def note(self, name: str, **values: Any) -> None:
         """Add to a stage, and write the file."""

@@ -132,7 +132,7 @@ def predict(result: Result) -> None:
 
     None of these requests was seen by the fit.
     """
-    measured = result.stage("serving").get("runs", {})
+    measured = result.found("serving").get("runs", {})
     if not measured:
         raise ConfigError("there are no serving runs to predict")
     config = simulated_config(result)
@@ -246,7 +246,7 @@ def simulated_config(result: Result) -> SimulatedConfig:
         max_num_seqs=plan.max_num_seqs,
         max_num_batched_tokens=plan.max_num_batched_tokens,
         max_model_len=plan.max_model_len,
-        kv_blocks=result.stage("serving").get("kv_blocks"),
+        kv_blocks=result.found("serving").get("kv_blocks"),
     )
 
 
@@ -277,7 +277,7 @@ def _names(result: Result) -> list[str]:
 
 
 def _capacities(result: Result) -> dict[str, float]:
-    found: dict[str, float] | None = result.stage("capacity").get("requests_per_s")
+    found: dict[str, float] | None = result.found("capacity").get("requests_per_s")
     if found is None:
         raise ConfigError("the capacity is not known, see stage capacity")
     return found

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -51,17 +52,11 @@ def measure_steps(result: Result) -> None:
     plan = result.plan
     log = result.folder / STEPS
     launch = make_launch(result, log_steps=True)
-    with running(launch, plan.url, result.folder / "server_steps.log") as start_s:
-        engine = remote_engine(result)
-        engine.install(parse_policy("fcfs"))
-        begun_s = time.monotonic()
-        for number in range(plan.passes):
-            if number == 1:  # kernels are compiled and graphs are captured
-                begun_s = time.monotonic()
-            limits = Limits(min(plan.most_requests, plan.max_num_seqs), plan.max_model_len - 64)
-            for wave in waves(limits, seed=number):
-                serve_to_end(engine, wave)
-        engine.close()
+    with (
+        running(launch, plan.url, result.folder / "server_steps.log") as start_s,
+        closing(remote_engine(result)) as engine,
+    ):
+        begun_s = _send_waves(engine, result)
     steps = [step for step in read_steps(log) if step.at_s > begun_s]
     machine = LatencyModel.load(plan.like)
     if not result.simulated:
@@ -70,6 +65,21 @@ def measure_steps(result: Result) -> None:
     fit = fit_steps(machine, steps)
     fit.model.save(result.folder / LATENCY)
     result.note("steps", server_start_s=start_s, latency=fit.model.to_dict(), **fit.to_dict())
+
+
+def _send_waves(engine: RemoteEngine, result: Result) -> float:
+    """Send all passes; the moment from which on steps count."""
+    plan = result.plan
+    begun_s = time.monotonic()
+    limits = Limits(min(plan.most_requests, plan.max_num_seqs), plan.max_model_len - 64)
+    engine.install(parse_policy("fcfs"))
+    for number in range(plan.passes):
+        if number == 1:  # kernels are compiled and graphs are captured
+            begun_s = time.monotonic()
+        for wave in waves(limits, seed=number):
+            engine.reset(wave)
+            _drain(engine, len(wave))
+    return begun_s
 
 
 def measure_capacity(result: Result) -> None:
@@ -95,36 +105,40 @@ def serve(result: Result) -> None:
     """
     plan = result.plan
     runs = result.stage("serving").setdefault("runs", {})
-    engine = remote_engine(result)
-    counters = Counters(plan.url)
     result.note("serving", kv_blocks=kv_blocks(plan.url))
+    counters = Counters(plan.url)
     failed = []
-    for key, policy, trace in cases(result):
-        if key in runs:
-            continue
-        try:
-            engine.install(parse_policy(policy))
-            engine.reset(trace)
-            before, begun_s = counters.read(), time.monotonic()
-            metrics = engine.run_window(plan.duration_s)
-            after, wall_s = counters.read(), time.monotonic() - begun_s
-        except EngineError as error:
-            if not is_up(result):
-                raise
-            failed.append(f"{key}: {error}")
-            continue
-        steps = after["steps"] - before["steps"]
-        runs[key] = {
-            "metrics": metrics.to_dict(),
-            "requests": len(trace),
-            "steps": steps,
-            "wall_per_step_s": wall_s / steps if steps else None,
-            "scheduler_share": (after["scheduler_s"] - before["scheduler_s"]) / wall_s,
-        }
-        result.save()
-    engine.close()
+    with closing(remote_engine(result)) as engine:
+        for key, policy, trace in cases(result):
+            if key in runs:
+                continue
+            try:
+                runs[key] = _serve_once(engine, counters, policy, trace, plan.duration_s)
+            except EngineError as error:
+                if not is_up(result):
+                    raise
+                failed.append(f"{key}: {error}")
+            result.save()
     if failed:
         raise EngineError(f"{len(failed)} runs failed, the first: {failed[0]}")
+
+
+def _serve_once(
+    engine: RemoteEngine, counters: Counters, policy: str, trace: Trace, duration_s: float
+) -> dict[str, Any]:
+    engine.install(parse_policy(policy))
+    engine.reset(trace)
+    before, begun_s = counters.read(), time.monotonic()
+    metrics = engine.run_window(duration_s)
+    after, wall_s = counters.read(), time.monotonic() - begun_s
+    steps = after["steps"] - before["steps"]
+    return {
+        "metrics": metrics.to_dict(),
+        "requests": len(trace),
+        "steps": steps,
+        "wall_per_step_s": wall_s / steps if steps else None,
+        "scheduler_share": (after["scheduler_s"] - before["scheduler_s"]) / wall_s,
+    }
 
 
 def predict(result: Result) -> None:
@@ -136,25 +150,24 @@ def predict(result: Result) -> None:
     if not measured:
         raise ConfigError("there are no serving runs to predict")
     config = simulated_config(result)
-    engine = SimulatedEngine(config)
     runs: dict[str, dict[str, dict[str, Any]]] = {}
-    for key, policy, trace in cases(result):
-        if key not in measured:
-            continue
-        engine.install(parse_policy(policy))
-        engine.reset(trace)
-        metrics = engine.run_window(result.plan.duration_s).to_dict()
-        found = measured[key]["metrics"]
-        error = {name: _error(metrics[name], found[name]) for name in COMPARED}
-        runs[key] = {"metrics": metrics, "error": error}
-        result.note("prediction", runs=runs)
+    with closing(SimulatedEngine(config)) as engine:
+        for key, policy, trace in cases(result):
+            if key not in measured:
+                continue
+            engine.install(parse_policy(policy))
+            engine.reset(trace)
+            metrics = engine.run_window(result.plan.duration_s).to_dict()
+            found = measured[key]["metrics"]
+            error = {name: _error(metrics[name], found[name]) for name in COMPARED}
+            runs[key] = {"metrics": metrics, "error": error}
+            result.note("prediction", runs=runs)
     summary = {}
     for name in COMPARED:
         errors = [abs(e) for run in runs.values() if (e := run["error"][name]) is not None]
         if errors:
             summary[name] = {"median": median(errors), "worst": max(errors)}
     result.note("prediction", runs=runs, absolute_error=summary, latency=_source(result))
-    engine.close()
 
 
 def hot_swap(result: Result) -> None:
@@ -164,17 +177,16 @@ def hot_swap(result: Result) -> None:
     """
     plan = result.plan
     trace = _draw(result, 0, max(plan.loads), plan.swap_s)
-    engine = remote_engine(result)
-    engine.install(parse_policy("ewsjf"))
-    engine.reset(trace)
     swaps = 0
-    while engine.now() < plan.swap_s:
-        engine.install(parse_policy(SWAPS[swaps % len(SWAPS)]))
-        swaps += 1
-        engine.run_window(1.0)
-    _drain(engine, len(trace))
-    records = engine.records()
-    engine.close()
+    with closing(remote_engine(result)) as engine:
+        engine.install(parse_policy("ewsjf"))
+        engine.reset(trace)
+        while engine.now() < plan.swap_s:
+            engine.install(parse_policy(SWAPS[swaps % len(SWAPS)]))
+            swaps += 1
+            engine.run_window(1.0)
+        _drain(engine, len(trace))
+        records = engine.records()
     whole = sum(r.finish_s is not None and r.generated_tokens == r.output_tokens for r in records)
     result.note("hot_swap", policy_changes=swaps, requests=len(records), answered_whole=whole)
     if whole != len(records):
@@ -248,12 +260,6 @@ def simulated_config(result: Result) -> SimulatedConfig:
         max_model_len=plan.max_model_len,
         kv_blocks=result.found("serving").get("kv_blocks"),
     )
-
-
-def serve_to_end(engine: RemoteEngine, trace: Trace) -> None:
-    """Serve a trace until nothing is open."""
-    engine.reset(trace)
-    _drain(engine, len(trace))
 
 
 def cases(result: Result) -> Iterator[tuple[str, str, Trace]]:

@@ -21,10 +21,12 @@ def table(data: Mapping[str, Any]) -> str:
     steps = stages.get("steps", {})
     if "unseen_steps" in steps:
         error = steps["unseen_steps"]["all"]
+        typical = steps["unseen_steps"]["typical"]
         lines.append(
             f"* step time, {error['steps']} steps that were not fitted: error median "
             f"{_percent(error['median'])}, p95 {_percent(error['p95'])}, total "
-            f"{_percent(error['bias'])}; scheduled while the step before ran: "
+            f"{_percent(error['bias'])}; of medians of steps alike {_percent(typical['median'])} "
+            f"(p95 {_percent(typical['p95'])}); scheduled while the step before ran: "
             f"{_percent(steps['steps']['overlapped_share'])}"
         )
     for name, error in stages.get("prediction", {}).get("absolute_error", {}).items():

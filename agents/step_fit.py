@@ -1,14 +1,17 @@
 """Which latency model do measured steps give, and how well does it tell the time of others?
 
-Half of the steps, drawn at random, are fitted; the error is that on the other half.  A step that
-takes many times what its like takes (a kernel compiled at its first use, a machine that paused)
-would bend a least-squares fit, so what is far from a first fit is left out of the second one;
-the error counts all steps.
+Half of the steps, drawn at random, are fitted; the error is that on the other half.
+
+A host that pauses hands over one result late and the next right after it, and a kernel may be
+compiled at its first use.  Least squares would follow such times, so the absolute relative error
+is what is made smallest (least squares, repeated, each error weighed by one over itself).  The
+errors told count all steps; those of `typical` are the errors at the medians of steps alike.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +24,10 @@ from ewsjf_env.engine.latency import LatencyModel
 from ewsjf_env.engine.step_samples import MeasuredStep
 
 Array = NDArray[np.float64]
-OUTLIER_MADS = 8.0  # median absolute deviations of the relative error
-OUTLIER_LEAST = 0.25  # but nothing nearer than this is one
+ROUNDS = 8  # of least squares
+LEAST_ERROR = 0.01  # relative errors below weigh alike
+ALIKE = 0.05  # relative width of what counts as alike
+MANY = 5  # steps alike that make a median
 MOSTLY = 0.5  # steps that overlapped are used alone where they are this share
 
 
@@ -33,7 +38,7 @@ class StepFit:
     Attributes:
         model: the latency model.
         error: of steps that were not fitted, by kind; relative errors, see `step_errors`.
-        steps: how many there were, were used, and were left out as outliers.
+        steps: how many there were and were fitted, and the share that overlapped.
     """
 
     model: LatencyModel
@@ -66,27 +71,46 @@ def fit_steps(start: LatencyModel, steps: Sequence[MeasuredStep], seed: int = 0)
     order = np.random.default_rng(seed).permutation(len(used))
     half = len(used) // 2
     fitted, unseen = ([used[i] for i in part] for part in (order[:half], order[half:]))
-    first = start.fit([(step, step.seconds) for step in fitted])
-    error = np.abs(_relative(first, fitted))
-    limit = max(OUTLIER_LEAST, OUTLIER_MADS * float(np.median(error)))
-    kept = [step for step, e in zip(fitted, error, strict=True) if e <= limit]
-    model = start.fit([(step, step.seconds) for step in kept])
+    samples = [(step, step.seconds) for step in fitted]
+    model = start.fit(samples)  # refuses too few
+    seconds = np.array([step.seconds for step in fitted])
+    modelled = _modelled(start, fitted)
+    modelled *= float(np.median(seconds / modelled))  # the preset may be of another machine
+    for _ in range(ROUNDS):
+        error = np.maximum(np.abs(seconds / modelled - 1.0), LEAST_ERROR)
+        model = start.fit(samples, list(modelled * np.sqrt(error)))
+        modelled = _modelled(model, fitted)
     return StepFit(
         model=model,
         error=step_errors(model, unseen),
         steps={
             "measured": len(steps),
             "overlapped_share": share,
-            "fitted": len(kept),
-            "outliers": len(fitted) - len(kept),
+            "fitted": len(fitted),
         },
     )
+
+
+def _groups(steps: Sequence[MeasuredStep]) -> list[list[MeasuredStep]]:
+    """Steps alike: as many requests decode, and all else differs by some per cent at most."""
+    found: dict[tuple[int, ...], list[MeasuredStep]] = {}
+    for step in steps:
+        rest = step.prefill_tokens, step.prefill_attention, step.context_tokens
+        key = (step.decode_requests, *(round(math.log1p(x) / ALIKE) for x in rest))
+        found.setdefault(key, []).append(step)
+    return list(found.values())
+
+
+def _medians(groups: Sequence[Sequence[MeasuredStep]]) -> list[tuple[MeasuredStep, float]]:
+    """The step in the middle of each group, and its time."""
+    middles = [sorted(group, key=lambda s: s.seconds)[len(group) // 2] for group in groups]
+    return [(step, step.seconds) for step in middles]
 
 
 def step_errors(
     model: LatencyModel, steps: Sequence[MeasuredStep]
 ) -> dict[str, dict[str, float | int | None]]:
-    """Relative errors of a model by kind of step: all, with prefill, without.
+    """Relative errors of a model by kind of step: all, with prefill, without, typical.
 
     `bias` is that of the total time: above 0 the model says too much.
     """
@@ -94,6 +118,7 @@ def step_errors(
         "all": list(steps),
         "prefill": [step for step in steps if step.prefill_tokens],
         "decode": [step for step in steps if not step.prefill_tokens],
+        "typical": [step for step, _ in _medians([g for g in _groups(steps) if len(g) >= MANY])],
     }
     return {kind: _errors(model, members) for kind, members in kinds.items()}
 

@@ -30,7 +30,8 @@ SEEDS, WINDOWS = 10, 5
 ALIKE = "it serves as the default does"
 DESCRIPTION = """\
 Write what a tuning run recommends as a policy file that the scheduler serves.
-It must beat the default with 95 % confidence on traffic that nobody has seen."""
+It must beat the default with 95 % confidence on traffic that nobody has seen.
+After a run on a real server that is played on its twin, the task's `simulated`."""
 EPILOG = """\
 exit codes: 0 written, 1 failed, 2 bad input, 3 refused: not better for sure
 
@@ -68,7 +69,7 @@ def _export(arguments: argparse.Namespace) -> int:
     if out.suffix != ".json" or out.is_dir() or not out.parent.is_dir():
         raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
     run = open_view(arguments.run)
-    task = dataclasses.replace(run.task, windows=arguments.windows)
+    task = dataclasses.replace(run.task.twin(), windows=arguments.windows)
     plan = ConfirmationPlan(task, arguments.seeds)
     print(f"showing the agent its {len(run.records)} windows ...", file=sys.stderr)
     policy = build_policy(run, run.agent(), arguments.kind)

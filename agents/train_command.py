@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from agents.registry import AGENTS
 from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from agents.run_dir import RunDir, default_folder
 from ewsjf_env.config import ConfigError, load_yaml
+from ewsjf_env.engine.remote import check_server
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.registration import ENGINE_IDS
 
@@ -28,6 +30,7 @@ DESCRIPTION = """\
 Tune the scheduler with an agent, window by window, and keep every window.
 A killed or interrupted run continues with --resume."""
 WINDOWS = 60
+REMOTE_AGENT = "bayes"  # where none is named
 
 
 def make_parser() -> Parser:
@@ -35,10 +38,11 @@ def make_parser() -> Parser:
     lines = [f"  {name:<16} {entry.summary}" for name, entry in AGENTS.items()]
     parser = Parser("train.py", USAGE, DESCRIPTION, "agents:\n" + "\n".join(lines))
     add = parser.add_argument
-    add("--agent", metavar="NAME", help="see below")
+    add("--agent", metavar="NAME", help=f"see below (with --engine remote: {REMOTE_AGENT})")
     add("--config", metavar="FILE.yaml", help="the task (configs/env/tuning.yaml)")
-    add("--agent-config", metavar="FILE.yaml", help="settings of the agent (configs/agents)")
+    add("--agent-config", metavar="FILE", help="settings of the agent (configs/agents)")
     add("--engine", metavar="NAME", help=" | ".join(ENGINE_IDS) + ", instead of the task's")
+    add("--url", metavar="URL", help="of the server, with --engine remote (the task's)")
     add("--seed", type=whole, metavar="N", help="of traffic and proposals (0)")
     add("--windows", type=whole, metavar="N", help=f"windows in all ({WINDOWS})")
     add("--context", metavar="LIST", help=f"features agents see ({','.join(DEFAULT_CONTEXT)})")
@@ -65,21 +69,28 @@ def _train(words: list[str]) -> int:
         run, windows = _resumed(arguments)
     else:
         config = _config(arguments)
+        if config.env.engine == "remote":  # before there is a folder
+            check_server(config.env.remote)
         folder = Path(arguments.out) if arguments.out else default_folder(config)
         run, windows = RunDir.create(folder, config), config.windows
+    # A tuner that is asked to end leaves a server as one that is interrupted does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run.note_command()
         print(f"run: {run.path}", file=sys.stderr)
         with _Bar(windows, len(run.windows())) as bar:
             summary = tune(run, windows, bar.show)
     finally:
+        signal.signal(signal.SIGTERM, before)
         run.close()
     _print_summary(summary, run)
     return 0
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
-    if arguments.agent is None:
+    if arguments.url is not None and arguments.engine != "remote":
+        raise ConfigError(f"--url: {arguments.url!r} needs --engine remote")
+    if arguments.agent is None and arguments.engine != "remote":
         raise ConfigError("--agent: missing; see --help for the list, or --resume a run")
     fields: dict[str, Any] = {
         name: value
@@ -92,8 +103,15 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
     if arguments.engine is not None:
         task = load_yaml(arguments.config) if arguments.config else {}
         task = {**task, "engine": arguments.engine}
+        if arguments.url is not None:
+            remote = task.get("remote", {})
+            if isinstance(remote, dict):  # else it is refused when it is read
+                task["remote"] = {**remote, "url": arguments.url}
     return make_run_config(
-        arguments.agent, task, arguments.agent_config, **{"windows": WINDOWS, **fields}
+        arguments.agent or REMOTE_AGENT,
+        task,
+        arguments.agent_config,
+        **{"windows": WINDOWS, **fields},
     )
 
 
@@ -117,7 +135,7 @@ def _resumed(arguments: argparse.Namespace) -> tuple[RunDir, int]:
 
 
 def _refuse_changes(arguments: argparse.Namespace) -> None:
-    for name in ("agent", "config", "agent_config", "engine", "seed", "context", "out"):
+    for name in ("agent", "config", "agent_config", "engine", "url", "seed", "context", "out"):
         if getattr(arguments, name) is not None:
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag}: cannot be changed by --resume; the run's own is kept")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ewsjf_env.config import ConfigError, refuse_unknown
 from ewsjf_env.constraints import margins
-from ewsjf_env.engine.base import Engine, EngineError
+from ewsjf_env.engine.base import Engine, EngineError, OutlivesTuner
 from ewsjf_env.episode import AbortRule, Episode, WindowResult
 from ewsjf_env.features import feature_names, observe
 from ewsjf_env.objective import Outcome, Reward
@@ -148,6 +148,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         self.action_space = Box(-1.0, 1.0, (len(self.parameter_space),), np.float32)
         self.observation_space = Box(-1.0, 1.0, (len(self.feature_names),), np.float32)
         self.abort_rule: AbortRule | None = None
+        self.trusted: Mapping[str, Value] | None = None
         self._start_policy = self.config.start_policy()
         self._workload: Workload | None = None
         self._engine: Engine | None = None
@@ -199,6 +200,8 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         self._windows_left -= 1
         config = self.config
         try:
+            if self.trusted is not None:
+                _trust(self._engine, self.trusted)
             result = self._episode.window(values, config.window_s, config.settle_s, self.abort_rule)
         except EngineError as error:
             return self._failed(values, str(error))
@@ -323,3 +326,9 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             "executed_action": self.parameter_space.to_box(tuned),
             "trace": dict(self._trace_info),
         }
+
+
+def _trust(engine: object, values: Mapping[str, Value]) -> None:
+    """Tell an engine that goes on without us what it may go on with."""
+    if isinstance(engine, OutlivesTuner):
+        engine.trust(values)

@@ -10,7 +10,11 @@ import importlib.util
 
 SIMULATED_ID = "ewsjf/SchedulerTuning-v0"
 FAKE_ID = "ewsjf/SchedulerTuningFake-v0"
-ENGINE_IDS = {"simulated": SIMULATED_ID, "fake": FAKE_ID}
+LIVE_ID = "ewsjf/SchedulerTuningLive-v0"
+REMOTE_ID = "ewsjf/SchedulerTuningRemote-v0"
+ENGINE_IDS = {"simulated": SIMULATED_ID, "fake": FAKE_ID, "live": LIVE_ID, "remote": REMOTE_ID}
+REAL_TIME = ("live", "remote")
+"""Engines where a second takes a second, nothing repeats, and nobody else serves the traffic."""
 ENTRY_POINT = "ewsjf_env.env:SchedulerTuningEnv"
 EPISODE_WINDOWS = 20
 
@@ -28,4 +32,5 @@ def register_environments() -> None:
                 entry_point=ENTRY_POINT,
                 max_episode_steps=EPISODE_WINDOWS,
                 kwargs={"engine": engine},
+                nondeterministic=engine in REAL_TIME,
             )

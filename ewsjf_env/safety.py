@@ -157,6 +157,8 @@ class SafetyGuard(
         proposed = np.asarray(action, dtype=np.float32)
         mode, executed = self._choose(proposed)
         self._base.abort_rule = self._abort_rule() if mode == "candidate" else None
+        known = self._base.start_action if mode == "killed" else self._incumbent
+        self._base.trusted = self._base.parameter_space.from_box(known)
         observation, reward, terminated, truncated, info = self.env.step(executed)
         breach = mode == "candidate" and _breaches(info)
         self._note(mode, executed, float(reward), breach, info)

@@ -5,6 +5,7 @@ Every key is optional; `configs/env/tuning.yaml` says what each one means in one
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,14 @@ from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nea
 from ewsjf_env.constraints import DEFAULT_CONSTRAINTS, Constraint
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.fake import FakeConfig, FakeEngine
+from ewsjf_env.engine.live import LiveConfig, LiveEngine
+from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
 from ewsjf_env.objective import ObjectiveSettings
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.policy import Policy, parse_policy
 from ewsjf_env.records import MetricSettings
-from ewsjf_env.registration import EPISODE_WINDOWS
+from ewsjf_env.registration import EPISODE_WINDOWS, REAL_TIME
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,15 @@ class TuningConfig:
 
     Attributes:
         engine: a key of `ENGINES`.
-        simulated, fake: settings of that engine.
+        simulated, fake, live, remote: settings of that engine.  For a run on `live` or `remote`,
+            `simulated` describes the machine's twin, see `twin`.
         workload: built-in name or YAML file.
         rates_per_s: mean arrival rates, one drawn an episode; empty: the workload's own.
         trace_pool: how many different traces there are, drawn anew after that; 0: endless.
             Windows of the reference are computed once a trace.
         policy: what is tuned, as in `parse_policy`; its values are where an episode starts.
-        reference: what a window is compared with, on the same traffic; None: nothing.
+        reference: what a window is compared with, on the same traffic; None: nothing, which is
+            all that `live` and `remote` can have.
         tuned: names of the parameters that move; empty: all that can be tuned.
         frozen: names of those that do not, besides.
         objective: window -> reward.
@@ -99,9 +104,11 @@ class TuningConfig:
         failure_reward: of a window in which the engine failed.
     """
 
-    engine: Literal["simulated", "fake"] = "simulated"
+    engine: Literal["simulated", "fake", "live", "remote"] = "simulated"
     simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
+    live: LiveConfig = field(default_factory=LiveConfig)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
     workload: str = "paper_mix"
     rates_per_s: tuple[float, ...] = (5.0,)
     trace_pool: int = 0
@@ -129,6 +136,11 @@ class TuningConfig:
             check_range("rates_per_s", rate, 0.0, low_open=True)
         if self.reference_policy() is None:
             self._refuse_relative()
+        elif self.engine in REAL_TIME:
+            raise ConfigError(
+                f"reference: {self.reference!r} cannot serve the traffic of engine "
+                f"{self.engine!r} beside what is tuned; set reference: null"
+            )
         names = [constraint.name for constraint in self.constraints]
         for name in names:
             if names.count(name) > 1:
@@ -178,6 +190,13 @@ class TuningConfig:
         chosen = [name for name in self.tuned if name in kept]
         return kept.subset(chosen) if self.tuned else kept
 
+    def twin(self) -> TuningConfig:
+        """The same task on the simulated engine, for what cannot be tried on a real one."""
+        if self.engine not in REAL_TIME:
+            return self
+        simulated = dataclasses.replace(self.simulated, metrics=self.metric_settings)
+        return dataclasses.replace(self, engine="simulated", simulated=simulated)
+
     def build_engine(self) -> Engine:
         """A new engine without traffic."""
         return ENGINES[self.engine](self)
@@ -193,7 +212,22 @@ class TuningConfig:
 ENGINES: dict[str, Callable[[TuningConfig], Engine]] = {
     "simulated": lambda config: SimulatedEngine(config.simulated),
     "fake": lambda config: FakeEngine(config.fake),
+    "live": lambda config: LiveEngine(config.live),
+    "remote": lambda config: RemoteEngine(config.remote),
 }
+
+REAL_TIME_DEFAULTS: dict[str, Any] = {
+    "reference": None,
+    "objective": {"kind": "goodput"},
+    "constraints": [
+        {"metric": "ttft_short_p95_s", "limit": 5.0, "relative": False},
+        {"metric": "wait_max_s", "limit": 60.0, "relative": False},
+    ],
+}
+"""What a task on `live` or `remote` is judged by where it does not say: service levels.
+
+The guard is on, too.
+"""
 
 
 def load_tuning(
@@ -216,6 +250,11 @@ def load_tuning(
         data = load_yaml(source) if isinstance(source, (str, Path)) else dict(source or {})
         if engine is not None:
             data.setdefault("engine", engine)
+        if data.get("engine") in REAL_TIME:
+            data = {**REAL_TIME_DEFAULTS, **data}
+            safety = data.get("safety", {})
+            if isinstance(safety, Mapping):
+                data["safety"] = {"enabled": True, **safety}
         config = from_dict(TuningConfig, data, str(source) if from_file else "config")
     if engine is not None and config.engine != engine:
         raise ConfigError(f"engine: {config.engine!r} is configured, this id is for {engine!r}")

@@ -13,7 +13,7 @@ from stable_baselines3.common.env_checker import check_env as check_sb3
 from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.env import SchedulerTuningEnv
-from ewsjf_env.registration import ENGINE_IDS, EPISODE_WINDOWS
+from ewsjf_env.registration import ENGINE_IDS, EPISODE_WINDOWS, REAL_TIME
 from ewsjf_env.tuning import TuningConfig, load_tuning
 
 
@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.config is None:
             for engine in ENGINE_IDS:
-                check(load_tuning({"engine": engine}))
+                if engine not in REAL_TIME:  # those need a --config, and a machine
+                    check(load_tuning({"engine": engine}))
         else:
             check(load_tuning(arguments.config))
     except (ConfigError, EngineError) as error:

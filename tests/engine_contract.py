@@ -1,8 +1,11 @@
 """What every engine promises (`ewsjf_env.engine.base.Engine`), as tests to inherit.
 
-A subclass gives `make_engine`; one that may lose the wall clock's exactness overrides
-`clock_tolerance_s`.
+A subclass gives `make_engine`.  One where a second takes a second makes the seconds of these
+tests shorter with `time_scale`, and says with `repeats` that nothing happens twice.
 """
+
+from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,11 +18,13 @@ from ewsjf_env.traffic import prompts_arrived
 from ewsjf_env.workload.trace import Trace
 
 
-def small_trace(seed: int = 0, count: int = 60, duration_s: float = 20.0) -> Trace:
+def small_trace(
+    seed: int = 0, count: int = 60, duration_s: float = 20.0, time_scale: float = 1.0
+) -> Trace:
     random = np.random.default_rng(seed)
     return Trace(
         name="contract",
-        arrival_s=np.sort(random.uniform(0.0, duration_s, count)),
+        arrival_s=time_scale * np.sort(random.uniform(0.0, duration_s, count)),
         prompt_tokens=random.integers(16, 2000, count),
         output_tokens=random.integers(2, 60, count),
     )
@@ -27,6 +32,8 @@ def small_trace(seed: int = 0, count: int = 60, duration_s: float = 20.0) -> Tra
 
 class EngineContract:
     clock_tolerance_s = 1e-9
+    time_scale = 1.0
+    repeats = True
 
     def make_engine(self) -> Engine:
         raise NotImplementedError
@@ -34,12 +41,16 @@ class EngineContract:
     def policy(self) -> Policy:
         return parse_policy("ewsjf")
 
+    def trace(self, seed: int = 0) -> Trace:
+        return small_trace(seed, time_scale=self.time_scale)
+
     @pytest.fixture
-    def engine(self) -> Engine:
+    def engine(self) -> Iterator[Engine]:
         engine = self.make_engine()
         engine.install(self.policy())
-        engine.reset(small_trace())
-        return engine
+        engine.reset(self.trace())
+        yield engine
+        engine.close()
 
     def test_keeps_the_protocol(self, engine: Engine) -> None:
         assert isinstance(engine, Engine)
@@ -60,8 +71,10 @@ class EngineContract:
 
     def test_a_window_advances_the_clock_by_its_duration(self, engine: Engine) -> None:
         assert engine.now() == 0.0
-        for duration_s, end_s in ((0.25, 0.25), (3.0, 3.25), (30.0, 33.25)):
+        end_s = 0.0
+        for duration_s in (0.25, 3.0 * self.time_scale, 30.0 * self.time_scale):
             metrics = engine.run_window(duration_s)
+            end_s += duration_s
             assert engine.now() == pytest.approx(end_s, abs=self.clock_tolerance_s)
             assert metrics.window_s == pytest.approx(duration_s, abs=self.clock_tolerance_s)
 
@@ -70,18 +83,24 @@ class EngineContract:
             engine.run_window(0.0)
 
     def test_every_arrival_is_in_one_window(self, engine: Engine) -> None:
-        windows = [engine.run_window(5.0) for _ in range(4)]
-        trace = small_trace()
+        edges_s = [0.0]
+        windows = []
+        for _ in range(4):
+            windows.append(engine.run_window(5.0 * self.time_scale))
+            edges_s.append(engine.now())
+        trace = self.trace()
         assert [m.arrivals for m in windows] == [
-            int(((trace.arrival_s >= t) & (trace.arrival_s < t + 5.0)).sum())
-            for t in (0.0, 5.0, 10.0, 15.0)
+            int(((trace.arrival_s >= start_s) & (trace.arrival_s < end_s)).sum())
+            for start_s, end_s in pairwise(edges_s)
         ]
         assert len(engine.records()) == len(trace)
 
     def test_records_tell_no_future(self, engine: Engine) -> None:
-        engine.run_window(7.5)
+        engine.run_window(7.5 * self.time_scale)
         records = engine.records()
-        assert prompts_arrived(records, 0.0, 7.5).tolist() == [r.prompt_tokens for r in records]
+        assert prompts_arrived(records, 0.0, engine.now()).tolist() == [
+            r.prompt_tokens for r in records
+        ]
         for record in records:
             moments = [record.arrival_s, record.first_token_s, record.finish_s]
             known = [moment for moment in moments if moment is not None]
@@ -97,15 +116,17 @@ class EngineContract:
                 windows.append(engine.run_window(10.0))
             return windows
 
+        if not self.repeats:
+            pytest.skip("nothing happens twice")
         other = self.make_engine()
         other.install(self.policy())
-        other.reset(small_trace())
+        other.reset(self.trace())
         first = [m.to_dict() for m in run(engine)]
         assert first == [m.to_dict() for m in run(other)]
         engine.install(self.policy())
-        engine.reset(small_trace())
+        engine.reset(self.trace())
         assert first == [m.to_dict() for m in run(engine)]
-        engine.reset(small_trace(seed=1))
+        engine.reset(self.trace(seed=1))
         assert first != [m.to_dict() for m in run(engine)]
 
     def test_an_abort_ends_the_window_there(self, engine: Engine) -> None:
@@ -115,16 +136,17 @@ class EngineContract:
             seen.append(metrics.window_s)
             return len(seen) == 3
 
-        metrics = engine.run_window(10.0, after_three)
+        metrics = engine.run_window(10.0, after_three)  # about once a second, on any clock
         assert seen == sorted(seen)
         assert metrics.window_s == seen[-1] == pytest.approx(engine.now())
         assert engine.now() < 10.0
-        assert engine.run_window(5.0, lambda m: False).window_s == pytest.approx(5.0)
+        rest_s = 5.0 * self.time_scale
+        assert engine.run_window(rest_s, lambda m: False).window_s == pytest.approx(rest_s)
 
     def test_reset_starts_at_zero_with_the_policy_kept(self, engine: Engine) -> None:
         engine.apply({"k": 3.0})
-        engine.run_window(4.0)
-        engine.reset(small_trace(seed=2))
+        engine.run_window(4.0 * self.time_scale)
+        engine.reset(self.trace(seed=2))
         assert engine.now() == 0.0
         assert engine.records() == []
         assert engine.apply({})["k"] == 3.0
@@ -145,7 +167,7 @@ class EngineContract:
         with pytest.raises(EngineError, match="closed"):
             engine.run_window(1.0)
         with pytest.raises(EngineError, match="closed"):
-            engine.reset(small_trace())
+            engine.reset(self.trace())
 
     def test_needs_traffic_and_a_policy(self) -> None:
         engine = self.make_engine()
@@ -154,3 +176,4 @@ class EngineContract:
         engine.install(self.policy())
         with pytest.raises(EngineError, match="no traffic"):
             engine.run_window(1.0)
+        engine.close()

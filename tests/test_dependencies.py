@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Third-party modules by part; all others get LIGHT.
 LIGHT = {"numpy", "yaml"}
 THIRD_PARTY = {
-    "engine": LIGHT | {"vllm", "torch", "tokenizers"},
+    "engine": LIGHT | {"vllm", "torch", "tokenizers", "aiohttp"},
     "serving": LIGHT | {"vllm", "torch", "fastapi", "starlette", "prometheus_client"},
     "env": LIGHT | {"gymnasium"},
     "safety": LIGHT | {"gymnasium"},

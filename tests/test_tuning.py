@@ -5,6 +5,7 @@ import pytest
 from ewsjf_env.config import ConfigError, from_dict, load_yaml, to_dict
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.fake import FakeEngine
+from ewsjf_env.registration import REAL_TIME
 from ewsjf_env.tuning import ENGINES, SafetySettings, TuningConfig, load_tuning
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "env"
@@ -25,6 +26,28 @@ def test_a_configuration_survives_the_round_trip(path: Path) -> None:
     config = load_tuning(path)
     assert from_dict(TuningConfig, to_dict(config), "again") == config
     assert load_tuning(config) is config
+
+
+@pytest.mark.parametrize("engine", REAL_TIME)
+def test_real_servers_are_guarded_and_judged_by_service_levels(engine: str) -> None:
+    config = load_tuning({"engine": engine, "safety": {"radius": 0.2}})
+    assert config.safety.enabled and config.safety.radius == 0.2
+    assert config.reference_policy() is None
+    assert config.objective.kind == "goodput"
+    assert not any(constraint.relative for constraint in config.constraints)
+    assert not load_tuning({"engine": engine, "safety": {"enabled": False}}).safety.enabled
+    twin = config.twin()
+    assert twin.engine == "simulated" and twin.metric_settings == config.metric_settings
+    assert twin.objective == config.objective
+    with pytest.raises(ConfigError, match="reference: 'ewsjf' cannot serve the traffic"):
+        load_tuning({"engine": engine, "reference": "ewsjf"})
+
+
+@pytest.mark.parametrize("name", ["live", "remote"])
+def test_the_tasks_of_real_servers_load(name: str) -> None:
+    config = load_tuning(CONFIGS / f"{name}.yaml")
+    assert config.engine == name and config.safety.enabled
+    assert from_dict(TuningConfig, to_dict(config), "again") == config
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -18,6 +18,19 @@ class EngineError(RuntimeError):
 
 
 @runtime_checkable
+class OutlivesTuner(Protocol):
+    """An engine that goes on serving when its tuner is gone."""
+
+    def trust(self, parameters: Mapping[str, object]) -> None:
+        """Values of some parameters under which it may go on; until then the installed policy's.
+
+        Raises:
+            ConfigError: for an unknown parameter or an illegal value.
+        """
+        ...
+
+
+@runtime_checkable
 class Engine(Protocol):
     """Serves a trace under a policy and measures it, window by window.
 

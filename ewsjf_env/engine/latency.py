@@ -22,7 +22,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -191,7 +191,9 @@ class LatencyModel:
         c0, c1, c2 = _non_negative_least_squares(columns, np.ones_like(target))
         return CostPrior(c0_s=float(c0), c1_s_per_token=float(c1), c2_s_per_token2=float(c2))
 
-    def fit(self, samples: Iterable[tuple[StepLike, float]]) -> LatencyModel:
+    def fit(
+        self, samples: Iterable[tuple[StepLike, float]], scale_s: Sequence[float] | None = None
+    ) -> LatencyModel:
         """Return the model with coefficients fitted to measured steps, and its error.
 
         Least squares of the relative error with all coefficients >= 0.  The break-even point
@@ -201,6 +203,7 @@ class LatencyModel:
         Args:
             samples: (what was computed, seconds > 0); steps with prefill and steps without,
                 at least 8 of each, else overhead, weights and arithmetic cannot be told apart.
+            scale_s: what the error of each is divided by, > 0; None: its seconds.
 
         Raises:
             ConfigError: too few steps of a kind, or a time that is not positive.
@@ -221,13 +224,15 @@ class LatencyModel:
         attention = np.array([s.prefill_attention for s in steps], dtype=np.float64)
         context = np.array([s.context_tokens for s in steps], dtype=np.float64)
 
+        scale = seconds if scale_s is None else np.asarray(scale_s, dtype=np.float64)
+
         def solve(break_even: float) -> tuple[float, Array]:
             columns = np.stack(
                 [np.ones_like(tokens), np.maximum(break_even, tokens), attention, context], axis=1
             )
-            scaled = columns / seconds[:, None]
-            solution = _non_negative_least_squares(scaled, np.ones_like(seconds))
-            residual = scaled @ solution - 1.0
+            scaled, target = columns / scale[:, None], seconds / scale
+            solution = _non_negative_least_squares(scaled, target)
+            residual = scaled @ solution - target
             return float(residual @ residual), solution
 
         grid = np.geomspace(1.0, max(2.0, float(tokens.max())), 64)

@@ -29,12 +29,14 @@ _CHAT_TEMPLATE = (
 )
 
 
-def model_folder(latency: str, folder: str | Path | None = None) -> Path:
+def model_folder(latency: str, folder: str | Path | None = None, real: bool = False) -> Path:
     """The model folder that goes with a latency model; made where it is not there yet.
 
     Args:
         latency: preset name or path of a latency JSON file.
         folder: where to write; None is a folder of the user's cache, named by its content.
+        real: for a real device with random weights (`--load-format dummy`): the model's own
+            architecture, and a word for every token that it can make up.
 
     Returns:
         An absolute path whose last part is the model's name.
@@ -43,16 +45,17 @@ def model_folder(latency: str, folder: str | Path | None = None) -> Path:
         ConfigError: unknown preset or model, or a folder that cannot be written.
     """
     name = LatencyModel.load(latency).machine.model.name
-    config = _config(name)
+    config = _config(name, real)
+    word_tokens = config["vocab_size"] - FIRST_WORD_TOKEN if real else WORD_TOKENS
     if folder is None:
-        content = json.dumps([config, WORD_TOKENS, _CHAT_TEMPLATE], sort_keys=True)
+        content = json.dumps([config, word_tokens, _CHAT_TEMPLATE], sort_keys=True)
         target = _cache() / hashlib.sha256(content.encode()).hexdigest()[:12] / name
     else:
         target = Path(folder)
     target = target.absolute()
     if not (target / "config.json").is_file():
         try:
-            _write(target, config)
+            _write(target, config, word_tokens)
         except OSError as error:
             raise ConfigError(f"model folder {target}: cannot be written: {error}") from None
     return target
@@ -63,12 +66,14 @@ def words(count: int, first: int = 0) -> str:
     return " ".join(f"w{(first + index) % WORD_TOKENS}" for index in range(count))
 
 
-def _config(name: str) -> dict[str, Any]:
+def _config(name: str, real: bool) -> dict[str, Any]:
     path = MODEL_DIRECTORY / name / "config.json"
     if not path.is_file():
         names = [found.name for found in MODEL_DIRECTORY.iterdir()]
         raise ConfigError(f"model: no config.json of {name!r}{nearest(name, names)}")
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if real:
+        return config
     config.pop("rope_scaling", None)  # lengths are not limited by what the weights can do
     return config | {
         "architectures": ["EwsjfSimulatedModel"],
@@ -79,12 +84,12 @@ def _config(name: str) -> dict[str, Any]:
     }
 
 
-def _write(target: Path, config: dict[str, Any]) -> None:
+def _write(target: Path, config: dict[str, Any], word_tokens: int) -> None:
     """Each file appears whole, and config.json last: it says that the folder is complete."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
-    vocabulary |= {f"w{index}": FIRST_WORD_TOKEN + index for index in range(WORD_TOKENS)}
+    vocabulary |= {f"w{index}": FIRST_WORD_TOKEN + index for index in range(word_tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     # `w1` `w2` -> "w1 w2", also when tokens arrive one by one.

@@ -5,6 +5,8 @@ A change is one of two plain mappings:
     {"order": "ewsjf", "parameters": {...}, ...}   a whole policy, as in a policy file
     {"parameters": {"k": 8.0}, "name": "trial 7"}  some parameters of the policy in force
 
+With "lease_s" beside "parameters" the values are on trial for so many seconds, see `lease.py`.
+
 `read_json` reads text from anybody: it refuses whatever Python's parser would let through that
 could not be answered, logged or passed on (NaN, infinities, deep nesting, a key given twice,
 text that is no Unicode).
@@ -19,13 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ewsjf_env.config import ConfigError, refuse_unknown
+from ewsjf_env.config import ConfigError, check_range, refuse_unknown
 from ewsjf_env.policy import Policy
 
 MAX_BODY_BYTES = 65_536
 MAX_DEPTH = 16
 MAX_QUEUES = 64
 MAX_NAME_CHARACTERS = 200
+MAX_LEASE_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class PolicyChange:
     policy: Policy | None = None
     parameters: Mapping[str, object] = dataclasses.field(default_factory=dict)
     name: str | None = None
+    lease_s: float | None = None
 
     @classmethod
     def from_dict(cls, data: object, where: str = "change") -> PolicyChange:
@@ -60,13 +64,18 @@ class PolicyChange:
             raise ConfigError(
                 f"{where}: expected 'parameters' to change, or a whole policy with its 'order'"
             )
-        refuse_unknown(data, ("parameters", "name"), where)
+        refuse_unknown(data, ("parameters", "name", "lease_s"), where)
         parameters = data["parameters"]
         if not isinstance(parameters, Mapping):
             raise ConfigError(f"{where}: parameters: expected a mapping, got {parameters!r}")
         if not parameters:
             raise ConfigError(f"{where}: parameters: nothing to change")
-        return cls(parameters=dict(parameters), name=name)
+        lease_s = data.get("lease_s")
+        if lease_s is not None:
+            if isinstance(lease_s, bool) or not isinstance(lease_s, (int, float)):
+                raise ConfigError(f"{where}: lease_s: expected a number, got {lease_s!r}")
+            check_range(f"{where}: lease_s", lease_s, 0.0, MAX_LEASE_S, low_open=True)
+        return cls(parameters=dict(parameters), name=name, lease_s=lease_s)
 
     def applied_to(self, current: Policy) -> Policy:
         """The policy that this change makes of `current`; ConfigError when it is not legal."""

@@ -26,7 +26,15 @@ _CHANGE = {
     "type": "object",
     "description": "Values of some parameters of the policy in force.",
     "required": ["parameters"],
-    "properties": {"parameters": {"type": "object", "minProperties": 1}, "name": _TEXT},
+    "properties": {
+        "parameters": {"type": "object", "minProperties": 1},
+        "name": _TEXT,
+        "lease_s": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "description": "Back to what was last set without a lease, unless renewed in time.",
+        },
+    },
     "additionalProperties": False,
 }
 _IN_FORCE = {

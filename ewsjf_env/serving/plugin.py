@@ -45,20 +45,27 @@ def ewsjf_configure(
         line, with `conflict` true where the version was the reason.
     """
     scheduler = _scheduler(self)
+    scheduler.ewsjf_end_lease(scheduler.ewsjf_now())
     current = scheduler.waiting.policy_version
     error, conflict = "", True
     if if_version is not None and if_version != current:
         error = f"version: {if_version} is not the one in force, {current}"
-    elif version is not None and version <= current:
+    elif version is not None and version <= current and not _renews(change, version, current):
         error = f"version: {version} has been overtaken by {current}"
     else:
         conflict = False
         try:
-            policy = PolicyChange.from_dict(change).applied_to(scheduler.waiting.policy)
+            asked = PolicyChange.from_dict(change)
+            policy = asked.applied_to(scheduler.waiting.policy)
         except ConfigError as reason:
             error = str(reason)
         else:
-            scheduler.install_policy(policy, version)
+            if asked.lease_s is not None and policy == scheduler.waiting.policy:
+                # Installing would order all waiting requests anew, for nothing.
+                until_s = scheduler.ewsjf_now() + asked.lease_s
+                scheduler.ewsjf_lease.grant(policy, until_s)
+            else:
+                scheduler.install_policy(policy, version, asked.lease_s)
     answer = _in_force(scheduler)
     if error:
         return {**answer, "applied": False, "error": error, "conflict": conflict}
@@ -77,6 +84,7 @@ def ewsjf_state(self: Any, with_policy: bool = True) -> dict[str, Any]:
         scheduler's clock), `running`, `kv_usage` in [0, 1] and `counters`.
     """
     scheduler = _scheduler(self)
+    scheduler.ewsjf_end_lease(scheduler.ewsjf_now())
     state = scheduler.ewsjf_state()
     state.update(_in_force(scheduler))
     if not with_policy:
@@ -100,6 +108,7 @@ def ewsjf_window(self: Any, since: int = 0, open_requests: bool = True) -> dict[
         open_requests: also list requests that have not ended.
     """
     scheduler = _scheduler(self)
+    scheduler.ewsjf_end_lease(scheduler.ewsjf_now())
     return {
         "instance": scheduler.ewsjf_instance,
         "rank": _rank(scheduler),
@@ -107,6 +116,11 @@ def ewsjf_window(self: Any, since: int = 0, open_requests: bool = True) -> dict[
         "cuts": list(scheduler.waiting.policy.partition.cuts),
         **scheduler.ewsjf_recorder.window(since, scheduler.ewsjf_now(), open_requests),
     }
+
+
+def _renews(change: Any, version: int, current: int) -> bool:
+    """A renewed lease keeps the policy's number, on the ranks that follow, too."""
+    return version == current and isinstance(change, dict) and "lease_s" in change
 
 
 def _in_force(scheduler: Any) -> dict[str, Any]:

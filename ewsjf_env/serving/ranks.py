@@ -54,7 +54,7 @@ class Ranks:
         if not first["applied"] or not others:
             return [first]
         policy, version = first["policy"], first["policy_version"]
-        values = change if "order" in change else _values(policy)
+        values = change if "order" in change else _values(policy, change)
         arguments = (values, None, version)
         answers = await self._gather([(other, arguments) for other in others], "ewsjf_configure")
         # Values that do not suit a rank's order: it missed a change that was overtaken.
@@ -87,6 +87,7 @@ class Ranks:
             raise EngineUnavailable(f"{utility}: {' '.join(str(error).split())}") from error
 
 
-def _values(policy: dict[str, Any]) -> dict[str, Any]:
-    """All values of a policy as a change that leaves the partition alone."""
-    return {"parameters": policy["parameters"], "name": policy["name"]}
+def _values(policy: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """All values of a policy as a change that leaves the partition alone, and its lease."""
+    lease = {"lease_s": change["lease_s"]} if "lease_s" in change else {}
+    return {"parameters": policy["parameters"], "name": policy["name"], **lease}

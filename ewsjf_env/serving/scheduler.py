@@ -33,6 +33,7 @@ from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel, StepSample
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.repartition import InlineExecutor
+from ewsjf_env.serving.lease import Lease
 from ewsjf_env.serving.recorder import Recorder
 from ewsjf_env.serving.settings import SchedulerSettings, check_vllm_version
 from ewsjf_env.serving.watch import SchedulerWatch
@@ -143,6 +144,7 @@ class _EWSJFMixin:
         settings = SchedulerSettings.from_additional_config(config.additional_config)
         self.ewsjf_instance = uuid.uuid4().hex  # tells a restarted server from its predecessor
         self.ewsjf_recorder: Recorder | None = Recorder(settings.window_records, time.time)
+        self.ewsjf_lease = Lease()
         self._ewsjf_now_s = float("-inf")
         self._ewsjf_clock: Callable[[], float] = time.monotonic
         self._ewsjf_arrival: Callable[[Request], float] | None = None
@@ -171,6 +173,7 @@ class _EWSJFMixin:
         started_s = time.perf_counter()
         now_s = self.ewsjf_now()
         self._ewsjf_timer.begin(now_s, busy=bool(self.running))
+        self.ewsjf_end_lease(now_s)
         self._ewsjf_watch.before_step(self.finished_req_ids, now_s)
         self.waiting.begin_step(now_s, self.max_num_scheduled_tokens)
         output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
@@ -266,16 +269,30 @@ class _EWSJFMixin:
         self._ewsjf_timer = _StepTimer(cost_model, self._ewsjf_lookahead)
         self.waiting.use_cost_model(cost_model)
 
-    def install_policy(self, policy: Policy, version: int | None = None) -> None:
+    def install_policy(
+        self, policy: Policy, version: int | None = None, lease_s: float | None = None
+    ) -> None:
         """Serve by another policy from the next step on; call between two steps.
 
         Args:
             policy: what to serve by.
             version: its number; None counts on.
+            lease_s: for so many seconds, see `lease.py`; None for good.
         """
-        self._ewsjf_watch.install(policy, self.ewsjf_now())
+        before, now_s = self.waiting.policy, self.ewsjf_now()
+        self._ewsjf_watch.install(policy, now_s)
+        if lease_s is None:
+            self.ewsjf_lease.confirm()
+        else:
+            self.ewsjf_lease.grant(before, now_s + lease_s)
         if version is not None:
             self.waiting.policy_version = version
+
+    def ewsjf_end_lease(self, now_s: float) -> None:
+        """Go back to the policy before a trial that nobody has renewed."""
+        policy = self.ewsjf_lease.expired(self.waiting.policy, now_s)
+        if policy is not None:
+            self.install_policy(policy)
 
     def ewsjf_state(self) -> dict[str, Any]:
         """What is in force and how deep the queues are, as plain values."""

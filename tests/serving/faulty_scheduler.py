@@ -22,8 +22,10 @@ class _Raising:
 class FaultyScheduler(EWSJFScheduler):
     """See the module."""
 
-    def install_policy(self, policy: Policy, version: int | None = None) -> None:
-        super().install_policy(policy, version)
+    def install_policy(
+        self, policy: Policy, version: int | None = None, lease_s: float | None = None
+    ) -> None:
+        super().install_policy(policy, version, lease_s)
         self._ewsjf_clock = time.monotonic
         if policy.name == "jumpy":
             jumps = itertools.cycle((0.0, 3600.0, -3600.0, 7200.0))

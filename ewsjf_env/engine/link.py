@@ -1,0 +1,60 @@
+"""What does an engine in real time need of the vLLM that it measures?
+
+Two implement it: `remote_client.HttpLink` over HTTP, `live.InProcessLink` in this process.  All
+methods are coroutines on the engine's own loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ewsjf_env.engine.base import EngineError
+
+Told = Callable[[int], None]
+"""Called with the number of tokens of a request so far, whenever there are more."""
+
+
+class Unreachable(EngineError):
+    """Nobody answers there now: the server is starting, restarting or gone."""
+
+
+class Link(Protocol):
+    """A connection to vLLM with our plug-ins."""
+
+    async def open(self) -> int:
+        """Connect, or check that the connection still stands; the longest model length in tokens.
+
+        Raises:
+            Unreachable: nobody answers yet.
+            ConfigError: it can never work, saying why.
+        """
+        ...
+
+    async def policy(self) -> Mapping[str, Any]:
+        """What is in force: `policy`, `policy_version`, `instance`."""
+        ...
+
+    async def configure(self, change: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Change the policy (`serving/change.py`); what is in force afterwards, as `policy`.
+
+        Raises:
+            ConfigError: the change is not legal; nothing has changed.
+        """
+        ...
+
+    async def window(self, since: str, open_requests: bool) -> Mapping[str, Any]:
+        """Records and counters: `next` and one answer of `ewsjf_window` for each of `ranks`."""
+        ...
+
+    async def generate(self, name: str, token_ids: list[int], max_tokens: int, told: Told) -> None:
+        """Serve one request to its end; cancelling aborts it.
+
+        Raises:
+            EngineError: it was not served.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; may be called more than once."""
+        ...

@@ -4,21 +4,22 @@
 #   bash scripts/gpu_run.sh --out runs/gpu                     on a GPU
 #   bash scripts/gpu_run.sh --out runs/gpu --simulate --short  without one: does it all work?
 #
-# Nothing is downloaded where vLLM is there already: in the interpreter EWSJF_GPU_PYTHON (default:
-# python3), or unpacked by the script .vllm/unpack.sh, if there is one, which sets PYTHONPATH.  Else
-# scripts/setup_env.sh makes an environment, which needs a package index.
+# Nothing is downloaded where vLLM is there already.  Else scripts/setup_env.sh makes an
+# environment, which needs a package index.
 #
-#   EWSJF_WHEELS  folder of wheels of further packages that are missing there (default: .wheels)
+#   EWSJF_GPU_PYTHON  interpreter that has vLLM (default: python3)
+#   EWSJF_GPU_SETUP   script that is sourced first, for example one that unpacks vLLM and sets PYTHONPATH
+#   EWSJF_WHEELS      folder of wheels of further packages that are missing there (default: .wheels)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 
 say() { printf '[gpu_run] %s\n' "$*" >&2; }
 
-if [[ -f .vllm/unpack.sh ]]; then
+if [[ -n ${EWSJF_GPU_SETUP:-} ]]; then
     set +u # not our script
-    # shellcheck disable=SC1091
-    . .vllm/unpack.sh
+    # shellcheck disable=SC1090
+    . "$EWSJF_GPU_SETUP"
     set -u
 fi
 python=${EWSJF_GPU_PYTHON:-python3}

@@ -150,10 +150,10 @@ _STRUCTURE = (
     ),
     Parameter(
         "route_by",
-        "prompt",
+        "work",
         scale="choice",
         choices=("prompt", "work"),
-        description="what chooses the queue: the prompt's length, or its work on arrival",
+        description="what chooses the queue: the request's work on arrival, or the prompt alone",
         tunable=False,
         generation=2,
     ),

@@ -11,8 +11,12 @@ limit of generated tokens: in a replayed trace that is the truth, which no polic
 hint changes the order and nothing else: it is a claim, and
 a client that claims too little moves ahead (of its own tenant only, where there are tenants).
 
-Source: ALGORITHM 7 (+).  The work is asked for when a request joins a queue and then for heads
-alone, once a step; `Entry.probe` knows itself whether the cache has changed since.
+The work is asked for when a request arrives, where it chooses the queue (`route_by`), and then of
+heads alone, once a step; `Entry.probe` knows itself whether the cache has changed since.  Routing
+by it matters: behind a head of its own length nobody sees that a request has become cheap.  A
+request whose prefix is evicted meanwhile stays in its queue and is scored by what it costs now.
+
+Source: ALGORITHM 7 (+).
 """
 
 from __future__ import annotations

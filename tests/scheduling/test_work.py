@@ -71,7 +71,9 @@ def test_off_by_default_nothing_is_probed_and_hints_are_not_read() -> None:
 def test_a_cached_prefix_is_no_work_and_only_heads_are_probed() -> None:
     cached = Hinted("cached", 3000, cached=2900)
     others = [Hinted(f"o{i}", 3000) for i in range(50)]
-    queue = filled(work_queue(w_cached=1.0), Hinted("middle", 900), cached, *others)
+    queue = filled(
+        work_queue(w_cached=1.0, route_by="prompt"), Hinted("middle", 900), cached, *others
+    )
     on_arrival = [r.probed for r in others]
     assert queue.peek() is cached
     queue.begin_step(6.0, BUDGET_TOKENS)
@@ -184,7 +186,7 @@ def test_hints_are_worth_what_they_know_and_nothing_without_information() -> Non
     cuts = tuple(range(300, 3000, 300))
     means = tuple(150.0 + 300.0 * i for i in range(len(cuts) + 1))
     partition = type(THREE_QUEUES)(cuts, means, (1 / len(means),) * len(means))
-    values = {"repartition": "off", "route_by": "work", "k": 100.0}
+    values = {"repartition": "off", "k": 100.0}
     length = Policy("length", "ewsjf", values, partition)
     weighed = Policy("weighed", "ewsjf", {**values, "w_output": 1.0}, partition)
     waits: dict[object, list[float]] = {}

@@ -72,7 +72,7 @@ def configured(setup: VllmSetup, config: dict[str, Any], asynchronous: bool = Fa
 def test_the_scheduler_takes_hints_and_counts_bad_ones() -> None:
     setup = make_setup(kv_blocks=60, asynchronous=False)
     scheduler = configured(setup, {"tenants": {"max_tenants": 2}})
-    scheduler.install_policy(parse_policy("ewsjf(w_output=1;route_by=work)"))
+    scheduler.install_policy(parse_policy("ewsjf(w_output=1)"))
     for name, extra in (
         ("a", {"ewsjf": {"output_tokens": 30, "tenant": "gold"}}),
         ("b", {"ewsjf": {"output_tokens": "many"}}),
@@ -94,7 +94,7 @@ def test_the_scheduler_takes_hints_and_counts_bad_ones() -> None:
     kv_blocks=st.sampled_from([20, 34, 200]),
     priorities=st.lists(st.integers(0, 3), min_size=1, max_size=5),
     caching=st.booleans(),
-    policy=st.sampled_from(["fcfs", "ewsjf(w_cached=1;w_output=1;route_by=work)"]),
+    policy=st.sampled_from(["fcfs", "ewsjf(w_cached=1;w_output=1)"]),
 )
 def test_with_tenants_all_is_served_and_charged_to_the_token(
     asynchronous: bool,
@@ -152,7 +152,7 @@ def test_a_remembered_look_at_the_prefix_cache_is_always_that_of_a_whole_one(see
     load_vllm()
     setup = make_setup(kv_blocks=40, asynchronous=False, seqs=4, caching=True)
     scheduler = build_scheduler(setup, ours(False))
-    scheduler.install_policy(parse_policy("ewsjf(w_cached=1;route_by=work)"))
+    scheduler.install_policy(parse_policy("ewsjf(w_cached=1)"))
     cache = scheduler._ewsjf_prefix
     assert cache.block_tokens == 16  # else nothing is remembered
     rng, in_flight, added = random.Random(seed), [], 0

@@ -19,9 +19,12 @@ they get in any interval differ by
 
     |W_f/weight_f - W_g/weight_g| <= 2 U,   U = max(w_p L, w_q M) / smallest weight
 
-L the largest (uncached) prompt, M the most output tokens that admitted, unfinished requests can
-come to; at most the KV cache in tokens while nothing is preempted.  What goes before the orders
-goes before tenants, too: a preempted or returned request is served first and is not charged
+for w_p <= w_q, as by default (else U takes their sum).  L is the largest (uncached) prompt, M the
+most output tokens that admitted, unfinished requests can come to: at most the KV cache in tokens
+while nothing is preempted.
+
+What goes before the orders goes
+before tenants, too: a preempted or returned request is served first and is not charged
 again, and the overdue lane (off by default) serves by age.  It is charged, hence paid back, but
 until then the two services may differ by what it served besides: 2 U + overdue service.  Its own
 bound, a share of every step's tokens, holds as without tenants.  A bound on overtaking holds

@@ -62,6 +62,7 @@ def make_parser() -> Parser:
     add("--rate", metavar="LIST", help="arrival rates in requests/s, instead of --load")
     add("--seeds", type=whole, default=5, metavar="N", help="traces a load (5)")
     add("--duration", type=number, default=300.0, metavar="S", help="window, virtual s (300)")
+    add("--against", metavar="POLICY", help="also compare with this one of --policies, not fcfs")
     add("--engine", metavar="FILE.yaml", help="see configs/env; Llama-2-13B on an A100")
     add("--jobs", type=whole, default=1, metavar="N", help="worker processes (1)")
     add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
@@ -85,6 +86,9 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out: {out} is a file, expected a folder")
+    names = [policy.name for policy in plan.policies]
+    if arguments.against is not None and arguments.against not in names:
+        raise ConfigError(f"--against: {arguments.against!r}{nearest(arguments.against, names)}")
     if arguments.dry_run:
         print(_describe(plan, arguments.jobs))
         return 0
@@ -104,7 +108,7 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     for key, reason in failures.items():
         say(FAILED, f"error: run {key} failed: {reason}")
     if records:
-        _write(records, plan, capacities, argv, out)
+        _write(records, plan, capacities, argv, out, arguments.against)
     return 1 if failures else 0
 
 
@@ -200,6 +204,7 @@ def _write(
     capacities: dict[str, float],
     argv: list[str],
     out: Path,
+    against: str | None,
 ) -> None:
     meta = {
         "command": shlex.join(["python", "scripts/evaluate.py", *argv]),
@@ -218,7 +223,7 @@ def _write(
     data = {"meta": meta, "runs": records, "summary": summarise(records)}
     paths = [out / name for name in ("evaluation.json", "evaluation.md", "frontier.png")]
     write_json(paths[0], data)
-    write_text(paths[1], markdown(records, meta))
+    write_text(paths[1], markdown(records, meta, against))
     frontier(records, paths[2])
     print(console_table(records))
     print("\n" + "\n".join(str(path) for path in paths))

@@ -219,7 +219,12 @@ def _key(
 def _engine_content(config: SimulatedConfig) -> tuple[object, ...]:
     """What a result depends on besides traffic and policy."""
     latency = cached_engine(config).latency.content_hash
-    return to_dict(config), latency, version("vllm"), __version__
+    content = to_dict(config)
+    if config.tenants is None:  # settings that are off are left out: results from before hold
+        del content["tenants"]
+    if config.hint_correlation is None:
+        del content["hint_correlation"], content["hint_seed"]
+    return content, latency, version("vllm"), __version__
 
 
 def _hash(content: object) -> str:

@@ -74,8 +74,14 @@ LEGEND = (
 )
 
 
-def markdown(runs: Sequence[Run], meta: Mapping[str, Any]) -> str:
-    """The whole report."""
+def markdown(runs: Sequence[Run], meta: Mapping[str, Any], other: str | None = None) -> str:
+    """The whole report.
+
+    Args:
+        runs: records of all runs.
+        meta: of the evaluation.
+        other: a policy that the others are compared with besides `REFERENCE`.
+    """
     lines = [
         "# Evaluation",
         "",
@@ -99,7 +105,9 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any]) -> str:
     for group, arms in groups(runs).items():
         lines += ["", f"## {_title(group, arms)}", "", *_main_table(arms)]
         if REFERENCE in arms and len(arms) > 1:
-            lines += ["", "Ratio to fcfs, 95 % interval:", "", *_ratio_table(arms)]
+            lines += ["", "Ratio to fcfs, 95 % interval:", "", *_ratio_table(arms, REFERENCE)]
+        if other is not None and other in arms and other != REFERENCE:
+            lines += ["", f"Ratio to {other}, 95 % interval:", "", *_ratio_table(arms, other)]
         lines += ["", "Mean TTFT in seconds (share unserved) by prompt tokens:", ""]
         lines += _bucket_table(arms)
     lines += ["", "What the columns mean:", "", *(f"* {line}" for line in LEGEND)]
@@ -202,14 +210,14 @@ def _is_worse(arms: Mapping[str, list[Run]], name: str, column: Column) -> bool:
     return gap.high < 0 if column.larger_is_better else gap.low > 0  # no interval: False
 
 
-def _ratio_table(arms: Mapping[str, list[Run]]) -> list[str]:
+def _ratio_table(arms: Mapping[str, list[Run]], reference: str) -> list[str]:
     rows = [["policy", *(c.title.rsplit(" ", 1)[0] for c in RATIO_COLUMNS)]]
     for name in _sorted(arms):
-        if name == REFERENCE:
+        if name == reference:
             continue
         cells = [_label(name, arms)]
         for column in RATIO_COLUMNS:
-            share, _ = against(arms[name], arms[REFERENCE], column.metric, column.part)
+            share, _ = against(arms[name], arms[reference], column.metric, column.part)
             limits = f" [{share.low:.3g}, {share.high:.3g}]" if share.bounded else ""
             cells.append(f"{share.value:.3g}{limits}" if share.known else "-")
         rows.append(cells)

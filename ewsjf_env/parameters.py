@@ -6,7 +6,9 @@ people work on named values.  Integer and choice parameters are rounded here, so
 that was really in force can be credited.
 
 The content hash of a space is stored in policy files and studies: a space whose names, bounds
-or scales changed is another space, and a policy of the old one is refused.
+or scales changed is another space, and a policy of the old one is refused.  Parameters that were
+*added* belong to a later generation: with them at their defaults the space behaves as the one
+before, so what names none of them is written, and read, as of that generation.
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ class Parameter:
         unit: "s", "tokens", "tokens/s" or "" for a pure number.
         description: one line.
         tunable: False for structural switches that a tuner leaves alone.
+        named: a tuner leaves it alone, too, unless a task names it: one that most traffic has
+            no use for would only dilute the search.
+        generation: of the space that first had it, >= 1; at its default it must change nothing.
         reconfigure: `live` when a running engine can change it, else `restart`.
         minor: True for what refines the outcome of the others: a tuner looks at it later.
     """
@@ -54,6 +59,8 @@ class Parameter:
     unit: str = ""
     description: str = ""
     tunable: bool = True
+    named: bool = False
+    generation: int = 1
     reconfigure: Literal["live", "restart"] = "live"
     minor: bool = False
 
@@ -164,6 +171,22 @@ class ParameterSpace:
         text = json.dumps(content, separators=(",", ":"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def generations(self) -> dict[str, ParameterSpace]:
+        """This space and its earlier generations, by content hash, the latest first."""
+        known = sorted({p.generation for p in self.parameters}, reverse=True)
+        spaces = [
+            ParameterSpace(tuple(p for p in self.parameters if p.generation <= generation))
+            for generation in known
+        ]
+        return {space.content_hash: space for space in spaces or [self]}
+
+    def needed(self, values: Mapping[str, Value]) -> ParameterSpace:
+        """The earliest generation that can say `values` (of all parameters)."""
+        used = [p.generation for p in self.parameters if values[p.name] != p.default]
+        latest = max(used, default=1)
+        kept = tuple(p for p in self.parameters if p.generation <= latest)
+        return self if len(kept) == len(self) else ParameterSpace(kept)
+
     def validate(self, values: Mapping[str, object], where: str = "parameters") -> dict[str, Value]:
         """Return all parameters: the given values checked, the others at their defaults.
 
@@ -207,11 +230,20 @@ class ParameterSpace:
             self[name]
         return ParameterSpace(tuple(p for p in self.parameters if p.name in set(names)))
 
-    def tunable(self, frozen: Sequence[str] = ()) -> ParameterSpace:
-        """The parameters that a tuner may move: tunable ones without those in `frozen`."""
-        for name in frozen:
+    def tunable(self, frozen: Sequence[str] = (), asked: Sequence[str] = ()) -> ParameterSpace:
+        """The parameters that a tuner may move.
+
+        Args:
+            frozen: names that it may not.
+            asked: names of `named` parameters that it may, too.
+        """
+        for name in (*frozen, *asked):
             self[name]
-        kept = [p for p in self.parameters if p.tunable and p.name not in set(frozen)]
+        kept = [
+            p
+            for p in self.parameters
+            if p.tunable and (not p.named or p.name in asked) and p.name not in frozen
+        ]
         return ParameterSpace(tuple(kept))
 
     def with_defaults(self, values: Mapping[str, object]) -> ParameterSpace:

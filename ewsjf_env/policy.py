@@ -124,15 +124,20 @@ class Policy:
         return dataclasses.replace(self, parameters=legal, name=name or self.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in a policy file."""
+        """Plain values, as in a policy file.
+
+        Parameters of a later generation that are at their defaults are left out, so that a file
+        that has no use for them stays readable by, and equal to that of, an earlier version.
+        """
         adaptive = {} if self.adaptive is None else {"adaptive": self.adaptive.to_dict()}
+        space = self.space.needed(self.parameters)
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": self.kind,
             "name": self.name,
             "order": self.order,
-            "parameter_space_hash": self.space.content_hash,
-            "parameters": dict(self.parameters),
+            "parameter_space_hash": space.content_hash,
+            "parameters": {name: self.parameters[name] for name in space.names},
             "partition": self.partition.to_dict(),
             **adaptive,
             "provenance": to_dict(self.provenance),
@@ -143,8 +148,8 @@ class Policy:
         """Inverse of `to_dict`.
 
         Only `order` is required: an inline policy may be as short as {"order": "hrrn"}.  A
-        `parameter_space_hash`, where given, must be that of the order's space; a policy that is
-        not static must have one.
+        `parameter_space_hash`, where given, must be that of the order's space or of an earlier
+        generation of it; a policy that is not static must have one.
 
         Raises:
             ConfigError: naming the key, its value and what is allowed.
@@ -166,7 +171,8 @@ class Policy:
         given_hash = data.get(
             "parameter_space_hash", space.content_hash if kind == STATIC else None
         )
-        if given_hash != space.content_hash:
+        generations = space.generations()
+        if given_hash not in generations:
             raise ConfigError(
                 f"{where}: parameter_space_hash: {given_hash!r} is not {space.content_hash!r}, the "
                 f"space of order {order!r} in this version; export the policy again"
@@ -174,6 +180,13 @@ class Policy:
         parameters = data.get("parameters", {})
         if not isinstance(parameters, Mapping):
             raise ConfigError(f"{where}: parameters: expected a mapping, got {parameters!r}")
+        if "parameter_space_hash" in data:
+            for name in parameters:
+                if name in space and name not in generations[given_hash]:
+                    raise ConfigError(
+                        f"{where}: parameters: {name!r} is not in the space {given_hash!r} that "
+                        f"the policy names; its own is {space.content_hash!r}"
+                    )
         partition = ONE_QUEUE
         if data.get("partition") is not None:
             partition = Partition.from_dict(data["partition"], f"{where}: partition")

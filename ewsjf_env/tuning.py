@@ -92,7 +92,8 @@ class TuningConfig:
         policy: what is tuned, as in `parse_policy`; its values are where an episode starts.
         reference: what a window is compared with, on the same traffic; None: nothing, which is
             all that `live` and `remote` can have.
-        tuned: names of the parameters that move; empty: all that can be tuned.
+        tuned: names of the parameters that move; empty: all that can be tuned, but for those
+            that have to be named (`w_cached`, `w_output`).
         frozen: names of those that do not, besides.
         objective: window -> reward.
         constraints: window -> margins.
@@ -184,9 +185,9 @@ class TuningConfig:
         space = policy.space.with_defaults(policy.parameters)
         for name in self.tuned:
             if not space[name].tunable:
-                hint = nearest(name, space.tunable().names)
+                hint = nearest(name, space.tunable(asked=_named(space)).names)
                 raise ConfigError(f"tuned: {name!r} is a structural switch, not tuned{hint}")
-        kept = space.tunable(self.frozen)
+        kept = space.tunable(self.frozen, asked=self.tuned)
         chosen = [name for name in self.tuned if name in kept]
         return kept.subset(chosen) if self.tuned else kept
 
@@ -207,6 +208,10 @@ class TuningConfig:
             relative.insert(0, f"objective {self.objective.kind}")
         if relative:
             raise ConfigError(f"reference: null, but compared with it is {relative[0]!r}")
+
+
+def _named(space: ParameterSpace) -> list[str]:
+    return [p.name for p in space.parameters if p.named]
 
 
 ENGINES: dict[str, Callable[[TuningConfig], Engine]] = {

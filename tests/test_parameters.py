@@ -105,3 +105,16 @@ def test_every_order_has_legal_defaults_and_described_parameters() -> None:
         assert spec.space.validate({}) == spec.space.defaults
         for parameter in spec.space.parameters:
             assert parameter.description
+
+
+def test_parameters_that_were_added_belong_to_a_later_generation() -> None:
+    added = Parameter("added", 0.0, named=True, generation=2)
+    space = ParameterSpace((*SPACE.parameters, added))
+    assert list(space.generations()) == [space.content_hash, SPACE.content_hash]
+    assert space.needed(space.defaults) == SPACE
+    assert space.needed({**space.defaults, "added": 0.5}) is space
+    assert SPACE.needed(SPACE.defaults) is SPACE
+    assert list(SPACE.generations()) == [SPACE.content_hash]
+    assert space.tunable().names == SPACE.tunable().names
+    assert space.tunable(asked=["added"]).names == (*SPACE.tunable().names, "added")
+    assert space.tunable(frozen=["added"], asked=["added"]).names == SPACE.tunable().names

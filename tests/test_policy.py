@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.policy import MAX_FILE_BYTES, Policy, default_policy, parse_policies
+from ewsjf_env.policy import (
+    DEFAULT_PATH,
+    MAX_FILE_BYTES,
+    Policy,
+    default_policy,
+    parse_policies,
+)
 from ewsjf_env.scheduling.rivals import ORDERS
 
 
@@ -130,3 +136,29 @@ def test_bad_lists_are_refused(text: str, message: str) -> None:
 
 def test_only_oracles_are_marked() -> None:
     assert [name for name, spec in ORDERS.items() if spec.oracle] == ["sjf_total"]
+
+
+OLD_HASH = "a2c557e45ee4e315"  # of the space of `ewsjf` before it had weights of work
+
+
+def test_a_policy_of_an_earlier_generation_loads_and_is_written_as_one() -> None:
+    policy = Policy.load(DEFAULT_PATH)
+    assert policy.parameters["w_cached"] == policy.parameters["w_output"] == 0.0
+    data = policy.to_dict()
+    assert data["parameter_space_hash"] == OLD_HASH
+    assert data == json.loads(DEFAULT_PATH.read_text(encoding="utf-8"))
+    weighed = policy.with_parameters({"w_cached": 0.5})
+    assert weighed.to_dict()["parameter_space_hash"] != OLD_HASH
+    assert Policy.from_dict(weighed.to_dict()) == weighed
+
+
+def test_a_parameter_that_the_named_space_does_not_have_is_refused() -> None:
+    data = {
+        "order": "ewsjf",
+        "parameter_space_hash": OLD_HASH,
+        "parameters": {"w_cached": 1.0},
+    }
+    with pytest.raises(ConfigError, match="'w_cached' is not in the space 'a2c557e45ee4e315'"):
+        Policy.from_dict(data)
+    with pytest.raises(ConfigError, match="export the policy again"):
+        Policy.from_dict({**data, "parameter_space_hash": "0" * 16})

@@ -131,3 +131,12 @@ def test_files_name_themselves_in_errors(tmp_path: Path) -> None:
 def test_the_guard_is_off_unless_asked_for() -> None:
     assert not SafetySettings().enabled
     assert load_yaml(CONFIGS / "tuning.yaml")["safety"]["enabled"] is False
+
+
+def test_weights_of_work_are_tuned_only_where_they_are_named() -> None:
+    names = load_tuning({"policy": "ewsjf"}).space().names
+    assert "w_cached" not in names
+    asked = load_tuning({"policy": "ewsjf", "tuned": ["k", "w_cached", "w_output"]}).space()
+    assert asked.names == ("k", "w_cached", "w_output")
+    with pytest.raises(ConfigError, match="structural switch"):
+        load_tuning({"policy": "ewsjf", "tuned": ["route_by"]}).space()

@@ -7,10 +7,13 @@ the request itself where no block is shared.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ewsjf_env.config import ConfigError
 
@@ -30,13 +33,22 @@ class TraceRequests:
         capped_prompts, capped_outputs: how many were shortened to fit.
     """
 
-    def __init__(self, trace: Trace, max_model_len: int, hasher: Callable[..., Any] | None) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        max_model_len: int,
+        hasher: Callable[..., Any] | None,
+        hint_correlation: float | None = None,
+        hint_seed: int = 0,
+    ) -> None:
         """Check and cap the trace.
 
         Args:
             trace: rows in order of arrival.
             max_model_len: most prompt plus output tokens of a request.
             hasher: vLLM's block hasher; None switches distinct token ids off.
+            hint_correlation: of the output hints, see `noisy_ranks`; None: no hints.
+            hint_seed: of their noise.
 
         Raises:
             ConfigError: the trace is empty.
@@ -51,6 +63,9 @@ class TraceRequests:
         self.arrival_s: list[float] = trace.arrival_s.tolist()
         self.prompt_tokens: list[int] = prompt.tolist()
         self.output_tokens: list[int] = output.tolist()
+        self.hints: list[int] | None = None
+        if hint_correlation is not None:
+            self.hints = noisy_ranks(output, hint_correlation, hint_seed).tolist()
         self._priority = None if trace.priority is None else trace.priority.tolist()
         self._block_ids = trace.block_ids
         self._hasher = hasher
@@ -77,7 +92,7 @@ class TraceRequests:
         return Request(
             request_id=f"{index:08d}",
             prompt_token_ids=self.token_ids(index),
-            sampling_params=self._sampling_params(self.output_tokens[index]),
+            sampling_params=self._sampling_params(index),
             pooling_params=None,
             arrival_time=self.arrival_s[index],
             priority=0 if self._priority is None else self._priority[index],
@@ -98,8 +113,9 @@ class TraceRequests:
             tokens += [block_id] * min(BLOCK_TOKENS, length - len(tokens))
         return tokens
 
-    def _sampling_params(self, max_tokens: int) -> Any:
+    def _sampling_params(self, index: int) -> Any:
         """Shared by requests of one output length: vLLM only reads them, and they are slow."""
+        max_tokens = self.output_tokens[index]
         found = self._sampling.get(max_tokens)
         if found is None:
             from vllm.sampling_params import SamplingParams
@@ -108,4 +124,32 @@ class TraceRequests:
                 max_tokens=max_tokens, ignore_eos=True, temperature=0.0, detokenize=False
             )
             self._sampling[max_tokens] = found
+        if self.hints is not None:
+            found = copy.copy(found)
+            found.extra_args = {"ewsjf": {"output_tokens": self.hints[index]}}
         return found
+
+
+def noisy_ranks(values: NDArray[np.int64], correlation: float, seed: int) -> NDArray[np.int64]:
+    """The same values in an order whose rank correlation with the given one is as asked.
+
+    A Gaussian copula: the ranks become normal scores z, and the result is ordered as
+    r z + sqrt(1 - r^2) e with e normal, r = 2 sin(pi correlation / 6).  So hints are distributed
+    as the truth, whatever they know of it; 1 is the truth itself.
+
+    Args:
+        values: shape (n,).
+        correlation: Spearman's, [0, 1]; approached as n grows, and where few values are equal.
+        seed: of the noise.
+    """
+    random = np.random.default_rng([seed, len(values)])
+    n = len(values)
+    order = np.lexsort((random.random(n), values))  # ties in random order
+    scores = np.sort(random.standard_normal(n))
+    z = np.empty(n)
+    z[order] = scores
+    r = 2.0 * math.sin(math.pi * correlation / 6.0)
+    mixed = r * z + math.sqrt(max(0.0, 1.0 - r * r)) * random.standard_normal(n)
+    found = np.empty_like(values)
+    found[np.argsort(mixed)] = np.sort(values)
+    return found

@@ -36,6 +36,7 @@ from ewsjf_env.records import (
     WindowMetrics,
     aggregate,
 )
+from ewsjf_env.scheduling.tenants import TenantSettings
 
 if TYPE_CHECKING:
     from ewsjf_env.policy import Policy
@@ -64,6 +65,11 @@ class SimulatedConfig:
         noise_sigma: spread of a lognormal factor of mean 1 on step times; 0 is none.
         noise_seed: of that factor, together with the trace.
         scheduler_seed: of what the scheduler draws at random (the order `random`, samples).
+        tenants: how our scheduler shares service among tenants, see `TenantSettings`; of a trace
+            the column `priority` is the tenant (`by: priority`); None: there are none.
+        hint_correlation: requests bring their output length as a hint, right up to noise: its
+            rank correlation with the truth, [0, 1]; None: they bring none.
+        hint_seed: of that noise.
         measure_overhead: report wall time per scheduler step (not reproducible).
         metrics: class limits and service levels.
     """
@@ -82,6 +88,9 @@ class SimulatedConfig:
     noise_sigma: float = 0.0
     noise_seed: int = 0
     scheduler_seed: int = 0
+    tenants: TenantSettings | None = None
+    hint_correlation: float | None = None
+    hint_seed: int = 0
     measure_overhead: bool = False
     metrics: MetricSettings = field(default_factory=MetricSettings)
 
@@ -96,6 +105,11 @@ class SimulatedConfig:
         check_range("noise_sigma", self.noise_sigma, 0.0, 2.0)
         check_range("noise_seed", self.noise_seed, 0)
         check_range("scheduler_seed", self.scheduler_seed, 0)
+        check_range("hint_seed", self.hint_seed, 0)
+        if self.hint_correlation is not None:
+            check_range("hint_correlation", self.hint_correlation, 0.0, 1.0)
+        if self.scheduler == "stock" and (self.tenants or self.hint_correlation is not None):
+            raise ConfigError("tenants, hint_correlation: scheduler 'stock' has a use for neither")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ConfigError(
                 f"max_num_batched_tokens: {self.max_num_batched_tokens} is below max_num_seqs "
@@ -281,7 +295,13 @@ class SimulatedEngine:
         self, trace: Trace, scheduler_class: type[Any], measure_overhead: bool
     ) -> VirtualCore:
         setup = build_setup(self._vllm_settings())
-        requests = TraceRequests(trace, self.config.max_model_len, block_hasher(setup))
+        requests = TraceRequests(
+            trace,
+            self.config.max_model_len,
+            block_hasher(setup),
+            self.config.hint_correlation,
+            self.config.hint_seed,
+        )
         # vLLM keeps one block as the null block.
         requests.check_fits((self.kv_blocks - 1) * self.config.block_tokens)
         return VirtualCore(
@@ -307,6 +327,7 @@ class SimulatedEngine:
             prefix_caching=config.prefix_caching,
             chunked_prefill=config.chunked_prefill,
             scheduler_seed=config.scheduler_seed,
+            tenants=config.tenants,
         )
 
     def _scheduler_class(self) -> type[Any]:

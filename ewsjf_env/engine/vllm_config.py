@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ewsjf_env.config import ConfigError, nearest
+from ewsjf_env.config import ConfigError, nearest, to_dict
 from ewsjf_env.engine.machine import MODEL_DIRECTORY
 from ewsjf_env.engine.platform import SWITCH, register_model
+from ewsjf_env.scheduling.tenants import TenantSettings
 from ewsjf_env.serving.settings import check_vllm_version
 
 
@@ -39,6 +40,7 @@ class VllmSettings:
         prefix_caching: share KV blocks of equal prefixes.
         chunked_prefill: a prompt may be computed in several steps.
         scheduler_seed: for what our scheduler draws at random.
+        tenants: how our scheduler shares service among tenants; None: there are none.
     """
 
     model: str
@@ -53,6 +55,7 @@ class VllmSettings:
     prefix_caching: bool
     chunked_prefill: bool
     scheduler_seed: int = 0
+    tenants: TenantSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def build_setup(settings: VllmSettings) -> VllmSetup:
                 enable_prefix_caching=settings.prefix_caching,
                 enable_chunked_prefill=settings.chunked_prefill,
                 async_scheduling=settings.async_scheduling,
-                additional_config={"ewsjf": {"seed": settings.scheduler_seed}},
+                additional_config={"ewsjf": _ewsjf_settings(settings)},
             ).create_engine_config()
         except (ValueError, NotImplementedError) as error:
             raise ConfigError(f"vllm refuses: {' '.join(str(error).split())}") from None
@@ -188,6 +191,12 @@ def ewsjf_scheduler_class(async_scheduling: bool) -> type[Any]:
 
     chosen: type[Any] = EWSJFScheduler if async_scheduling else SyncEWSJFScheduler
     return chosen
+
+
+def _ewsjf_settings(settings: VllmSettings) -> dict[str, Any]:
+    """The settings of our scheduler, as an operator would give them."""
+    tenants = {} if settings.tenants is None else {"tenants": to_dict(settings.tenants)}
+    return {"seed": settings.scheduler_seed, **tenants}
 
 
 def block_hasher(setup: VllmSetup) -> Any:

@@ -22,12 +22,17 @@ class Entry:
             front end's time stamp and the id, as in stock vLLM; else `seq`.
         overdue: True while the overdue lane holds it.
         probe: returns the uncached prompt tokens now, without side effects on the cache.
+        output_hint: output tokens that the caller expects, >= 1; None: it does not say.
+        tenant: whom the service counts for; "" where there are no tenants.
+        routed_tokens: the length that chose the queue: the prompt's, or its effective work then.
+        work_tokens: its effective work when it joined the order.
     """
 
     __slots__ = (
         "arrival_key",
         "enqueue_s",
         "order_slot",
+        "output_hint",
         "output_tokens",
         "overdue",
         "priority",
@@ -35,7 +40,10 @@ class Entry:
         "prompt_tokens",
         "request",
         "request_id",
+        "routed_tokens",
         "seq",
+        "tenant",
+        "work_tokens",
     )
 
     def __init__(
@@ -50,17 +58,21 @@ class Entry:
         priority: int = 0,
         arrival_key: Any = None,
         probe: Callable[[], int] | None = None,
+        output_hint: int | None = None,
+        tenant: str = "",
     ) -> None:
         self.request = request
         self.request_id = request_id
         self.seq = seq
         self.enqueue_s = enqueue_s
-        self.prompt_tokens = max(1, prompt_tokens)
+        self.prompt_tokens = self.routed_tokens = self.work_tokens = max(1, prompt_tokens)
         self.output_tokens = output_tokens
         self.priority = priority
         self.arrival_key = (seq,) if arrival_key is None else arrival_key
         self.overdue = False
         self.probe = probe
+        self.output_hint = output_hint
+        self.tenant = tenant
         self.order_slot: Any = None  # the order's own place for this entry (queue or heap item)
 
     @property

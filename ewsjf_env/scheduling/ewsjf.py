@@ -22,6 +22,7 @@ from ewsjf_env.scheduling.scoring import (
     ResponseRatioScore,
     Scorer,
 )
+from ewsjf_env.scheduling.work import EffectiveWork, WorkFunction
 
 # Shared by every EWSJF score mode; ALGORITHM sections 3 to 5.
 _STRUCTURE = (
@@ -124,6 +125,50 @@ _STRUCTURE = (
         description="least time between two partitions",
         tunable=False,
     ),
+    Parameter(
+        "w_cached",
+        0.0,
+        description="share of the cached prefix that is no work; 0 counts the whole prompt",
+        named=True,
+        generation=2,
+    ),
+    Parameter(
+        "w_output",
+        0.0,
+        0.0,
+        16.0,
+        unit="tokens/token",
+        description="prompt tokens that an expected output token counts as; 0 is off",
+        named=True,
+        generation=2,
+    ),
+    Parameter(
+        "output_quantile",
+        0.5,
+        0.05,
+        0.95,
+        description="of what similar requests generated, where the caller gives no hint",
+        named=True,
+        generation=2,
+    ),
+    Parameter(
+        "output_from",
+        "both",
+        scale="choice",
+        choices=("both", "hint", "learned"),
+        description="where the expected output comes from; `both` prefers the caller's hint",
+        tunable=False,
+        generation=2,
+    ),
+    Parameter(
+        "route_by",
+        "work",
+        scale="choice",
+        choices=("prompt", "work"),
+        description="what chooses the queue: the request's work on arrival, or the prompt alone",
+        tunable=False,
+        generation=2,
+    ),
 )
 
 
@@ -138,6 +183,8 @@ def _scored(scorer: Callable[[Values], Scorer]) -> Builder:
             context.traffic,
             backfill=values["backfill"],  # type: ignore[arg-type]
             overtake_window_s=number(values, "overtake_window_s") or math.inf,
+            work=_work(values, context),
+            route_by_work=values["route_by"] == "work",
         )
         keys = [router.route(_representative(partition, i)) for i in range(partition.queues)]
         stats = zip(partition.means, partition.masses, strict=True)
@@ -145,6 +192,21 @@ def _scored(scorer: Callable[[Values], Scorer]) -> Builder:
         return order
 
     return build
+
+
+def _work(values: Values, context: OrderContext) -> WorkFunction | None:
+    """Effective work where the policy asks for it; None where a request is its length."""
+    cached, output = number(values, "w_cached"), number(values, "w_output")
+    if not cached and not output:
+        return None
+    return EffectiveWork(
+        cached_weight=cached,
+        output_weight=output,
+        quantile=number(values, "output_quantile"),
+        use_hints=values["output_from"] != "learned",
+        use_learned=values["output_from"] != "hint",
+        estimates=context.outputs,
+    )
 
 
 def _representative(partition: Partition, index: int) -> int:

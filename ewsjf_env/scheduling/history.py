@@ -133,16 +133,20 @@ class RequestHistory:
             for request_id in started:
                 self._no_token.pop(request_id).first_token_s = now_s
 
-    def left(self, request_ids: Iterable[str], now_s: float) -> None:
+    def left(self, request_ids: Iterable[str], now_s: float) -> list[Progress]:
         """Requests finished, or were aborted; names that are not here are skipped.
+
+        Returns those that were here.
 
         A request that is aborted while it waits counts as served at that moment: what it has
         waited until then is known, what it would have waited is not.
         """
+        gone = []
         for request_id in request_ids:
             live = self._live.pop(request_id, None)
             if live is None:
                 continue
+            gone.append(live.request)
             self._no_token.pop(request_id, None)
             if live.first_token_s is None:
                 live.first_token_s = now_s
@@ -153,6 +157,7 @@ class RequestHistory:
             if len(self._left) > self._capacity:
                 oldest = self._left.popleft()
                 self.complete_since_s = oldest.finish_s or now_s
+        return gone
 
     def used_kv(self, usage: float, now_s: float) -> None:
         """From now on this share of the KV cache is in use, [0, 1]."""

@@ -19,6 +19,7 @@ from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.fcfs_queue import Queue, Shares
 from ewsjf_env.scheduling.routing import Router
 from ewsjf_env.scheduling.scoring import Scorer, Traffic
+from ewsjf_env.scheduling.work import WorkFunction
 
 Backfill = Literal["score", "adjacent", "none"]
 Key = tuple[Any, ...]  # comparable with the keys of the same order
@@ -32,8 +33,18 @@ class Order(Protocol):
     `begin_step(now_s)` fixes the clock of the step; `best()` may be asked any number of times
     and answers the same entry until an entry is added or removed; `removed(entry, picked)`
     takes one out, `picked` telling a pick from an abort.  `best` is None when empty, or when
-    the order closes the step (backfill `none`).
+    the order closes the step (backfill `none`), which it announces by `may_close`.
     """
+
+    may_close: bool = False
+
+    def observe_arrival(self, entry: Entry) -> None:
+        """Note that an entry that was added is new, not merely re-routed."""
+        return None
+
+    def may_overtake(self, entry: Entry) -> bool:
+        """Whether an entry that is here may be served before all others by another rule."""
+        return True
 
     def begin_step(self, now_s: float) -> None:
         """Start a scheduling step at `now_s`."""
@@ -64,7 +75,7 @@ class Order(Protocol):
         ...
 
 
-class KeyedOrder:
+class KeyedOrder(Order):
     """Smallest static key first; ties by arrival, then sequence.
 
     Args:
@@ -145,7 +156,7 @@ class KeyedOrder:
         }
 
 
-class ScoredOrder:
+class ScoredOrder(Order):
     """FCFS queues by length; the non-empty queue whose head scores best is next.
 
     Args:
@@ -159,6 +170,10 @@ class ScoredOrder:
         overtake_window_s: A; a request that waits is never passed by one that arrived more
             than A after it.  Infinity switches the bound off.  Heads suffice: the queues are
             FCFS, so an ineligible head hides only younger requests.
+        work: effective work of an entry in prompt tokens, which is then scored and priced in
+            the place of its length; None: the length is the work.
+        route_by_work: whether that also chooses the queue, by its value on joining.  A head is
+            scored by its work now, wherever it was routed.
 
     Scores are computed once a step for each head.  An exception in the scorer falls back to
     the oldest head for the rest of the step and is counted in `score_failures`.
@@ -173,6 +188,8 @@ class ScoredOrder:
         *,
         backfill: Backfill = "score",
         overtake_window_s: float = math.inf,
+        work: WorkFunction | None = None,
+        route_by_work: bool = False,
     ) -> None:
         self.router = router
         self.scorer = scorer
@@ -180,7 +197,10 @@ class ScoredOrder:
         self.backfill = backfill
         self.overtake_window_s = overtake_window_s
         self.score_failures = 0
+        self.may_close = backfill == "none"
         self._cost_s = cost_s
+        self._work = work
+        self._route_by_work = route_by_work
         self._queues: dict[int, Queue] = {}
         self._known: frozenset[int] = frozenset()  # the partition's queues stay when empty
         self._by_age: OrderedDict[int, Entry] = OrderedDict()
@@ -208,20 +228,22 @@ class ScoredOrder:
 
     def add(self, entry: Entry) -> None:
         """O(log Q)."""
-        key = self.router.route(entry.prompt_tokens)
+        if self._work is not None:
+            self._weigh(entry, self._work)
+        key = self.router.route(entry.routed_tokens)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(key, float(entry.prompt_tokens), 0.0, self._shares)
+            queue = self._queues[key] = Queue(key, float(entry.routed_tokens), 0.0, self._shares)
             self._rank()
         queue.entries[entry.seq] = entry
         entry.order_slot = queue
         self._by_age[entry.seq] = entry
 
     def observe_arrival(self, entry: Entry) -> None:
-        """Let the traffic scales see a new request (not one that is merely re-routed)."""
-        self.traffic.observe(self._cost_s(entry.prompt_tokens))
+        """Let the traffic scales see a new request."""
+        self.traffic.observe(self._cost_s(entry.work_tokens))
         arrived: Queue = entry.order_slot
-        arrived.observe(entry.prompt_tokens)
+        arrived.observe(entry.routed_tokens)
         if self._known:
             self._shares.observe(entry.arrived_s, arrived, self._queues)
 
@@ -254,6 +276,10 @@ class ScoredOrder:
                 self._fcfs_step = self._step
         return self.oldest
 
+    def may_overtake(self, entry: Entry) -> bool:
+        """The bound on overtaking holds for whatever rule would serve an entry first."""
+        return entry.arrived_s <= self.oldest.arrived_s + self.overtake_window_s
+
     @property
     def oldest(self) -> Entry:
         """The entry that arrived first; O(1)."""
@@ -262,7 +288,7 @@ class ScoredOrder:
     def _best_score(self) -> Entry:
         step, bounded = self._step, self.overtake_window_s < math.inf
         latest_s = self.oldest.arrived_s + self.overtake_window_s if bounded else math.inf
-        now_s, cost_s = self._now_s, self._cost_s
+        now_s, cost_s, work = self._now_s, self._cost_s, self._work
         score_of, traffic = self.scorer.score, self.traffic
         best: Entry | None = None
         best_score = -math.inf
@@ -276,7 +302,7 @@ class ScoredOrder:
                 arrived_s = head.arrived_s
                 if arrived_s > latest_s:
                     continue
-                b = head.prompt_tokens
+                b = head.prompt_tokens if work is None else work(head)
                 score = score_of(b, now_s - arrived_s, cost_s(b), queue, traffic)
                 if score != score:
                     raise ValueError("score is NaN")
@@ -289,6 +315,14 @@ class ScoredOrder:
                 best, best_score = head, score
         assert best is not None  # the oldest entry's own queue is always eligible
         return best
+
+    def _weigh(self, entry: Entry, work: WorkFunction) -> None:
+        try:
+            entry.work_tokens = work(entry)
+        except Exception:  # as for a score: the server must go on
+            self.score_failures += 1
+            entry.work_tokens = entry.prompt_tokens
+        entry.routed_tokens = entry.work_tokens if self._route_by_work else entry.prompt_tokens
 
     def _neighbour(self, first_key: int) -> Entry | None:
         """The head of the queue nearest to `first_key`; only that queue for backfill `none`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ewsjf_env.parameters import ParameterSpace, Value
+from ewsjf_env.scheduling.expected_output import OutputEstimates
 from ewsjf_env.scheduling.order import CostFunction, Order
 from ewsjf_env.scheduling.partition import Partition
 from ewsjf_env.scheduling.scoring import Traffic
@@ -18,13 +19,14 @@ class OrderContext:
     """What an order may use besides its parameters.
 
     `cost_s` is C(b) in seconds; `block_tokens` the KV block size (orders on uncached work are
-    quantised to it); `seed` drives `random`.
+    quantised to it); `seed` drives `random`; `outputs` is what is known of output lengths.
     """
 
     cost_s: CostFunction
     traffic: Traffic
     block_tokens: int = 16
     seed: int = 0
+    outputs: OutputEstimates = field(default_factory=OutputEstimates)
 
 
 Builder = Callable[[Values, Partition, OrderContext], Order]

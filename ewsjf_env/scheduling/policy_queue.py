@@ -16,12 +16,14 @@ from ewsjf_env.parameters import Value
 from ewsjf_env.policy import Policy
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
+from ewsjf_env.scheduling.expected_output import OutputEstimates
 from ewsjf_env.scheduling.fairness import OverdueLane, OverdueSettings
 from ewsjf_env.scheduling.order import KeyedOrder, Order
 from ewsjf_env.scheduling.order_spec import OrderContext
 from ewsjf_env.scheduling.partition import PartitionSettings
 from ewsjf_env.scheduling.repartition import Repartitioner, RepartitionSettings
 from ewsjf_env.scheduling.scoring import Traffic
+from ewsjf_env.scheduling.tenants import TenantAccounts, TenantOrder, TenantSettings
 from ewsjf_env.scheduling.waiting_queue import WaitingQueue
 
 R = TypeVar("R")
@@ -37,6 +39,7 @@ class PolicyQueue(WaitingQueue[R]):
         describe_request: request -> a new `Entry` (given the sequence number).
         cost_model: C(b); the caller feeds it step times.
         executor: computes partitions off the step; an inline one makes runs repeatable.
+        tenants: how service is shared among tenants; None: there are none.
         by_priority: serve as vLLM's own priority policy does: smaller `Entry.priority` first, the
             earliest arrival among equals, returned requests in their own place.  The policy's
             order then waits until this is off: an operator asked for priorities by name.
@@ -52,6 +55,7 @@ class PolicyQueue(WaitingQueue[R]):
         cost_model: PrefillCostModel,
         executor: Executor,
         *,
+        tenants: TenantSettings | None = None,
         by_priority: bool = False,
         block_tokens: int = 16,
         longest_tokens: int = 8192,
@@ -64,7 +68,8 @@ class PolicyQueue(WaitingQueue[R]):
         self._executor = executor
         self._seed = seed
         traffic = Traffic(mean_cost_s=cost_model.cost_s(512), longest_tokens=longest_tokens)
-        self._context = OrderContext(cost_model.cost_s, traffic, block_tokens, seed)
+        self.outputs = OutputEstimates()
+        self._context = OrderContext(cost_model.cost_s, traffic, block_tokens, seed, self.outputs)
         self._repartitioner: Repartitioner | None = None
         super().__init__(
             self._build_order,
@@ -72,6 +77,7 @@ class PolicyQueue(WaitingQueue[R]):
             describe_request,
             self._note_arrival,
             by_priority=by_priority,
+            tenants=None if tenants is None else TenantAccounts(tenants),
         )
         self._start_repartitioner()
 
@@ -115,6 +121,17 @@ class PolicyQueue(WaitingQueue[R]):
                 self.replace_orders(self._build_order, self._build_overdue)
         super().begin_step(now_s, budget_tokens)
 
+    @property
+    def learns_outputs(self) -> bool:
+        """Whether the policy in force has a use for what `finished` tells."""
+        return bool(self._parameter("w_output", 0.0))
+
+    def finished(self, request: R, prompt_tokens: int, generated_tokens: int) -> None:
+        """Learn from a request that ended by itself how much is generated."""
+        known = self._left.get(request)
+        tenant = "" if known is None else known[2]
+        self.outputs.observe(tenant, prompt_tokens, generated_tokens)
+
     def state(self) -> dict[str, Any]:
         """The policy in force and what the queue knows, as plain values."""
         return {
@@ -135,6 +152,11 @@ class PolicyQueue(WaitingQueue[R]):
     def _build_order(self) -> Order:
         if self._by_priority:
             return KeyedOrder(lambda entry: entry.arrival_key)
+        if self.tenants is not None:
+            return TenantOrder(self._build_policy_order, self.tenants)
+        return self._build_policy_order()
+
+    def _build_policy_order(self) -> Order:
         policy = self.policy
         return policy.spec.build(policy.parameters, policy.partition, self._context)
 
@@ -167,7 +189,7 @@ class PolicyQueue(WaitingQueue[R]):
 
     def _note_arrival(self, entry: Entry) -> None:
         if self._repartitioner is not None:
-            self._repartitioner.observe(entry.prompt_tokens, entry.arrived_s)
+            self._repartitioner.observe(entry.routed_tokens, entry.arrived_s)
 
 
 def _fixed_cost_tokens(model: PrefillCostModel) -> float:

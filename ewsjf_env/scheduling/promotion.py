@@ -10,7 +10,7 @@ from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.order import Order
 
 
-class PromotingOrder:
+class PromotingOrder(Order):
     """`inner`, with a first-come lane for entries that waited `max_wait_s` or more.
 
     Args:

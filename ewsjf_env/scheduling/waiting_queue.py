@@ -3,7 +3,7 @@
 Each pick looks, within the most urgent priority that has requests, at
     1. the recovery lane: preempted or returned requests, in order,
     2. the overdue lane, while it has token credit,
-    3. the order.
+    3. the order; with tenants, that of the tenant which is owed most (`tenants.py`).
 A choice is pinned from `peek` to `pop`, so that both see the same request; a new step, a
 removal or a prepend releases it.  The queue never reads a clock: `begin_step(now_s)` brings one
 stamp a step, and a request is stamped by the first step that sees it (or by the time its caller
@@ -20,7 +20,8 @@ from weakref import WeakKeyDictionary
 
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.fairness import OverdueLane
-from ewsjf_env.scheduling.order import Order, ScoredOrder
+from ewsjf_env.scheduling.order import Order
+from ewsjf_env.scheduling.tenants import TenantAccounts
 
 R = TypeVar("R", bound=Hashable)
 
@@ -49,6 +50,8 @@ class WaitingQueue(Generic[R]):
         on_arrival: called with each stamped new entry (statistics).
         by_priority: smaller `Entry.priority` first.  Returned requests then re-enter the order
             instead of the recovery lane, as in stock vLLM's priority queue, which has no front.
+        tenants: accounts to keep; `Entry.tenant` then names what is entered into them.  Not
+            together with `by_priority`.
     """
 
     def __init__(
@@ -59,7 +62,11 @@ class WaitingQueue(Generic[R]):
         on_arrival: Callable[[Entry], None] | None = None,
         *,
         by_priority: bool = False,
+        tenants: TenantAccounts | None = None,
     ) -> None:
+        if tenants is not None and by_priority:
+            raise ValueError("tenants: not together with by_priority")
+        self.tenants = tenants
         self._make_order = make_order
         self._make_overdue = make_overdue
         self._describe_request = describe_request
@@ -70,8 +77,8 @@ class WaitingQueue(Generic[R]):
         self._entries: dict[R, Entry] = {}  # everything that waits here
         self._unstamped: dict[R, Entry] = {}
         self._may_close = False
-        # Sequence and first enqueue time of requests that left; weak: finished ones vanish.
-        self._left: WeakKeyDictionary[R, tuple[int, float]] = WeakKeyDictionary()
+        # Sequence, first enqueue time and tenant of requests that left; weak: finished ones vanish.
+        self._left: WeakKeyDictionary[R, tuple[int, float, str]] = WeakKeyDictionary()
         self._pinned: tuple[Entry, bool] | None = None  # entry, picked from the overdue lane
         self._next_seq = 0
         self._now_s = 0.0
@@ -103,6 +110,7 @@ class WaitingQueue(Generic[R]):
             lanes.overdue.inherit(old.overdue)
             for entry in sorted(old.order, key=lambda e: e.seq):
                 entry.order_slot, entry.overdue = None, False
+                entry.routed_tokens = entry.work_tokens = entry.prompt_tokens
                 lanes.order.add(entry)
                 lanes.overdue.add(entry)
             lanes.order.begin_step(self._now_s)
@@ -115,6 +123,8 @@ class WaitingQueue(Generic[R]):
         if request in self._entries:
             raise ValueError(f"request {request!r} is already waiting")
         entry = self._describe_request(request, self._next_seq)
+        if self.tenants is not None:
+            entry.tenant = self.tenants.admit(entry.tenant, entry.request_id)
         self._next_seq += 1
         self._entries[request] = entry
         self._left.pop(request, None)
@@ -141,7 +151,7 @@ class WaitingQueue(Generic[R]):
             self._classes[self._class_key(entry)].overdue.charge(entry)
         request: R = entry.request
         self._take_out(request, picked=True)
-        self._left[request] = (entry.seq, entry.arrived_s)
+        self._left[request] = (entry.seq, entry.arrived_s, entry.tenant)
         return request
 
     def prepend(self, request: R) -> None:
@@ -153,9 +163,11 @@ class WaitingQueue(Generic[R]):
             entry = self._describe_request(request, self._next_seq)
             entry.enqueue_s = self._stamp(self._now_s)
             self._next_seq += 1
+            if self.tenants is not None:
+                entry.tenant = self.tenants.admit(entry.tenant, entry.request_id)
         else:
             entry = self._describe_request(request, known[0])
-            entry.enqueue_s = known[1]
+            entry.enqueue_s, entry.tenant = known[1:]
         self._pinned = None
         self._entries[request] = entry
         lanes = self._lanes(entry)
@@ -217,6 +229,7 @@ class WaitingQueue(Generic[R]):
             "recovery_depth": sum(len(c.recovery) for c in lanes),
             "overdue_depth": sum(c.overdue.depth for c in lanes),
             "overdue_served": sum(c.overdue.served for c in lanes),
+            **({} if self.tenants is None else {"tenants": self.tenants.describe()}),
             "classes": [
                 {"priority": p, **self._classes[p].order.describe()} for p in self._priorities
             ],
@@ -239,7 +252,7 @@ class WaitingQueue(Generic[R]):
         if lanes.recovery:
             return lanes.recovery[0], False
         overdue = lanes.overdue.best()
-        if overdue is not None and _may_overtake(overdue, lanes.order):
+        if overdue is not None and lanes.order.may_overtake(overdue):
             return overdue, True
         best = lanes.order.best()
         return None if best is None else (best, False)
@@ -256,6 +269,10 @@ class WaitingQueue(Generic[R]):
         else:
             lanes.overdue.remove(entry)
             lanes.order.remove(entry, picked)
+            if self.tenants is not None:
+                self.tenants.unqueued(entry.tenant)
+                if picked:  # not one that comes back: it was charged when it was first picked
+                    self.tenants.picked(entry)
         if len(self._classes) > MAX_IDLE_PRIORITIES and not len(lanes):
             del self._classes[self._class_key(entry)]
             self._priorities.remove(self._class_key(entry))
@@ -274,10 +291,11 @@ class WaitingQueue(Generic[R]):
     def _enter(self, entry: Entry) -> None:
         entry.enqueue_s = self._stamp(entry.arrived_s)
         lanes = self._lanes(entry)
+        if self.tenants is not None:
+            self.tenants.queued(entry.tenant)
         lanes.order.add(entry)
         lanes.overdue.add(entry)
-        if isinstance(lanes.order, ScoredOrder):
-            lanes.order.observe_arrival(entry)
+        lanes.order.observe_arrival(entry)
         if self._on_arrival is not None:
             self._on_arrival(entry)
 
@@ -296,12 +314,5 @@ class WaitingQueue(Generic[R]):
 
     def _new_class(self) -> _Class:
         order = self._make_order()
-        self._may_close = isinstance(order, ScoredOrder) and order.backfill == "none"
+        self._may_close = order.may_close
         return _Class(order, self._make_overdue())
-
-
-def _may_overtake(entry: Entry, order: Order) -> bool:
-    """The bound on overtaking also holds for the overdue lane."""
-    if not isinstance(order, ScoredOrder):
-        return True
-    return entry.arrived_s <= order.oldest.arrived_s + order.overtake_window_s

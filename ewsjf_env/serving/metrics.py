@@ -43,6 +43,7 @@ _GAUGES: dict[str, tuple[str, Read]] = {
     "ewsjf_overdue_requests": ("Requests in the overdue lane.", lambda s: s["overdue_depth"]),
     "ewsjf_queues": ("Queues of the partition in force.", lambda s: len(s["cuts"]) + 1),
     "ewsjf_policy_version": ("Policy changes since the start.", lambda s: s["policy_version"]),
+    "ewsjf_tenants": ("Accounts of tenants; 0 without.", lambda s: len(s.get("tenants", ()))),
     "ewsjf_prefill_cost_r2": (
         "How well the learnt prefill cost explains step times.",
         lambda s: math.nan if s["cost_r2"] is None else s["cost_r2"],
@@ -60,6 +61,10 @@ _COUNTERS: dict[str, tuple[str, Read]] = {
         lambda s: s["counters"]["scheduler_s"],
     ),
     "ewsjf_steps": ("Engine steps.", lambda s: s["counters"]["steps"]),
+    "ewsjf_ignored_hints": (
+        "Hints of callers that could not be used.",
+        lambda s: s["hints"]["ignored"],
+    ),
     "ewsjf_aborted_requests": ("Requests that were aborted.", lambda s: s["counters"]["aborted"]),
 }
 _QUEUE_GAUGES = {

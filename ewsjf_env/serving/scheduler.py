@@ -18,7 +18,6 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import vllm
@@ -28,12 +27,16 @@ from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
+from ewsjf_env.config import ConfigError
 from ewsjf_env.policy import Policy
 from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel, StepSample
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.repartition import InlineExecutor
+from ewsjf_env.scheduling.tenants import TenantSettings
+from ewsjf_env.serving.hints import read_hints
 from ewsjf_env.serving.lease import Lease
+from ewsjf_env.serving.prefix import PrefixCache
 from ewsjf_env.serving.recorder import Recorder
 from ewsjf_env.serving.settings import SchedulerSettings, check_vllm_version
 from ewsjf_env.serving.watch import SchedulerWatch
@@ -142,12 +145,22 @@ class _EWSJFMixin:
         super().__init__(*args, **kwargs)
         config = self.vllm_config
         settings = SchedulerSettings.from_additional_config(config.additional_config)
+        by_priority = self.policy == SchedulingPolicy.PRIORITY
+        if by_priority and settings.tenants is not None:
+            raise ConfigError(
+                "additional_config['ewsjf']: tenants: expected vLLM's scheduling policy 'fcfs', "
+                "got 'priority', which decides between requests itself"
+            )
         self.ewsjf_instance = uuid.uuid4().hex  # tells a restarted server from its predecessor
         self.ewsjf_recorder: Recorder | None = Recorder(settings.window_records, time.time)
         self.ewsjf_lease = Lease()
         self._ewsjf_now_s = float("-inf")
         self._ewsjf_clock: Callable[[], float] = time.monotonic
         self._ewsjf_arrival: Callable[[Request], float] | None = None
+        self._ewsjf_prefix = PrefixCache(self.kv_cache_manager)
+        self._ewsjf_tenant = _tenant_reader(settings.tenants)
+        self._ewsjf_longest_tokens = int(config.model_config.max_model_len)
+        self.ewsjf_hints = {"given": 0, "ignored": 0}
         prior = settings.cost_prior or DEFAULT_COST_PRIOR
         lookahead = int(isinstance(self, AsyncScheduler) and _is_async(config))
         self._ewsjf_lookahead = lookahead
@@ -160,7 +173,8 @@ class _EWSJFMixin:
             self._describe_request,
             cost_model,
             self._ewsjf_executor,
-            by_priority=self.policy == SchedulingPolicy.PRIORITY,
+            tenants=settings.tenants,
+            by_priority=by_priority,
             block_tokens=self.block_size,
             longest_tokens=config.model_config.max_model_len,
             seed=settings.seed,
@@ -175,6 +189,10 @@ class _EWSJFMixin:
         self._ewsjf_timer.begin(now_s, busy=bool(self.running))
         self.ewsjf_end_lease(now_s)
         self._ewsjf_watch.before_step(self.finished_req_ids, now_s)
+        tenants = self.waiting.tenants
+        if tenants is not None:
+            tenants.left(self.finished_req_ids)
+            tenants.sweep(self.requests)
         self.waiting.begin_step(now_s, self.max_num_scheduled_tokens)
         output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
         self._ewsjf_timer.end(output)
@@ -197,6 +215,11 @@ class _EWSJFMixin:
         self._ewsjf_watch.before_update(now_s)
         outputs = super().update_from_output(scheduler_output, *args)  # type: ignore[misc]
         self._ewsjf_watch.after_update(self.finished_req_ids, now_s)
+        tenants = self.waiting.tenants
+        if tenants is not None:
+            for client in outputs.values():
+                for one in client.outputs:
+                    tenants.generated(one.request_id, len(one.new_token_ids))
         recorder = self.ewsjf_recorder
         if recorder is not None:
             recorder.updated(
@@ -214,6 +237,11 @@ class _EWSJFMixin:
         arrival = self._ewsjf_arrival
         arrival_s = self.ewsjf_now() if arrival is None else arrival(request)
         self._ewsjf_watch.arrived(request, arrival_s)
+        params = request.sampling_params
+        if params is not None and params.extra_args:
+            hints = read_hints(request)
+            self.ewsjf_hints["given"] += hints.output_tokens is not None
+            self.ewsjf_hints["ignored"] += hints.ignored
         super().add_request(request)  # type: ignore[misc]
         # A further piece of a streaming session is no request of its own.
         if self.ewsjf_recorder is not None and self.requests.get(request.request_id) is request:
@@ -296,9 +324,14 @@ class _EWSJFMixin:
 
     def ewsjf_state(self) -> dict[str, Any]:
         """What is in force and how deep the queues are, as plain values."""
-        return {**self.waiting.state(), **self._ewsjf_watch.state()}
+        return {
+            **self.waiting.state(),
+            **self._ewsjf_watch.state(),
+            "hints": dict(self.ewsjf_hints),
+        }
 
     def _describe_request(self, request: Request, seq: int) -> Entry:
+        hint = read_hints(request).output_tokens
         return Entry(
             request,
             request.request_id,
@@ -310,18 +343,21 @@ class _EWSJFMixin:
             arrival_key=(request.arrival_time, request.request_id)
             if self.policy == SchedulingPolicy.PRIORITY
             else None,
-            probe=partial(self._uncached_tokens, request),
+            probe=self._ewsjf_prefix.probe(request),
+            output_hint=None if hint is None else min(hint, self._ewsjf_longest_tokens),
+            tenant="" if self._ewsjf_tenant is None else self._ewsjf_tenant(request),
         )
 
-    def _uncached_tokens(self, request: Request) -> int:
-        """Prompt tokens not in the prefix cache now; touches neither statistics nor LRU order."""
-        manager = self.kv_cache_manager
-        if not manager.enable_caching or request.skip_reading_prefix_cache:
-            return int(request.num_prompt_tokens)
-        found = manager.coordinator.find_longest_cache_hit(
-            request.block_hashes, request.num_tokens - 1
-        )
-        return int(request.num_prompt_tokens) - int(found[1])
+
+def _tenant_reader(settings: TenantSettings | None) -> Callable[[Request], str] | None:
+    """What names the tenant of a request; names from outside are checked, "" is nobody."""
+    if settings is None:
+        return None
+    if settings.by == "lora":
+        return lambda r: r.lora_request.lora_name if r.lora_request is not None else ""
+    if settings.by == "priority":
+        return lambda r: str(r.priority)
+    return lambda r: read_hints(r).tenant
 
 
 def _is_async(config: Any) -> bool:

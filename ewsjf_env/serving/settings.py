@@ -9,12 +9,21 @@ from typing import Any
 from ewsjf_env.config import ConfigError, check_range, from_dict, refuse_unknown
 from ewsjf_env.policy import Policy, default_policy
 from ewsjf_env.scheduling.cost import CostPrior
+from ewsjf_env.scheduling.tenants import TenantSettings
 
 OLDEST_VLLM = (0, 26)
 FIRST_UNTESTED_VLLM = (0, 34)
 WHERE = "additional_config['ewsjf']"
 _POLICY_KEYS = ("name", "order", "parameters", "partition")
-_OTHER_KEYS = ("policy", "policy_file", "seed", "cost_prior", "allow_patch", "window_records")
+_OTHER_KEYS = (
+    "policy",
+    "policy_file",
+    "seed",
+    "cost_prior",
+    "allow_patch",
+    "window_records",
+    "tenants",
+)
 _KEYS = (*_POLICY_KEYS, *_OTHER_KEYS)
 
 
@@ -29,6 +38,7 @@ class SchedulerSettings:
         allow_patch: whether the policy may be changed over HTTP.
         window_records: finished requests that are kept for `GET /ewsjf/window`, 1 to 1,000,000;
             about 400 bytes each.
+        tenants: how service is shared among tenants; None: there are none.
     """
 
     policy: Policy
@@ -36,6 +46,7 @@ class SchedulerSettings:
     cost_prior: CostPrior | None = None
     allow_patch: bool = False
     window_records: int = 16_384
+    tenants: TenantSettings | None = None
 
     @classmethod
     def from_additional_config(cls, additional_config: object) -> SchedulerSettings:
@@ -55,7 +66,7 @@ class SchedulerSettings:
         if isinstance(kept, bool) or not isinstance(kept, int):
             raise ConfigError(f"{WHERE}: window_records: expected a whole number, got {kept!r}")
         check_range(f"{WHERE}: window_records", kept, 1, 1_000_000)
-        prior = data.get("cost_prior")
+        prior, tenants = data.get("cost_prior"), data.get("tenants")
         return cls(
             policy=_policy(data, WHERE),
             seed=seed,
@@ -64,6 +75,9 @@ class SchedulerSettings:
             else from_dict(CostPrior, prior, f"{WHERE}: cost_prior"),
             allow_patch=patch_is_allowed(additional_config),
             window_records=kept,
+            tenants=None
+            if tenants is None
+            else from_dict(TenantSettings, tenants, f"{WHERE}: tenants"),
         )
 
 

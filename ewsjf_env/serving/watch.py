@@ -7,10 +7,10 @@ else, the rest works on plain numbers (`scheduling.history`, `scheduling.adaptat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from ewsjf_env.policy import Policy
 from ewsjf_env.scheduling.adaptation import Adaptation
@@ -73,7 +73,12 @@ class SchedulerWatch:
     def after_update(self, finished: Iterable[str], now_s: float) -> None:
         """They were taken in."""
         self.history.produced(now_s)
-        self.history.left(finished, now_s)
+        gone = self.history.left(finished, now_s)
+        if gone and self._waiting.learns_outputs:
+            for request in cast(list[Request], gone):
+                if request.status != RequestStatus.FINISHED_ABORTED:
+                    waiting = self._waiting
+                    waiting.finished(request, request.num_prompt_tokens, request.num_output_tokens)
 
     def install(self, policy: Policy, now_s: float) -> None:
         """Serve by another policy from now on."""

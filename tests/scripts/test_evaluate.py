@@ -158,6 +158,8 @@ BAD = [
     ("--workload tiny.yaml --duration long", "--duration: 'long' is not a number"),
     ("--workload tiny.yaml --jobs 0", "--jobs: 0 is outside [1, inf)"),
     ("--workload tiny.yaml --policies fcsf", "unknown policy 'fcsf'; nearest valid name: 'fcfs'"),
+    ("--workload tiny.yaml --against fcsf", "--against: 'fcsf'; nearest valid name: 'fcfs'"),
+    ("--workload tiny.yaml --policies fcfs --against x", "--against: 'x'; valid names: fcfs"),
     ("--workload tiny.yaml --policies fcfs,fcfs", "'fcfs' occurs twice"),
     ("--workload tiny.yaml --policies none.json", "none.json: policy file cannot be read"),
     ("--workload tiny.yaml --policies=", "policies: the list is empty"),

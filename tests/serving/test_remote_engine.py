@@ -18,7 +18,7 @@ from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import Engine, EngineError
 from ewsjf_env.engine.real_time import RealTimeEngine
 from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine
-from ewsjf_env.policy import default_policy, parse_policy
+from ewsjf_env.policy import Policy, default_policy, parse_policy
 from ewsjf_env.scheduling.partition import Partition
 from tests.engine_contract import EngineContract, small_trace
 from tests.serving.clients import Call, send_all
@@ -49,8 +49,8 @@ def driven(server: Server, **changes: Any) -> RealTimeEngine:
 
 
 def values(server: Server) -> dict[str, Any]:
-    found: dict[str, Any] = server.ask("GET", "/ewsjf/policy").json["policy"]["parameters"]
-    return found
+    served = Policy.from_dict(server.ask("GET", "/ewsjf/policy").json["policy"])
+    return dict(served.parameters)
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +176,7 @@ def test_a_server_that_goes_away_ends_the_window_and_comes_back(server: Server) 
         engine.reset(small_trace(time_scale=SCALE))
         in_force = server.ask("GET", "/ewsjf/policy").json["policy"]
         assert in_force["order"] == "ewsjf"
-        assert in_force["parameters"] == {**parse_policy("ewsjf").parameters, "k": 3.0}
+        assert values(server) == {**parse_policy("ewsjf").parameters, "k": 3.0}
         assert engine.run_window(0.3).arrivals > 0
         engine.close()
 

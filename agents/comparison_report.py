@@ -24,12 +24,13 @@ def markdown(summary: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
         f"`{meta['command']}`",
         "",
         f"{meta['seeds']} tuning seeds; every arm of a seed met the same traffic.  *Gain*: mean "
-        "objective of the final recommendation over that of the default policy, on held-out "
-        "traces.  *Online*: mean objective while tuning; *regret*: what was lost against the best "
-        "recommendation that anyone found, summed over the windows.  *Violating*: share of the "
-        "windows, while tuning and held out, that broke a constraint.  Brackets are 95 % "
-        "intervals, bootstrapped over seeds; p: two-sided sign-flip test, seed by seed.  "
-        "`best_static` searches offline and `sac_long`, where shown, has more windows.",
+        "objective of the final recommendation over that of the start, which is `default`, on "
+        "held-out traces.  *Online*: mean objective while tuning; *regret*: what was lost "
+        "against the best recommendation that anyone found, summed over the windows.  "
+        "*Violating*: share of the windows, while tuning and held out, that broke a "
+        "constraint.  Brackets are 95 % intervals, bootstrapped over seeds; p: two-sided "
+        "sign-flip test, seed by seed.  `best_static` searches offline and `sac_long`, where "
+        "shown, has more windows.",
     ]
     for name, task in summary["tasks"].items():
         lines += ["", f"## {name}", "", f"Best gain found: {task['best_gain']:.3f}.", ""]

@@ -22,6 +22,7 @@ from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.engine.remote import check_server
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.registration import ENGINE_IDS
+from ewsjf_env.workload import load_workload
 
 USAGE = """\
 train.py --agent NAME [--config FILE.yaml] [options]
@@ -71,6 +72,7 @@ def _train(words: list[str]) -> int:
         config = _config(arguments)
         if config.env.engine == "remote":  # before there is a folder
             check_server(config.env.remote)
+        load_workload(config.env.workload)
         folder = Path(arguments.out) if arguments.out else default_folder(config)
         run, windows = RunDir.create(folder, config), config.windows
     # A tuner that is asked to end leaves a server as one that is interrupted does.

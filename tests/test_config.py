@@ -120,6 +120,15 @@ def test_load_yaml(tmp_path: Path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["a: 2020-99-99\n", "a: 1" + "0" * 5000 + "\n", "[" * 3000])
+def test_yaml_that_cannot_be_a_value_is_not_valid(tmp_path: Path, text: str):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"x\.yaml: not valid YAML") as caught:
+        load_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_key_may_be_given_once_but_may_override_a_merged_one(tmp_path: Path):
     path = tmp_path / "x.yaml"
     path.write_text("base: &base {a: 1, b: 2}\nother: {<<: *base, b: 3}\n")

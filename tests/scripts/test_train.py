@@ -123,6 +123,8 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
         ("--agent sobol --config nowhere.yaml", "nowhere.yaml: cannot be read"),
         ("--agent sobol --config bad.yaml", "bad.yaml: unknown key 'enigne'; nearest valid name"),
         ("--agent sobol --config aim.yaml", "unknown objective 'goodputt'; nearest valid name"),
+        ("--agent sobol --config load.yaml --out new", "workload: 'paper_mx' is neither"),
+        ("--agent sobol --config huge.yaml --out new", "warmup_s: expected a number up to"),
         ("--agent bayes --agent-config agent.yaml", "agent.yaml: unknown key 'startup'"),
         ("--agent sobol --config ok.yaml --out ok.yaml", "ok.yaml: cannot be written"),
         ("--agent sobol --config ok.yaml --out /proc/run", "/proc/run: cannot be written"),
@@ -155,10 +157,13 @@ def test_bad_input_is_one_line_and_loses_nothing(
     Path("bad.yaml").write_text("enigne: fake\n")
     Path("aim.yaml").write_text("objective: {kind: goodputt}\n")
     Path("agent.yaml").write_text("startup: 2\n")
+    Path("load.yaml").write_text("engine: fake\nworkload: paper_mx\n")
+    Path("huge.yaml").write_text(f"engine: fake\nwarmup_s: 1{400 * '0'}\n")
     before = (run / "windows.jsonl").read_bytes()
     assert message in error(arguments.split(), capsys)
     assert (run / "windows.jsonl").read_bytes() == before
     assert not Path("runs").exists()
+    assert not Path("new").exists()
     assert go_on(run, 2)["windows"] == 2  # still a run to resume
 
 

@@ -19,6 +19,7 @@ from ewsjf_env.scheduling.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.repartition import InlineExecutor
 from ewsjf_env.scheduling.rivals import ORDERS
 from ewsjf_env.scheduling.tenants import OTHERS, TenantAccounts, TenantSettings
+from tests.scheduling import queues
 from tests.scheduling.queues import BUDGET_TOKENS, COST, THREE_QUEUES, Request, make_queue
 
 KV_TOKENS = 6000
@@ -35,15 +36,9 @@ class Owned(Request):
 
 
 def describe(request: Owned, seq: int) -> Entry:
-    return Entry(
-        request,
-        request.name,
-        seq,
-        request.tokens,
-        enqueue_s=request.arrival_s,
-        output_tokens=request.output,
-        tenant=request.tenant,
-    )
+    entry = queues.describe(request, seq)
+    entry.tenant = request.tenant
+    return entry
 
 
 def tenant_queue(

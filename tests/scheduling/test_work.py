@@ -16,6 +16,7 @@ from ewsjf_env.scheduling.expected_output import LEAST, MAX_GROUPS, OutputEstima
 from ewsjf_env.scheduling.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.repartition import InlineExecutor
 from ewsjf_env.scheduling.work import EffectiveWork
+from tests.scheduling import queues
 from tests.scheduling.queues import BUDGET_TOKENS, COST, THREE_QUEUES, Request, drain
 
 
@@ -36,16 +37,9 @@ def describe(request: Hinted, seq: int) -> Entry:
         request.probed += 1
         return request.tokens - request.cached
 
-    return Entry(
-        request,
-        request.name,
-        seq,
-        request.tokens,
-        enqueue_s=request.arrival_s,
-        output_tokens=request.output,
-        output_hint=request.hint,
-        probe=probe,
-    )
+    entry = queues.describe(request, seq)
+    entry.output_hint, entry.probe = request.hint, probe
+    return entry
 
 
 def work_queue(**values: float | str) -> PolicyQueue[Hinted]:

@@ -53,6 +53,8 @@ def make_parser() -> Parser:
     add("--loads", metavar="LIST", help="fractions of FCFS capacity (0.7,0.95,1.3)")
     add("--duration", type=number, metavar="S", help="of a serving run (30)")
     add("--windows", type=whole, metavar="N", help="of the tuner (6)")
+    add("--passes", type=whole, metavar="N", help="over the waves of steps; the first warms up (3)")
+    add("--log-serving", action="store_true", help="note the steps of the serving runs, too")
     add("--most-requests", type=whole, metavar="N", help="of a wave of steps (256)")
     add("--port", type=whole, default=8177, metavar="N", help="on loopback (8177)")
     add("--stages", metavar="LIST", help=f"only these of {','.join(STAGES)}")
@@ -113,8 +115,10 @@ def _with_server(
         tries += 1
         if tries > len(names) + 1:
             raise EngineError(f"the server went down {tries - 1} times; not done: {left}")
-        log = result.folder / f"server_{tries}.log"
-        launch = make_launch(result, log_steps=False)
+        number = 1 + len(list(result.folder.glob("server_[0-9]*.log")))  # earlier starts' are kept
+        log = result.folder / f"server_{number}.log"
+        steps = f"steps_serving_{number}.jsonl" if result.plan.log_serving else None
+        launch = make_launch(result, steps)
         with running(launch, result.plan.url, log) as start_s:
             result.note("server", start_s=start_s)
             while left and stages.is_up(result):
@@ -128,7 +132,7 @@ def _attempt(result: Result, name: str, work: Callable[[Result], None]) -> None:
     outcome: dict[str, Any] = {"ok": True, "error": None}
     try:
         work(result)
-    except (ConfigError, EngineError, OSError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # a machine may be had once: whatever fails, the rest is measured
         reason = " ".join(str(error).split()) or type(error).__name__
         outcome = {"ok": False, "error": f"{type(error).__name__}: {reason}"[:1000]}
     seconds = time.monotonic() - begun_s
@@ -142,6 +146,7 @@ def _plan(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> Gpu
     for name, field in (
         ("duration", "duration_s"),
         ("windows", "windows"),
+        ("passes", "passes"),
         ("most_requests", "most_requests"),
     ):
         if getattr(arguments, name) is not None:
@@ -160,7 +165,11 @@ def _plan(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> Gpu
     if arguments.simulate:
         fields["simulate"] = ExecutorSettings(arguments.like, arguments.speed)
     return GpuPlan(
-        like=arguments.like, port=arguments.port, vllm_arguments=vllm_arguments, **fields
+        like=arguments.like,
+        port=arguments.port,
+        log_serving=arguments.log_serving,
+        vllm_arguments=vllm_arguments,
+        **fields,
     )
 
 

@@ -19,7 +19,9 @@ from ewsjf_env.engine.executor_settings import ExecutorSettings
 from ewsjf_env.engine.latency import LatencyModel
 
 SCHEMA_VERSION = 1
-RESULT, LATENCY, STEPS = "gpu_run.json", "latency.json", "steps.jsonl"
+RESULT, LATENCY = "gpu_run.json", "latency.json"
+STEPS = "steps.jsonl"
+REQUESTS = "requests.jsonl"
 STAGES = ("machine", "steps", "capacity", "serving", "prediction", "hot_swap", "tuning")
 SIMULATED = "simulated"
 
@@ -38,6 +40,7 @@ class GpuPlan:
         swap_s: seconds of load with a policy change every second.
         windows: of the tuner; 0: it does not run.
         window_s: of each.
+        log_serving: note the steps of the serving runs as well, in a file for each server.
         passes: how often the waves are sent whose steps are measured; the first one warms up.
         most_requests: of a wave, at most 256.
         max_num_batched_tokens, max_num_seqs, max_model_len: of the server.
@@ -54,6 +57,7 @@ class GpuPlan:
     swap_s: float = 20.0
     windows: int = 6
     window_s: float = 10.0
+    log_serving: bool = False
     passes: int = 3
     most_requests: int = 256
     max_num_batched_tokens: int = 2048
@@ -68,7 +72,7 @@ class GpuPlan:
         for load in self.loads:
             check_range("--loads", load, 0.0, 10.0, low_open=True)
         check_range("--windows", self.windows, 0)
-        check_range("passes", self.passes, 2)
+        check_range("--passes", self.passes, 2)
         check_range("most_requests", self.most_requests, 1, 256)
         LatencyModel.load(self.like)  # a typing error ends this before a server is started
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agents.gpu_plan import STEPS, Result
+from agents.gpu_plan import Result
 from agents.supervise import is_healthy
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.latency import LatencyModel
@@ -29,8 +29,13 @@ START_S, STOP_S = 900.0, 60.0  # compiling and capturing graphs takes minutes
 _BLOCKS = re.compile(r'vllm:cache_config_info\{[^}]*num_gpu_blocks="(\d+)"')
 
 
-def make_launch(result: Result, log_steps: bool) -> Launch:
-    """The command of the server: FCFS, open to changes; perhaps with a log of its steps."""
+def make_launch(result: Result, step_log: str | None) -> Launch:
+    """The command of the server: FCFS, open to changes; perhaps with a log of its steps.
+
+    Args:
+        result: of the measurement.
+        step_log: name of the log in its folder; None: none is kept.
+    """
     plan = result.plan
     arguments = [
         *("--host", "127.0.0.1", "--port", str(plan.port), "--block-size", "16"),
@@ -44,13 +49,13 @@ def make_launch(result: Result, log_steps: bool) -> Launch:
         arguments += ["--load-format", "dummy", "--dtype", "bfloat16"]
     else:
         arguments = simulated_arguments(arguments, plan.simulate)
-    if log_steps:
-        arguments = with_config(arguments, KEY, str((result.folder / STEPS).absolute()))
+    if step_log is not None:
+        arguments = with_config(arguments, KEY, str((result.folder / step_log).absolute()))
     prior = LatencyModel.load(result.latency).cost_prior(plan.max_num_batched_tokens)
     launch = ewsjf_launch(arguments, parse_policy("fcfs"), os.environ, True, prior)
     if plan.simulate is not None:
         launch = simulated_launch(launch, os.environ)
-    if not log_steps:
+    if step_log is None:
         return launch
     command = [STEP_LOG_CLASS if part == SCHEDULER_CLASS else part for part in launch.command]
     return Launch(tuple(command), launch.environment, launch.notes)
@@ -100,20 +105,30 @@ def kv_blocks(url: str) -> int | None:
 
 
 class Counters:
-    """The server's counters (`steps`, `scheduler_s` ...), read without its records."""
+    """The server's counters (`steps`, `scheduler_s` ...) and what it recorded in between.
+
+    Attributes:
+        records: of the requests that ended since the reading before, and of those still open.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._place = "0"
+        self.records: list[dict[str, Any]] = []
 
     def read(self) -> dict[str, float]:
         """The sums over all ranks."""
+        self.records = []
         while True:
-            path = f"/ewsjf/window?since={self._place}&open=false"
+            path = f"/ewsjf/window?since={self._place}&open=true"
             with urllib.request.urlopen(self._url + path, timeout=60) as answer:
                 found: dict[str, Any] = json.load(answer)
             self._place = found["next"]
-            if not any(rank["more"] for rank in found["ranks"]):
+            more = any(rank["more"] for rank in found["ranks"])
+            for rank in found["ranks"]:
+                rows = rank["finished"] if more else rank["finished"] + rank["open"]
+                self.records += [dict(zip(rank["columns"], row, strict=True)) for row in rows]
+            if not more:
                 break
         names = found["ranks"][0]["counters"]
         return {name: sum(rank["counters"][name] for rank in found["ranks"]) for name in names}

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from agents.evaluation import Plan, measure_capacities
-from agents.gpu_plan import LATENCY, STEPS, Result
+from agents.gpu_plan import LATENCY, REQUESTS, STEPS, Result
 from agents.gpu_server import Counters, kv_blocks, make_launch, running
 from agents.step_fit import fit_steps
 from agents.step_waves import Limits, waves
@@ -41,6 +41,8 @@ from ewsjf_env.workload.trace import Trace
 
 TRAIN_SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
 HEALTH_TRIES = 5  # each waits a second
+TUNING_TTFT_S, TUNING_TPOT_S = 1.0, 0.1  # what the tuner's objective calls good
+DRAIN_POLL_S = 0.2
 DRAIN_S = 300.0  # most that requests may need to their end after the last has come
 TRACE_SEED = 7
 SWAPS = ("ewsjf", "fcfs", "ewsjf(k=50)", "hrrn", "ewsjf(q_max=4)")
@@ -51,7 +53,7 @@ def measure_steps(result: Result) -> None:
     """Stage `steps`."""
     plan = result.plan
     log = result.folder / STEPS
-    launch = make_launch(result, log_steps=True)
+    launch = make_launch(result, STEPS)
     with (
         running(launch, plan.url, result.folder / "server_steps.log") as start_s,
         closing(remote_engine(result)) as engine,
@@ -114,6 +116,7 @@ def serve(result: Result) -> None:
                 continue
             try:
                 runs[key] = _serve_once(engine, counters, policy, trace, plan.duration_s)
+                _keep_requests(result, key, engine, counters)
             except EngineError as error:
                 if not is_up(result):
                     raise
@@ -135,10 +138,22 @@ def _serve_once(
     return {
         "metrics": metrics.to_dict(),
         "requests": len(trace),
+        "rate_per_s": len(trace) / duration_s,
         "steps": steps,
         "wall_per_step_s": wall_s / steps if steps else None,
         "scheduler_share": (after["scheduler_s"] - before["scheduler_s"]) / wall_s,
     }
+
+
+def _keep_requests(result: Result, key: str, engine: RemoteEngine, counters: Counters) -> None:
+    """One line with every request of a run, as its client and as the server saw it."""
+    line = {
+        "run": key,
+        "client": [asdict(record) for record in engine.records()],
+        "server": counters.records,
+    }
+    with (result.folder / REQUESTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def predict(result: Result) -> None:
@@ -203,6 +218,7 @@ def tune(result: Result) -> None:
             "url": plan.url,
             "latency": str(Path(result.latency).absolute()),
             "max_num_batched_tokens": plan.max_num_batched_tokens,
+            "metrics": {"ttft_slo_s": TUNING_TTFT_S, "tpot_slo_s": TUNING_TPOT_S},
         },
         "workload": plan.sources[0].path,
         "rates_per_s": [rate],
@@ -291,7 +307,7 @@ def _capacities(result: Result) -> dict[str, float]:
 
 def _drain(engine: RemoteEngine, requests: int) -> None:
     deadline_s = time.monotonic() + DRAIN_S
-    while engine.run_window(0.5).outstanding or len(engine.records()) < requests:
+    while engine.run_window(DRAIN_POLL_S).outstanding or len(engine.records()) < requests:
         if time.monotonic() > deadline_s:
             raise EngineError(f"requests were still open after {DRAIN_S:g} s")
 

@@ -35,7 +35,7 @@ EPILOG = f"""\
 DIR/{RESULT} is written after every piece of work.  A stage that fails says why
 and the others go on; the same command does what is missing.
 exit codes: 0 all done, 1 a stage failed, 2 bad input, 130 interrupted"""
-SHORT = {"duration_s": 6.0, "swap_s": 5.0, "windows": 2, "window_s": 4.0, "passes": 2}
+SHORT = {"duration_s": 6.0, "swap_s": 5.0, "windows": 2, "window_s": 4.0, "ramp_s": 5.0}
 
 
 def make_parser() -> Parser:
@@ -53,9 +53,8 @@ def make_parser() -> Parser:
     add("--loads", metavar="LIST", help="fractions of FCFS capacity (0.7,0.95,1.3)")
     add("--duration", type=number, metavar="S", help="of a serving run (30)")
     add("--windows", type=whole, metavar="N", help="of the tuner (6)")
-    add("--passes", type=whole, metavar="N", help="over the waves of steps; the first warms up (3)")
-    add("--log-serving", action="store_true", help="note the steps of the serving runs, too")
-    add("--most-requests", type=whole, metavar="N", help="of a wave of steps (256)")
+    add("--ramps", type=whole, metavar="N", help="of traffic whose steps are fitted, 30 s each (2)")
+    add("--log-serving", action="store_true", help="one server for all, its steps are noted")
     add("--port", type=whole, default=8177, metavar="N", help="on loopback (8177)")
     add("--stages", metavar="LIST", help=f"only these of {','.join(STAGES)}")
     add("--short", action="store_true", help="seconds everywhere, to see that it works")
@@ -87,12 +86,13 @@ def _measure(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> 
             _attempt(result, name, work)
 
     attempt("machine", _describe)
-    attempt("steps", stages.measure_steps)
-    attempt("capacity", stages.measure_capacity)
-    online: dict[str, Callable[[Result], None]] = {
-        "serving": stages.serve,
-        "hot_swap": stages.hot_swap,
-    }
+    online: dict[str, Callable[[Result], None]] = {}
+    if plan.log_serving:
+        online = {"steps": stages.calibrate, "capacity": stages.measure_capacity}
+    else:
+        attempt("steps", stages.measure_steps)
+        attempt("capacity", stages.measure_capacity)
+    online |= {"serving": stages.serve, "hot_swap": stages.hot_swap}
     if plan.windows:
         online["tuning"] = stages.tune
     waiting = [name for name in online if name in chosen and not result.done(name)]
@@ -117,8 +117,9 @@ def _with_server(
             raise EngineError(f"the server went down {tries - 1} times; not done: {left}")
         number = 1 + len(list(result.folder.glob("server_[0-9]*.log")))  # earlier starts' are kept
         log = result.folder / f"server_{number}.log"
-        steps = f"steps_serving_{number}.jsonl" if result.plan.log_serving else None
-        launch = make_launch(result, steps)
+        if result.plan.log_serving:
+            result.step_log = f"steps_{number}.jsonl"
+        launch = make_launch(result)
         with running(launch, result.plan.url, log) as start_s:
             result.note("server", start_s=start_s)
             while left and stages.is_up(result):
@@ -146,8 +147,7 @@ def _plan(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> Gpu
     for name, field in (
         ("duration", "duration_s"),
         ("windows", "windows"),
-        ("passes", "passes"),
-        ("most_requests", "most_requests"),
+        ("ramps", "ramps"),
     ):
         if getattr(arguments, name) is not None:
             fields[field] = getattr(arguments, name)

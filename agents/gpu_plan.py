@@ -40,9 +40,10 @@ class GpuPlan:
         swap_s: seconds of load with a policy change every second.
         windows: of the tuner; 0: it does not run.
         window_s: of each.
-        log_serving: note the steps of the serving runs as well, in a file for each server.
-        passes: how often the waves are sent whose steps are measured; the first one warms up.
-        most_requests: of a wave, at most 256.
+        log_serving: note the steps of all runs; one server does all then, and its costs start
+            from `like`, not from what was fitted.
+        ramps: how often the traffic is sent whose steps are fitted.
+        ramp_s: of each.
         max_num_batched_tokens, max_num_seqs, max_model_len: of the server.
         port: on loopback.
         vllm_arguments: further ones of `vllm serve`.
@@ -58,8 +59,8 @@ class GpuPlan:
     windows: int = 6
     window_s: float = 10.0
     log_serving: bool = False
-    passes: int = 3
-    most_requests: int = 256
+    ramps: int = 2
+    ramp_s: float = 30.0
     max_num_batched_tokens: int = 2048
     max_num_seqs: int = 256
     max_model_len: int = 8192
@@ -72,8 +73,8 @@ class GpuPlan:
         for load in self.loads:
             check_range("--loads", load, 0.0, 10.0, low_open=True)
         check_range("--windows", self.windows, 0)
-        check_range("--passes", self.passes, 2)
-        check_range("most_requests", self.most_requests, 1, 256)
+        check_range("--ramps", self.ramps, 1)
+        check_range("ramp_s", self.ramp_s, 1.0, 3600.0)
         LatencyModel.load(self.like)  # a typing error ends this before a server is started
 
     @property
@@ -83,7 +84,11 @@ class GpuPlan:
 
 
 class Result:
-    """The file of one measurement; stages by name, each with `ok` and, if not, `error`."""
+    """The file of one measurement; stages by name, each with `ok` and, if not, `error`.
+
+    Attributes:
+        step_log: name of the log of the server that is started next, or runs; None: it has none.
+    """
 
     def __init__(self, folder: Path, plan: GpuPlan, device: str) -> None:
         """Open the folder, or make it.
@@ -97,6 +102,7 @@ class Result:
             ConfigError: the folder holds another measurement.
         """
         self.folder, self.plan = folder, plan
+        self.step_log: str | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / RESULT
         wanted = json.loads(json.dumps(to_dict(dataclasses.replace(plan, port=0))))

@@ -29,13 +29,8 @@ START_S, STOP_S = 900.0, 60.0  # compiling and capturing graphs takes minutes
 _BLOCKS = re.compile(r'vllm:cache_config_info\{[^}]*num_gpu_blocks="(\d+)"')
 
 
-def make_launch(result: Result, step_log: str | None) -> Launch:
-    """The command of the server: FCFS, open to changes; perhaps with a log of its steps.
-
-    Args:
-        result: of the measurement.
-        step_log: name of the log in its folder; None: none is kept.
-    """
+def make_launch(result: Result) -> Launch:
+    """The command of the server: FCFS, open to changes; perhaps with a log of its steps."""
     plan = result.plan
     arguments = [
         *("--host", "127.0.0.1", "--port", str(plan.port), "--block-size", "16"),
@@ -49,13 +44,13 @@ def make_launch(result: Result, step_log: str | None) -> Launch:
         arguments += ["--load-format", "dummy", "--dtype", "bfloat16"]
     else:
         arguments = simulated_arguments(arguments, plan.simulate)
-    if step_log is not None:
-        arguments = with_config(arguments, KEY, str((result.folder / step_log).absolute()))
+    if result.step_log is not None:
+        arguments = with_config(arguments, KEY, str((result.folder / result.step_log).absolute()))
     prior = LatencyModel.load(result.latency).cost_prior(plan.max_num_batched_tokens)
     launch = ewsjf_launch(arguments, parse_policy("fcfs"), os.environ, True, prior)
     if plan.simulate is not None:
         launch = simulated_launch(launch, os.environ)
-    if step_log is None:
+    if result.step_log is None:
         return launch
     command = [STEP_LOG_CLASS if part == SCHEDULER_CLASS else part for part in launch.command]
     return Launch(tuple(command), launch.environment, launch.notes)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import yaml
@@ -28,7 +29,7 @@ from agents.evaluation import Plan, measure_capacities
 from agents.gpu_plan import LATENCY, REQUESTS, STEPS, Result
 from agents.gpu_server import Counters, kv_blocks, make_launch, running
 from agents.step_fit import fit_steps
-from agents.step_waves import Limits, waves
+from agents.step_traffic import LONGEST_OUTPUT, backlog, ramp
 from agents.supervise import is_healthy
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
@@ -37,9 +38,13 @@ from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
 from ewsjf_env.engine.step_samples import read_steps
 from ewsjf_env.policy import parse_policy
+from ewsjf_env.records import RequestRecord
 from ewsjf_env.workload.trace import Trace
 
 TRAIN_SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
+WARM_UP_SHARE = 0.2  # of a ramp
+CALIBRATION_BACKLOG = 300  # requests
+CORES_OF_A_SERVER = 4
 HEALTH_TRIES = 5  # each waits a second
 TUNING_TTFT_S, TUNING_TPOT_S = 1.0, 0.1  # what the tuner's objective calls good
 DRAIN_POLL_S = 0.2
@@ -50,38 +55,60 @@ COMPARED = ("ttft_mean_s", "ttft_p50_s", "ttft_p95_s", "tpot_p95_s", "output_tok
 
 
 def measure_steps(result: Result) -> None:
-    """Stage `steps`."""
+    """Stage `steps` on a server of its own."""
+    result.step_log = STEPS
+    try:
+        launch = make_launch(result)
+        with running(launch, result.plan.url, result.folder / "server_steps.log") as start_s:
+            calibrate(result)
+    finally:
+        result.step_log = None
+    result.note("steps", server_start_s=start_s)
+
+
+def calibrate(result: Result) -> None:
+    """Stage `steps` on the server that runs, which must log its steps."""
     plan = result.plan
-    log = result.folder / STEPS
-    launch = make_launch(result, STEPS)
-    with (
-        running(launch, plan.url, result.folder / "server_steps.log") as start_s,
-        closing(remote_engine(result)) as engine,
-    ):
-        begun_s = _send_waves(engine, result)
-    steps = [step for step in read_steps(log) if step.at_s > begun_s]
+    assert result.step_log is not None
+    longest = plan.max_model_len - LONGEST_OUTPUT
+    with closing(SimulatedEngine(simulated_config(result))) as simulated:
+        capacity = simulated.measure_capacity(backlog(CALIBRATION_BACKLOG, longest))
+    counters = Counters(plan.url)
+    delays = []
+    with closing(remote_engine(result)) as engine:
+        engine.install(parse_policy("fcfs"))
+        warm_up = ramp(capacity, WARM_UP_SHARE * plan.ramp_s, longest, seed=0)
+        engine.reset(warm_up)  # kernels are compiled
+        _drain(engine, len(warm_up))
+        begun_s = time.monotonic()
+        for seed in range(1, plan.ramps + 1):
+            traffic = ramp(capacity, plan.ramp_s, longest, seed)
+            counters.read()
+            engine.reset(traffic)
+            _drain(engine, len(traffic))
+            counters.read()
+            delays.append(_front_end_s(engine.records(), counters.records))
+    steps = [s for s in read_steps(result.folder / result.step_log) if s.at_s > begun_s]
     machine = LatencyModel.load(plan.like)
     if not result.simulated:
         name = f"{machine.machine.model.name} on {result.data['device']}"
         machine = replace(machine, machine=replace(machine.machine, name=name))
     fit = fit_steps(machine, steps)
     fit.model.save(result.folder / LATENCY)
-    result.note("steps", server_start_s=start_s, latency=fit.model.to_dict(), **fit.to_dict())
+    known = [delay for delay in delays if delay is not None]
+    result.note(
+        "steps",
+        latency=fit.model.to_dict(),
+        front_end_s=median(known) if known else None,
+        **fit.to_dict(),
+    )
 
 
-def _send_waves(engine: RemoteEngine, result: Result) -> float:
-    """Send all passes; the moment from which on steps count."""
-    plan = result.plan
-    begun_s = time.monotonic()
-    limits = Limits(min(plan.most_requests, plan.max_num_seqs), plan.max_model_len - 64)
-    engine.install(parse_policy("fcfs"))
-    for number in range(plan.passes):
-        if number == 1:  # kernels are compiled and graphs are captured
-            begun_s = time.monotonic()
-        for wave in waves(limits, seed=number):
-            engine.reset(wave)
-            _drain(engine, len(wave))
-    return begun_s
+def _front_end_s(client: list[RequestRecord], server: list[dict[str, Any]]) -> float | None:
+    """How much longer the first token takes for the client than inside the scheduler, mean."""
+    seen = [r.first_token_s - r.arrival_s for r in client if r.first_token_s is not None]
+    inside = [r["first_token_s"] - r["arrival_s"] for r in server if r["first_token_s"] is not None]
+    return fmean(seen) - fmean(inside) if len(seen) == len(inside) > 0 else None
 
 
 def measure_capacity(result: Result) -> None:
@@ -96,7 +123,8 @@ def measure_capacity(result: Result) -> None:
         duration_s=plan.duration_s,
         engine=simulated_config(result),
     )
-    found = measure_capacities(grid, result.folder, 1, lambda names, total: iter(names))
+    workers = max(1, min(len(plan.sources), (os.cpu_count() or 1) // CORES_OF_A_SERVER))
+    found = measure_capacities(grid, result.folder, workers, lambda names, total: iter(names))
     result.note("capacity", requests_per_s=found, latency=_source(result))
 
 
@@ -159,12 +187,15 @@ def _keep_requests(result: Result, key: str, engine: RemoteEngine, counters: Cou
 def predict(result: Result) -> None:
     """Stage `prediction`: errors are those of the simulated engine, relative to what was measured.
 
-    None of these requests was seen by the fit.
+    None of these requests was seen by the fit.  To a time to first token is added what the way
+    between client and scheduler took in stage `steps`.
     """
     measured = result.found("serving").get("runs", {})
     if not measured:
         raise ConfigError("there are no serving runs to predict")
     config = simulated_config(result)
+    # The client's clock runs while a request is read, sent on and answered, too.
+    front_end_s = result.found("steps").get("front_end_s") or 0.0
     runs: dict[str, dict[str, dict[str, Any]]] = {}
     with closing(SimulatedEngine(config)) as engine:
         for key, policy, trace in cases(result):
@@ -173,6 +204,9 @@ def predict(result: Result) -> None:
             engine.install(parse_policy(policy))
             engine.reset(trace)
             metrics = engine.run_window(result.plan.duration_s).to_dict()
+            for name in COMPARED:
+                if name.startswith("ttft") and metrics[name] is not None:
+                    metrics[name] += front_end_s
             found = measured[key]["metrics"]
             error = {name: _error(metrics[name], found[name]) for name in COMPARED}
             runs[key] = {"metrics": metrics, "error": error}

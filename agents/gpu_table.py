@@ -19,16 +19,16 @@ def table(data: Mapping[str, Any]) -> str:
         if not stage.get("ok"):
             lines.append(f"* {name}: not done: {stage.get('error')}")
     steps = stages.get("steps", {})
-    if "unseen_steps" in steps:
-        error = steps["unseen_steps"]["all"]
-        typical = steps["unseen_steps"]["typical"]
+    if "unseen" in steps:
+        error = steps["unseen"]["stretches"]
         lines.append(
-            f"* step time, {error['steps']} steps that were not fitted: error median "
+            f"* time of {error['count']} stretches of 0.3 s that were not fitted: error median "
             f"{_percent(error['median'])}, p95 {_percent(error['p95'])}, total "
-            f"{_percent(error['bias'])}; of medians of steps alike {_percent(typical['median'])} "
-            f"(p95 {_percent(typical['p95'])}); scheduled while the step before ran: "
+            f"{_percent(error['bias'])}; steps scheduled while the step before ran: "
             f"{_percent(steps['steps']['overlapped_share'])}"
         )
+        if steps["front_end_s"] is not None:
+            lines.append(f"* between client and scheduler: {1e3 * steps['front_end_s']:.1f} ms")
     for name, error in stages.get("prediction", {}).get("absolute_error", {}).items():
         lines.append(
             f"* simulated engine, {name}: error median {_percent(error['median'])}, worst "

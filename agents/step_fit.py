@@ -1,17 +1,20 @@
 """Which latency model do measured steps give, and how well does it tell the time of others?
 
-Half of the steps, drawn at random, are fitted; the error is that on the other half.
+What is fitted are stretches: steps that follow each other without a gap, some tenths of a second
+of them.  A step alone has no exact time.  With asynchronous scheduling the host launches the next
+step before it reads the result of this one; launching a large prefill takes it 15 ms on an H200,
+and so much later it sees that this one is done.  What one step seems to take longer the next
+seems to take shorter, and the stretch is right.
 
-A host that pauses hands over one result late and the next right after it, and a kernel may be
-compiled at its first use.  Least squares would follow such times, so the absolute relative error
-is what is made smallest (least squares, repeated, each error weighed by one over itself).  The
-errors told count all steps; those of `typical` are the errors at the medians of steps alike.
+Half of the stretches, drawn at random, are fitted; the error is that on the other half.  A host
+that pauses, or a kernel that is compiled at its first use, makes a stretch long.  Least squares
+would follow it, so the absolute relative error is what is made smallest (least squares,
+repeated, each error weighed by one over itself).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +27,12 @@ from ewsjf_env.engine.latency import LatencyModel
 from ewsjf_env.engine.step_samples import MeasuredStep
 
 Array = NDArray[np.float64]
+Stretch = Sequence[MeasuredStep]
 ROUNDS = 8  # of least squares
 LEAST_ERROR = 0.01  # relative errors below weigh alike
-ALIKE = 0.05  # relative width of what counts as alike
-MANY = 5  # steps alike that make a median
 MOSTLY = 0.5  # steps that overlapped are used alone where they are this share
+STRETCH_S, STRETCH_STEPS = 0.3, 4  # a stretch is at least so long
+GAP_S = 1e-5  # the device was idle in between
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,9 @@ class StepFit:
 
     Attributes:
         model: the latency model.
-        error: of steps that were not fitted, by kind; relative errors, see `step_errors`.
-        steps: how many there were and were fitted, and the share that overlapped.
+        error: on stretches that were not fitted, and on their steps by kind; relative errors,
+            see `step_errors`.
+        steps: how many steps and stretches there were, and the share that overlapped.
     """
 
     model: LatencyModel
@@ -50,7 +55,7 @@ class StepFit:
         return {
             "steps": dict(self.steps),
             "coefficients": dataclasses.asdict(self.model.coefficients),
-            "unseen_steps": {kind: dict(error) for kind, error in self.error.items()},
+            "unseen": {kind: dict(error) for kind, error in self.error.items()},
         }
 
 
@@ -59,94 +64,110 @@ def fit_steps(start: LatencyModel, steps: Sequence[MeasuredStep], seed: int = 0)
 
     Args:
         start: of the same model; only its measured coefficients are replaced.
-        steps: at least 16 with prefill and 16 without.
+        steps: in the order in which they ran, at least 16 with prefill and 16 without.
         seed: which half is fitted.
 
     Raises:
         ConfigError: too few steps of a kind.
     """
-    overlapped = [step for step in steps if step.overlapped]
-    share = len(overlapped) / max(1, len(steps))
-    used = overlapped if share >= MOSTLY else list(steps)
-    order = np.random.default_rng(seed).permutation(len(used))
-    half = len(used) // 2
-    fitted, unseen = ([used[i] for i in part] for part in (order[:half], order[half:]))
-    samples = [(step, step.seconds) for step in fitted]
-    model = start.fit(samples)  # refuses too few
-    seconds = np.array([step.seconds for step in fitted])
+    overlapped = sum(step.overlapped for step in steps) / max(1, len(steps))
+    found = stretches(steps)
+    order = np.random.default_rng(seed).permutation(len(found))
+    half = len(found) // 2
+    fitted, unseen = ([found[i] for i in part] for part in (order[:half], order[half:]))
+    samples = [(step, step.seconds) for stretch in fitted for step in stretch]
+    groups = [number for number, stretch in enumerate(fitted) for _ in stretch]
+    model = start.fit(samples, groups=groups)  # refuses too few
+    seconds = _seconds(fitted)
     modelled = _modelled(start, fitted)
     modelled *= float(np.median(seconds / modelled))  # the preset may be of another machine
     for _ in range(ROUNDS):
         error = np.maximum(np.abs(seconds / modelled - 1.0), LEAST_ERROR)
-        model = start.fit(samples, list(modelled * np.sqrt(error)))
+        model = start.fit(samples, list(modelled * np.sqrt(error)), groups)
         modelled = _modelled(model, fitted)
     return StepFit(
         model=model,
         error=step_errors(model, unseen),
         steps={
             "measured": len(steps),
-            "overlapped_share": share,
-            "fitted": len(fitted),
+            "overlapped_share": overlapped,
+            "stretches": len(found),
+            "fitted_stretches": half,
         },
     )
 
 
-def _groups(steps: Sequence[MeasuredStep]) -> list[list[MeasuredStep]]:
-    """Steps alike: as many requests decode, and all else differs by some per cent at most."""
-    found: dict[tuple[int, ...], list[MeasuredStep]] = {}
+def stretches(steps: Sequence[MeasuredStep]) -> list[Stretch]:
+    """Cut steps, in the order in which they ran, where `STRETCH_S` is full or the device was idle.
+
+    What is left over before a gap is short and so inexact: it is used only where there is little
+    else.  Where most steps overlapped the others, which hold work of the host, are left out.
+    """
+    mostly = sum(step.overlapped for step in steps) >= MOSTLY * len(steps)
+    whole: list[Stretch] = []
+    rest: list[Stretch] = []
+    open_: list[MeasuredStep] = []
     for step in steps:
-        rest = step.prefill_tokens, step.prefill_attention, step.context_tokens
-        key = (step.decode_requests, *(round(math.log1p(x) / ALIKE) for x in rest))
-        found.setdefault(key, []).append(step)
-    return list(found.values())
-
-
-def _medians(groups: Sequence[Sequence[MeasuredStep]]) -> list[tuple[MeasuredStep, float]]:
-    """The step in the middle of each group, and its time."""
-    middles = [sorted(group, key=lambda s: s.seconds)[len(group) // 2] for group in groups]
-    return [(step, step.seconds) for step in middles]
+        if open_ and abs(step.at_s - step.seconds - open_[-1].at_s) > GAP_S:
+            rest.append(open_)
+            open_ = []
+        if mostly and not step.overlapped:
+            continue
+        open_.append(step)
+        if len(open_) >= STRETCH_STEPS and _total(open_) >= STRETCH_S:
+            whole.append(open_)
+            open_ = []
+    if open_:
+        rest.append(open_)
+    rest = [stretch for stretch in rest if stretch]
+    if sum(map(_total, whole)) >= MOSTLY * sum(map(_total, [*whole, *rest])):
+        return whole
+    return whole + rest
 
 
 def step_errors(
-    model: LatencyModel, steps: Sequence[MeasuredStep]
+    model: LatencyModel, unseen: Sequence[Stretch]
 ) -> dict[str, dict[str, float | int | None]]:
-    """Relative errors of a model by kind of step: all, with prefill, without, typical.
+    """Relative errors of a model: of stretches, and of single steps with and without prefill.
 
     `bias` is that of the total time: above 0 the model says too much.
     """
-    kinds = {
-        "all": list(steps),
-        "prefill": [step for step in steps if step.prefill_tokens],
-        "decode": [step for step in steps if not step.prefill_tokens],
-        "typical": [step for step, _ in _medians([g for g in _groups(steps) if len(g) >= MANY])],
-    }
-    return {kind: _errors(model, members) for kind, members in kinds.items()}
-
-
-def _errors(model: LatencyModel, steps: Sequence[MeasuredStep]) -> dict[str, float | int | None]:
-    if not steps:
-        return {"steps": 0, "median": None, "p95": None, "bias": None}
-    error = np.abs(_relative(model, steps))
-    seconds = np.array([step.seconds for step in steps])
+    steps = [step for stretch in unseen for step in stretch]
     return {
-        "steps": len(steps),
+        "stretches": _errors(model, unseen),
+        "prefill": _errors(model, [[step] for step in steps if step.prefill_tokens]),
+        "decode": _errors(model, [[step] for step in steps if not step.prefill_tokens]),
+    }
+
+
+def _errors(model: LatencyModel, groups: Sequence[Stretch]) -> dict[str, float | int | None]:
+    if not groups:
+        return {"count": 0, "median": None, "p95": None, "bias": None}
+    seconds, modelled = _seconds(groups), _modelled(model, groups)
+    error = np.abs(modelled / seconds - 1.0)
+    return {
+        "count": len(groups),
         "median": float(np.median(error)),
         "p95": float(np.percentile(error, 95)),
-        "bias": float(_modelled(model, steps).sum() / seconds.sum() - 1.0),
+        "bias": float(modelled.sum() / seconds.sum() - 1.0),
     }
 
 
-def _relative(model: LatencyModel, steps: Sequence[MeasuredStep]) -> Array:
-    found: Array = _modelled(model, steps) / np.array([step.seconds for step in steps]) - 1.0
-    return found
+def _total(stretch: Stretch) -> float:
+    return sum(step.seconds for step in stretch)
 
 
-def _modelled(model: LatencyModel, steps: Sequence[MeasuredStep]) -> Array:
-    if not steps:
+def _seconds(groups: Sequence[Stretch]) -> Array:
+    return np.array([_total(stretch) for stretch in groups])
+
+
+def _modelled(model: LatencyModel, groups: Sequence[Stretch]) -> Array:
+    if not groups:
         raise ConfigError("steps: there are none")
-    return np.array(
-        [
-            model.step_s(s.prefill_tokens, s.decode_requests, s.context_tokens, s.prefill_attention)
-            for s in steps
-        ]
+    return np.array([sum(_step_s(model, step) for step in stretch) for stretch in groups])
+
+
+def _step_s(model: LatencyModel, step: MeasuredStep) -> float:
+    return model.step_s(
+        step.prefill_tokens, step.decode_requests, step.context_tokens, step.prefill_attention
     )

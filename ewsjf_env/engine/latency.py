@@ -95,7 +95,7 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class FitError:
-    """How well fitted coefficients reproduce the steps they were fitted on."""
+    """How well fitted coefficients reproduce the steps, or groups of them, they were fitted on."""
 
     samples: int
     relative_error_median: float
@@ -192,7 +192,10 @@ class LatencyModel:
         return CostPrior(c0_s=float(c0), c1_s_per_token=float(c1), c2_s_per_token2=float(c2))
 
     def fit(
-        self, samples: Iterable[tuple[StepLike, float]], scale_s: Sequence[float] | None = None
+        self,
+        samples: Iterable[tuple[StepLike, float]],
+        scale_s: Sequence[float] | None = None,
+        groups: Sequence[int] | None = None,
     ) -> LatencyModel:
         """Return the model with coefficients fitted to measured steps, and its error.
 
@@ -203,7 +206,10 @@ class LatencyModel:
         Args:
             samples: (what was computed, seconds > 0); steps with prefill and steps without,
                 at least 8 of each, else overhead, weights and arithmetic cannot be told apart.
-            scale_s: what the error of each is divided by, > 0; None: its seconds.
+            groups: of each step, the number of its group, 0 to n - 1 without gaps: the total
+                time of a group is fitted, for steps whose own times are not certain.  None: each
+                is a group of its own.
+            scale_s: what the error of each group is divided by, > 0; None: its seconds.
 
         Raises:
             ConfigError: too few steps of a kind, or a time that is not positive.
@@ -224,13 +230,14 @@ class LatencyModel:
         attention = np.array([s.prefill_attention for s in steps], dtype=np.float64)
         context = np.array([s.context_tokens for s in steps], dtype=np.float64)
 
-        scale = seconds if scale_s is None else np.asarray(scale_s, dtype=np.float64)
+        group = np.arange(len(pairs)) if groups is None else np.asarray(groups)
+        total_s = np.bincount(group, seconds).astype(np.float64)
+        scale = total_s if scale_s is None else np.asarray(scale_s, dtype=np.float64)
 
         def solve(break_even: float) -> tuple[float, Array]:
-            columns = np.stack(
-                [np.ones_like(tokens), np.maximum(break_even, tokens), attention, context], axis=1
-            )
-            scaled, target = columns / scale[:, None], seconds / scale
+            parts = (np.ones_like(tokens), np.maximum(break_even, tokens), attention, context)
+            columns = np.stack([np.bincount(group, part) for part in parts], axis=1)
+            scaled, target = columns / scale[:, None], total_s / scale
             solution = _non_negative_least_squares(scaled, target)
             residual = scaled @ solution - target
             return float(residual @ residual), solution
@@ -258,7 +265,8 @@ class LatencyModel:
                 for s in steps
             ]
         )
-        return dataclasses.replace(fitted, fit_error=_fit_error(modelled, seconds))
+        error = _fit_error(np.bincount(group, modelled).astype(np.float64), total_s)
+        return dataclasses.replace(fitted, fit_error=error)
 
 
 def _fit_error(modelled: Array, seconds: Array) -> FitError:

@@ -46,6 +46,7 @@ WARM_UP_SHARE = 0.2  # of a ramp
 CALIBRATION_BACKLOG = 300  # requests
 CORES_OF_A_SERVER = 4
 HEALTH_TRIES = 5  # each waits a second
+TUNING_LOAD = 1.1  # where nobody waits every order is as good: such windows are void
 TUNING_TTFT_S, TUNING_TPOT_S = 1.0, 0.1  # what the tuner's objective calls good
 DRAIN_POLL_S = 0.2
 DRAIN_S = 300.0  # most that requests may need to their end after the last has come
@@ -245,7 +246,7 @@ def hot_swap(result: Result) -> None:
 def tune(result: Result) -> None:
     """Stage `tuning`: `train.py`, as an operator would start it."""
     plan = result.plan
-    rate = 0.95 * _capacities(result)[_names(result)[0]]
+    rate = TUNING_LOAD * _capacities(result)[_names(result)[0]]
     task = {
         "engine": "remote",
         "remote": {

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
 from ewsjf_env.config import ConfigError, nearest
 from ewsjf_env.engine.base import EngineError
 
@@ -70,6 +72,8 @@ def run_command(command: Callable[[], int], interrupted: str) -> int:
         return say(BAD_INPUT, f"error: {error}")
     except EngineError as error:
         return say(FAILED, f"error: {error}")
+    except TerminatedWorkerError:
+        return say(FAILED, f"error: a worker process was killed (out of memory?): {interrupted}")
     except OSError as error:
         return say(FAILED, f"error: {error.filename or 'file'}: {error.strerror or error}")
     except KeyboardInterrupt:

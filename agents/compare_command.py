@@ -16,6 +16,7 @@ from agents.comparison import jobs_of, play_all
 from agents.comparison_config import ComparisonConfig, load_comparison
 from agents.comparison_report import markdown, picture
 from agents.comparison_summary import summarise
+from agents.parallel import add_options, parallel_on
 from agents.provenance import git_state
 from agents.registry import AGENTS
 from agents.runs import write_json, write_text
@@ -38,7 +39,7 @@ def make_parser() -> Parser:
     add("--agents", default=DEFAULT_AGENTS, metavar="LIST", help=DEFAULT_AGENTS)
     add("--tasks", metavar="LIST", help="of the config (all)")
     add("--seeds", type=whole, default=10, metavar="N", help="tuning seeds (10)")
-    add("--jobs", type=whole, default=1, metavar="N", help="worker processes (1)")
+    add_options(parser)
     add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
     add("--dry-run", action="store_true", help="print the plan and run nothing")
     return parser
@@ -67,8 +68,9 @@ def _compare(words: list[str]) -> int:
         return 0
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    out.mkdir(parents=True, exist_ok=True)
-    judged, failures = play_all(config, jobs, arguments.jobs, _progress)
+    with parallel_on(arguments.backend, arguments.jobs):
+        out.mkdir(parents=True, exist_ok=True)
+        judged, failures = play_all(config, jobs, arguments.jobs, _progress)
     for name, reason in failures.items():
         say(FAILED, f"error: {name} failed: {reason}")
     if judged:

@@ -42,6 +42,11 @@ class Job:
     seed: int
     folder: Path
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.task}/{self.arm}/seed {self.seed}"
+
 
 def jobs_of(config: ComparisonConfig, arms: Sequence[str], seeds: int, out: Path) -> list[Job]:
     """All runs; those that meet the same traces stand together."""
@@ -56,26 +61,32 @@ def jobs_of(config: ComparisonConfig, arms: Sequence[str], seeds: int, out: Path
 def play_all(
     config: ComparisonConfig, jobs: Sequence[Job], workers: int, progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Play and judge what is not done; return all judgements, and reasons of failed runs."""
+    """Play and judge what is not done; return all judgements, and reasons of failed runs.
+
+    A worker on another machine, that does not share the folder, keeps the run there; its judgement
+    comes back and is kept here, too.
+    """
     todo = [job for job in jobs if _judged(config, job) is None]
     failures: dict[str, str] = {}
     if todo:
         tasks = (delayed(_play_or_say)(config, job) for job in todo)
         played = Parallel(n_jobs=min(workers, len(todo)), return_as="generator_unordered")(tasks)
-        for name, reason in progress(played, len(todo)):
-            if reason is not None:
-                failures[name] = reason
+        for job, found in progress(played, len(todo)):
+            if isinstance(found, str):
+                failures[job.name] = found
+            elif _judged(config, job) is None:
+                job.folder.mkdir(parents=True, exist_ok=True)
+                write_json(job.folder / JUDGED, found)
     done = [_judged(config, job) for job in jobs]
     return [judged for judged in done if judged is not None], failures
 
 
-def _play_or_say(config: ComparisonConfig, job: Job) -> tuple[str, str | None]:
-    name = f"{job.task}/{job.arm}/seed {job.seed}"
+def _play_or_say(config: ComparisonConfig, job: Job) -> tuple[Job, dict[str, Any] | str]:
+    """The judgement, or why there is none."""
     try:
-        play(config, job)
+        return job, play(config, job)
     except Exception as error:  # one bad run must not lose the others: it is reported by name
-        return name, " ".join(f"{type(error).__name__}: {error}".split())
-    return name, None
+        return job, " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def play(config: ComparisonConfig, job: Job) -> dict[str, Any]:

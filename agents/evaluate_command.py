@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from agents.command_line import FAILED, Parser, number, run_command, say, whole
 from agents.evaluation import Plan, make_jobs, measure_capacities
+from agents.parallel import add_options, parallel_on
 from agents.plots import frontier
 from agents.provenance import git_state
 from agents.report import console_table, markdown
@@ -64,7 +65,7 @@ def make_parser() -> Parser:
     add("--duration", type=number, default=300.0, metavar="S", help="window, virtual s (300)")
     add("--against", metavar="POLICY", help="also compare with this one of --policies, not fcfs")
     add("--engine", metavar="FILE.yaml", help="see configs/env; Llama-2-13B on an A100")
-    add("--jobs", type=whole, default=1, metavar="N", help="worker processes (1)")
+    add_options(parser)
     add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
     add("--dry-run", action="store_true", help="print the plan and write nothing")
     return parser
@@ -92,9 +93,14 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     if arguments.dry_run:
         print(_describe(plan, arguments.jobs))
         return 0
-    _make_folder(out)
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with parallel_on(arguments.backend, arguments.jobs):
+        return _run(arguments, argv, plan, out)
+
+
+def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) -> int:
+    _make_folder(out)
     capacities: dict[str, float] = {}
     if plan.loads:
         print("measuring FCFS capacity ...", file=sys.stderr)

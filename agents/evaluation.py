@@ -11,9 +11,11 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -111,11 +113,17 @@ def measure_capacities(plan: Plan, out: Path, jobs: int, progress: Progress) -> 
         _check_servable(backlog, plan.engine)
         content = [backlog.digest(), *_engine_content(plan.engine)]
         files[name] = source, folder / f"{_slug(name)}-{_hash(content)}.json"
-    todo = [pair for pair in files.values() if not pair[1].exists()]
-    tasks = (delayed(_measure_capacity)(source, plan.engine, path) for source, path in todo)
+    todo = [name for name, (_, path) in files.items() if not path.exists()]
+    tasks = (delayed(_measure_capacity)(files[name][0], plan.engine) for name in todo)
     pool = Parallel(n_jobs=min(jobs, max(1, len(todo))), return_as="generator_unordered")
+
+    def kept() -> Iterator[str]:
+        for content in pool(tasks):
+            write_json(files[content["workload"]][1], content)
+            yield content["workload"]
+
     try:
-        for _ in progress(pool(tasks), len(todo)) if todo else ():
+        for _ in progress(kept(), len(todo)) if todo else ():
             pass
     except TerminatedWorkerError:
         raise EngineError("measuring capacity: a worker process was killed") from None
@@ -165,7 +173,7 @@ def _check_servable(trace: Trace, config: SimulatedConfig) -> None:
         raise ConfigError(f"{trace.name}: {error}") from None
 
 
-def _measure_capacity(source: Source, config: SimulatedConfig, path: Path) -> str:
+def _measure_capacity(source: Source, config: SimulatedConfig) -> dict[str, Any]:
     workload, engine = source.load(), cached_engine(config)
     few, many = CAPACITY_REQUESTS
     try:
@@ -179,7 +187,7 @@ def _measure_capacity(source: Source, config: SimulatedConfig, path: Path) -> st
                 f"{workload.name}: FCFS capacity cannot be measured ({error}); lower max_num_seqs "
                 "in the file of --engine, or give --rate instead of --load"
             ) from None
-    content = {
+    return {
         "workload": workload.name,
         "seed": CAPACITY_SEED,
         "requests": count,
@@ -187,8 +195,6 @@ def _measure_capacity(source: Source, config: SimulatedConfig, path: Path) -> st
         "engine": to_dict(config),
         "latency_hash": engine.latency.content_hash,
     }
-    write_json(path, content)
-    return workload.name
 
 
 def _key(

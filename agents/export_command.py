@@ -17,6 +17,7 @@ from tqdm import tqdm
 from agents.command_line import Parser, run_command, say, whole
 from agents.confirmation import Confirmation, ConfirmationPlan, confirm
 from agents.export import KINDS, build_policy
+from agents.parallel import add_options, parallel_on
 from agents.provenance import git_state
 from agents.run_view import RunView, open_view
 from ewsjf_env import __version__
@@ -49,7 +50,7 @@ def make_parser() -> Parser:
     add("--kind", choices=KINDS, default="auto", help="auto: what the agent has learnt")
     add("--seeds", type=whole, default=SEEDS, metavar="N", help=f"unseen traces a rate ({SEEDS})")
     add("--windows", type=whole, default=WINDOWS, metavar="N", help=f"windows of each ({WINDOWS})")
-    add("--jobs", type=whole, default=1, metavar="N", help="worker processes (1)")
+    add_options(parser)
     return parser
 
 
@@ -79,7 +80,8 @@ def _export(arguments: argparse.Namespace) -> int:
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     store = Path(arguments.run) / STORE
-    result = confirm(policy, default, plan, store, _progress, arguments.jobs)
+    with parallel_on(arguments.backend, arguments.jobs):
+        result = confirm(policy, default, plan, store, _progress, arguments.jobs)
     print(f"{policy.name}: {policy.kind}; {result}")
     if not result.better and not arguments.force:
         return say(REFUSED, f"refused: {_reason(result)}; --force writes it all the same")

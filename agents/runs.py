@@ -6,6 +6,7 @@ all; what has a result is not run again.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from agents.killed import KILLED, WorkerKilled
 from ewsjf_env.config import to_dict
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
 from ewsjf_env.policy import Policy
@@ -25,7 +27,6 @@ from ewsjf_env.records import bucket_table
 from ewsjf_env.workload import Trace, Workload, load_workload, trace_workload
 
 BUCKET_EDGES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
-KILLED = "its worker process was killed (out of memory?)"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def run_jobs(
     Args:
         jobs: all runs.
         out: folder of the evaluation; results are in `out/runs`.
-        workers: processes; 1 works in this one.
+        workers: processes; 1 works in this one, unless `parallel_on` says otherwise.
         progress: wraps the keys of runs as they end, with their number.
         simulate: plays one job.
     """
@@ -132,13 +133,18 @@ def _finished_keys(
     while todo:
         tasks = (delayed(_run_job)(job, folder, simulate) for job in todo)
         try:
-            yield from Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
+            for ended in Parallel(n_jobs=workers, return_as="generator_unordered")(tasks):
+                yield _keep(ended, folder)
             return
+        except WorkerKilled as error:
+            yield _keep(Ended(error.arguments[0].key, reason=KILLED), folder)
+            suspects = []
         except TerminatedWorkerError:
             # The whole pool is gone.  One of the runs that had started is to blame, the others
             # only shared its fate: each is tried again alone.
             suspects = [job for job in todo if _running_path(folder, job.key).exists()]
-        for job in suspects or todo[:1]:
+            suspects = suspects or todo[:1]
+        for job in suspects:
             yield _run_alone(job, folder, simulate)
         todo = [job for job in todo if not _settled(folder, job.key)]
 
@@ -146,23 +152,50 @@ def _finished_keys(
 def _run_alone(job: Job, folder: Path, simulate: Simulate) -> str:
     try:
         # One task for two workers: joblib starts a process of its own for it.
-        Parallel(n_jobs=2)([delayed(_run_job)(job, folder, simulate)])
+        (ended,) = Parallel(n_jobs=2)([delayed(_run_job)(job, folder, simulate)])
     except TerminatedWorkerError:
-        _running_path(folder, job.key).unlink(missing_ok=True)
-        write_json(_failure_path(folder, job.key), {"reason": KILLED})
-    return job.key
+        ended = Ended(job.key, reason=KILLED)
+    return _keep(ended, folder)
 
 
-def _run_job(job: Job, folder: Path, simulate: Simulate) -> str:
+@dataclass(frozen=True)
+class Ended:
+    """What a worker hands back of a run: its record, or why there is none."""
+
+    key: str
+    record: dict[str, Any] | None = None
+    reason: str = ""
+
+
+def _run_job(job: Job, folder: Path, simulate: Simulate) -> Ended:
     running = _running_path(folder, job.key)
-    running.touch()
+    with contextlib.suppress(OSError):  # on another machine there may be no such folder
+        running.touch()
     try:
-        write_json(_record_path(folder, job.key), simulate(job))
+        ended = Ended(job.key, simulate(job))
     except Exception as error:  # one bad run must not lose the others: it is reported by name
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        write_json(_failure_path(folder, job.key), {"reason": reason})
-    running.unlink(missing_ok=True)
-    return job.key
+        ended = Ended(job.key, reason=_reason(error))
+    with contextlib.suppress(OSError):
+        running.unlink(missing_ok=True)
+    return ended
+
+
+def _keep(ended: Ended, folder: Path) -> str:
+    """Write a run's one file, here where all runs come together."""
+    _running_path(folder, ended.key).unlink(missing_ok=True)  # of a worker that was killed
+    reason = ended.reason
+    if ended.record is not None:
+        try:
+            write_json(_record_path(folder, ended.key), ended.record)
+        except (OSError, ValueError) as error:  # a full disk, a record with NaN
+            reason = _reason(error)
+    if reason:
+        write_json(_failure_path(folder, ended.key), {"reason": reason})
+    return ended.key
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def other_results(jobs: Iterable[Job], out: Path) -> int:

@@ -43,7 +43,8 @@ def make_parser() -> Parser:
     add("--config", metavar="FILE.yaml", help="the task (configs/env/tuning.yaml)")
     add("--agent-config", metavar="FILE", help="settings of the agent (configs/agents)")
     add("--engine", metavar="NAME", help=" | ".join(ENGINE_IDS) + ", instead of the task's")
-    add("--url", metavar="URL", help="of the server, with --engine remote (the task's)")
+    about_url = "of the server, with --engine remote; again for replicas"
+    add("--url", action="append", metavar="URL", help=about_url)
     add("--seed", type=whole, metavar="N", help="of traffic and proposals (0)")
     add("--windows", type=whole, metavar="N", help=f"windows in all ({WINDOWS})")
     add("--context", metavar="LIST", help=f"features agents see ({','.join(DEFAULT_CONTEXT)})")
@@ -91,7 +92,7 @@ def _train(words: list[str]) -> int:
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
     if arguments.url is not None and arguments.engine != "remote":
-        raise ConfigError(f"--url: {arguments.url!r} needs --engine remote")
+        raise ConfigError(f"--url: {arguments.url[0]!r} needs --engine remote")
     if arguments.agent is None and arguments.engine != "remote":
         raise ConfigError("--agent: missing; see --help for the list, or --resume a run")
     fields: dict[str, Any] = {
@@ -108,13 +109,18 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
         if arguments.url is not None:
             remote = task.get("remote", {})
             if isinstance(remote, dict):  # else it is refused when it is read
-                task["remote"] = {**remote, "url": arguments.url}
+                remote = {k: v for k, v in remote.items() if k not in ("url", "urls")}
+                task["remote"] = {**remote, **_addresses(arguments.url)}
     return make_run_config(
         arguments.agent or REMOTE_AGENT,
         task,
         arguments.agent_config,
         **{"windows": WINDOWS, **fields},
     )
+
+
+def _addresses(urls: list[str]) -> dict[str, Any]:
+    return {"url": urls[0]} if len(urls) == 1 else {"urls": urls}
 
 
 def _planned(arguments: argparse.Namespace) -> RunConfig:

@@ -142,6 +142,11 @@ class TuningConfig:
                 f"reference: {self.reference!r} cannot serve the traffic of engine "
                 f"{self.engine!r} beside what is tuned; set reference: null"
             )
+        if self.engine == "remote" and self.remote.shares > 1 and not self.rates_per_s:
+            raise ConfigError(
+                f"rates_per_s: empty, but {self.remote.shares} ranks share the traffic; give the "
+                "mean rate of all of them"
+            )
         names = [constraint.name for constraint in self.constraints]
         for name in names:
             if names.count(name) > 1:
@@ -192,11 +197,16 @@ class TuningConfig:
         return kept.subset(chosen) if self.tuned else kept
 
     def twin(self) -> TuningConfig:
-        """The same task on the simulated engine, for what cannot be tried on a real one."""
+        """The same task on the simulated engine, for what cannot be tried on a real one.
+
+        Of several ranks that share the traffic it is one, at its share of the rates.
+        """
         if self.engine not in REAL_TIME:
             return self
         simulated = dataclasses.replace(self.simulated, metrics=self.metric_settings)
-        return dataclasses.replace(self, engine="simulated", simulated=simulated)
+        ranks = self.remote.shares if self.engine == "remote" else 1
+        rates = tuple(rate / ranks for rate in self.rates_per_s)
+        return dataclasses.replace(self, engine="simulated", simulated=simulated, rates_per_s=rates)
 
     def build_engine(self) -> Engine:
         """A new engine without traffic."""

@@ -43,6 +43,16 @@ def test_real_servers_are_guarded_and_judged_by_service_levels(engine: str) -> N
         load_tuning({"engine": engine, "reference": "ewsjf"})
 
 
+def test_the_twin_of_several_ranks_is_one_at_its_share_of_the_load() -> None:
+    two = {"urls": ["http://a:1", "http://b:1"]}
+    task = {"engine": "remote", "rates_per_s": [6.0, 9.0], "remote": two}
+    assert load_tuning(task).twin().rates_per_s == (3.0, 4.5)
+    assert load_tuning({**task, "remote": {**two, "ranks": 6}}).twin().rates_per_s == (1.0, 1.5)
+    assert load_tuning({**task, "remote": {}}).twin().rates_per_s == (6.0, 9.0)
+    with pytest.raises(ConfigError, match="rates_per_s: empty, but 2 ranks share the traffic"):
+        load_tuning({**task, "rates_per_s": []})
+
+
 @pytest.mark.parametrize("name", ["live", "remote"])
 def test_the_tasks_of_real_servers_load(name: str) -> None:
     config = load_tuning(CONFIGS / f"{name}.yaml")

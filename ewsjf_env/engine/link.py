@@ -1,7 +1,7 @@
 """What does an engine in real time need of the vLLM that it measures?
 
-Two implement it: `remote_client.HttpLink` over HTTP, `live.InProcessLink` in this process.  All
-methods are coroutines on the engine's own loop.
+`remote_client.HttpLink` is one over HTTP, `live.InProcessLink` one in this process, and
+`replicas.ReplicaLink` is one over several.  All methods are coroutines on the engine's own loop.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Link(Protocol):
         ...
 
     async def policy(self) -> Mapping[str, Any]:
-        """What is in force: `policy`, `policy_version`, `instance`."""
+        """What is in force: `policy`, `instance`, and by `ranks` the same with `policy_version`."""
         ...
 
     async def configure(self, change: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -41,6 +41,10 @@ class Link(Protocol):
         Raises:
             ConfigError: the change is not legal; nothing has changed.
         """
+        ...
+
+    async def leave(self, change: Mapping[str, Any]) -> None:
+        """Change the policy for the last time, as `configure` does, where that can be done."""
         ...
 
     async def window(self, since: str, open_requests: bool) -> Mapping[str, Any]:

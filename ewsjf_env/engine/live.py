@@ -130,17 +130,21 @@ class InProcessLink:
 
     async def policy(self) -> Mapping[str, Any]:
         """See `Link.policy`."""
-        return (await self._call("ewsjf_state"))[0]
+        return _of_all(await self._call("ewsjf_state"))
 
     async def configure(self, change: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Link.configure`."""
         try:
-            answer = (await Ranks(self._llm).configure(dict(change)))[0]
+            answers = await Ranks(self._llm).configure(dict(change))
         except EngineUnavailable as error:
             raise EngineError(str(error)) from None
-        if not answer["applied"]:
-            raise ConfigError(answer["error"])
-        return answer
+        if not answers[0]["applied"]:
+            raise ConfigError(answers[0]["error"])
+        return _of_all(answers)
+
+    async def leave(self, change: Mapping[str, Any]) -> None:
+        """See `Link.leave`."""
+        await self.configure(change)
 
     async def window(self, since: str, open_requests: bool) -> Mapping[str, Any]:
         """See `Link.window`."""
@@ -187,6 +191,11 @@ class InProcessLink:
             return await Ranks(self._llm).call(utility, *arguments)
         except EngineUnavailable as error:
             raise EngineError(str(error)) from None
+
+
+def _of_all(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first rank decides; see `Link.policy`."""
+    return {**states[0], "ranks": states}
 
 
 def _start(config: LiveConfig) -> Any:

@@ -23,12 +23,12 @@ Ask = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 class PolicyControl:
-    """The policy of one server.
+    """The policy of one server, or of all replicas of one.
 
     Attributes:
-        in_force: as the server said last.
+        in_force: as the server said last; of its first rank.
         instance: which server that was; another one after a restart.
-        version: number of the policy in force there.
+        versions: number of the policy in force, for each rank.
     """
 
     def __init__(self, lease_s: float, keep_partition: bool) -> None:
@@ -40,7 +40,8 @@ class PolicyControl:
         """
         self.in_force: Policy | None = None
         self.instance = ""
-        self.version = -1
+        self.versions: tuple[int, ...] = ()
+        self._served: list[tuple[str, Mapping[str, Any]]] = []  # order and values, by rank
         self._lease_s = lease_s
         self._keep_partition = keep_partition
         self._link: Link | None = None
@@ -97,8 +98,9 @@ class PolicyControl:
         assert self._link is not None, "connected before"
         self._accept(self._asked(self._link.policy()))
         assert self.in_force is not None, "accepted"
-        if self.in_force.order != policy.order:
-            raise EngineError(f"somebody else has made the server serve {self.in_force.order!r}")
+        for order, _ in self._served:
+            if order != policy.order:
+                raise EngineError(f"somebody else has made the server serve {order!r}")
         wanted = dict(self.in_force.with_parameters(parameters).parameters)
         self._bring(wanted)
         self._policy = policy.with_parameters(wanted)
@@ -121,7 +123,8 @@ class PolicyControl:
     def _bring(self, wanted: Mapping[str, Value]) -> None:
         """Put values in force: for good if they are trusted, else on trial."""
         assert self.in_force is not None, "connected before"
-        same = wanted == self.in_force.parameters
+        agree = all(one == self._served[0] for one in self._served)
+        same = agree and wanted == self.in_force.parameters
         if self._lease_s <= 0 or _alike(wanted, self._trusted):
             if self._renew_s is not None or not same:
                 self._send({"parameters": dict(wanted)})
@@ -136,7 +139,7 @@ class PolicyControl:
     def _send_whole(self, policy: Policy) -> None:
         """Put a policy in force for good."""
         assert self.in_force is not None, "connected before"
-        if self._keep_partition and self.in_force.order == policy.order:
+        if self._keep_partition and all(order == policy.order for order, _ in self._served):
             self._send({"parameters": dict(policy.parameters), "name": policy.name})
         else:
             self._send(dataclasses.replace(policy, provenance={}).to_dict())
@@ -159,7 +162,9 @@ class PolicyControl:
         """Believe what the server says is in force."""
         self.in_force = Policy.from_dict(answer["policy"], "the server's policy")
         self.instance = answer["instance"]
-        self.version = answer["policy_version"]
+        ranks = answer["ranks"]
+        self.versions = tuple(rank["policy_version"] for rank in ranks)
+        self._served = [(r["policy"]["order"], r["policy"]["parameters"]) for r in ranks]
 
 
 def _alike(values: Mapping[str, Value], others: Mapping[str, Value]) -> bool:

@@ -174,14 +174,14 @@ class RealTimeEngine:
             self._edge_s = self._seconds()
             self._look()
         before, start_s, lost = self._reading, self._edge_s, self._log.lost
-        version = self._control.version
+        versions = self._control.versions
         end_s, checks = start_s + duration_s, 0
         while True:
             checks = max(checks + 1, int(self._seconds() - start_s))
             self._edge_s = min(end_s, start_s + checks * CHECK_S)
             time.sleep(max(0.0, self._edge_s - self._seconds()))
             self._look()
-            if self._reading.version != version:
+            if self._reading.versions != versions:
                 raise EngineError("somebody else changed the policy, or its lease ran out")
             self._control.renew()
             done = self._edge_s >= end_s
@@ -270,7 +270,7 @@ class RealTimeEngine:
         """The server goes on without us."""
         change = self._control.leave()
         if change is not None and self._background is not None:
-            self._background.call(self._linked().configure(change), RESTORE_S)
+            self._background.call(self._linked().leave(change), RESTORE_S)
 
     # -- measuring -----------------------------------------------------------------------------
 

@@ -24,7 +24,12 @@ _LINE_BYTES = 1 << 20
 
 
 class HttpLink:
-    """A `Link` to a server; see there."""
+    """A `Link` to a server; see there.
+
+    Attributes:
+        url: of the server, without `/v1` and without a slash at the end.
+        model: as it is served; "" until `open` has found the first that the server names.
+    """
 
     def __init__(self, url: str, api_key: str | None, timeout_s: float, model: str = "") -> None:
         """Nothing is contacted.
@@ -35,10 +40,10 @@ class HttpLink:
             timeout_s: of one question; requests take as long as they take.
             model: as it is served; empty: the first that the server names.
         """
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._key = api_key
         self._timeout_s = timeout_s
-        self._model = model
+        self.model = model
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> int:
@@ -46,15 +51,15 @@ class HttpLink:
         answer = await self._ask("GET", "/ewsjf/policy")
         if not answer.get("patch"):
             raise ConfigError(
-                f"{self._url}: PATCH /ewsjf/policy is off; start the server with "
+                f"{self.url}: PATCH /ewsjf/policy is off; start the server with "
                 "serve.py --allow-patch"
             )
         models = (await self._ask("GET", "/v1/models"))["data"]
         names = [model["id"] for model in models]
-        name = self._model or names[0]
+        name = self.model or names[0]
         if name not in names:
-            raise ConfigError(f"model: {name!r} is not served at {self._url}, but {names}")
-        self._model = name
+            raise ConfigError(f"model: {name!r} is not served at {self.url}, but {names}")
+        self.model = name
         return int(models[names.index(name)]["max_model_len"])
 
     async def policy(self) -> Mapping[str, Any]:
@@ -65,6 +70,10 @@ class HttpLink:
         """See `Link.configure`."""
         return await self._ask("PATCH", "/ewsjf/policy", change)
 
+    async def leave(self, change: Mapping[str, Any]) -> None:
+        """See `Link.leave`."""
+        await self.configure(change)
+
     async def window(self, since: str, open_requests: bool) -> Mapping[str, Any]:
         """See `Link.window`."""
         wanted = "true" if open_requests else "false"
@@ -73,7 +82,7 @@ class HttpLink:
     async def generate(self, name: str, token_ids: list[int], max_tokens: int, told: Told) -> None:
         """See `Link.generate`."""
         body = {
-            "model": self._model,
+            "model": self.model,
             "prompt": token_ids,
             "max_tokens": max_tokens,
             "ignore_eos": True,
@@ -119,14 +128,14 @@ class HttpLink:
                     found = json.loads(text)
                     if isinstance(found, dict):
                         return found
-                raise ConfigError(f"url: what answers at {self._url}{path} is no vLLM")
+                raise ConfigError(f"url: what answers at {self.url}{path} is no vLLM")
             raise self._refused(answer.status, path, _error(text))
 
     def _refused(self, status: int, path: str, error: str) -> Exception:
-        where = f"{self._url}{path.partition('?')[0]}"
+        where = f"{self.url}{path.partition('?')[0]}"
         if status == 401:
             key = "this one is another" if self._key else "none is set"
-            return ConfigError(f"api_key_env: {self._url} wants its API key, {key}")
+            return ConfigError(f"api_key_env: {self.url} wants its API key, {key}")
         if status == 404:
             return ConfigError(
                 f"url: {where} does not exist; the server needs our scheduler and "
@@ -158,14 +167,14 @@ class HttpLink:
             )
         try:
             async with self._session.request(
-                method, f"{self._url}{path}", json=body, headers=headers, timeout=timeout
+                method, f"{self.url}{path}", json=body, headers=headers, timeout=timeout
             ) as answer:
                 yield answer
         except aiohttp.InvalidURL:
-            raise ConfigError(f"url: {self._url!r} is no URL") from None
+            raise ConfigError(f"url: {self.url!r} is no URL") from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise Unreachable(f"{self._url}: does not answer: {reason}") from None
+            raise Unreachable(f"{self.url}: does not answer: {reason}") from None
 
 
 def _tokens(data: bytes) -> int:

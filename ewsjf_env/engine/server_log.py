@@ -1,8 +1,8 @@
 """What has the scheduler recorded, put on the engine's own clock?
 
-Reads the answers of `ewsjf_window`, one for each data-parallel rank.  A rank's times are seconds
-on its scheduler's clock; the answer with the shortest way there and back tells how that clock
-stands against ours.  The counters of all ranks are added up.
+Reads the answers of `ewsjf_window`, one for each data-parallel rank of each replica.  A rank's
+times are seconds on its scheduler's clock; the answer with the shortest way there and back tells
+how that clock stands against ours.  The counters of all ranks are added up.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Reading:
         counters: sums over all ranks since the server's start, see `Recorder.counters`.
         ranks: how many.
         cuts: of the first rank's partition.
-        version: of the first rank's policy.
+        versions: of each rank's policy.
     """
 
     at_s: float
     counters: Mapping[str, float]
     ranks: int
     cuts: tuple[int, ...]
-    version: int
+    versions: tuple[int, ...]
 
     def since(self, before: Reading, window_s: float) -> WindowCounters:
         """What was counted since `before`, in a window of `window_s`.
@@ -92,7 +92,7 @@ class ServerLog:
         ranks = answer["ranks"]
         instances = tuple(rank["instance"] for rank in ranks)
         if self._instances is not None and instances != self._instances:
-            raise EngineError("the server has restarted: its records begin anew")
+            raise EngineError("a server has restarted: its records begin anew")
         self._instances = instances
         self.cursor = answer["next"]
         self.more = any(rank["more"] for rank in ranks)
@@ -113,7 +113,7 @@ class ServerLog:
             counters=dict(counters),
             ranks=len(ranks),
             cuts=tuple(first["cuts"]),
-            version=first["policy_version"],
+            versions=tuple(rank["policy_version"] for rank in ranks),
         )
 
     def records(self, until_s: float) -> list[RequestRecord]:

@@ -139,6 +139,10 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
         ("--resume run --engine fake", "--engine: cannot be changed by --resume"),
         ("--resume run --url http://h:1", "--url: cannot be changed by --resume"),
         ("--agent sobol --url http://h:1", "--url: 'http://h:1' needs --engine remote"),
+        (
+            "--engine remote --url http://h:1 --url http://h:1/",
+            "remote: urls: 'http://h:1' occurs twice",
+        ),
         ("--resume run --context burst_index", "--context: cannot be changed by --resume"),
         ("--resume run --out other", "--out: cannot be changed by --resume"),
         ("--resume run --seed 1 --dry-run", "--seed: cannot be changed by --resume"),

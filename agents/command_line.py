@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from agents.start import INTERRUPTED
 from ewsjf_env.config import ConfigError, nearest
 from ewsjf_env.engine.base import EngineError
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, BAD_INPUT = 1, 2
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +62,16 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
+def folder(flag: str, text: str) -> Path:
+    """The folder that a flag names, which need not be there; ConfigError for anything else."""
+    if not text:
+        raise ConfigError(f"{flag}: the name is empty, expected a folder")
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{flag}: {path} is a file, expected a folder")
+    return path
+
+
 def run_command(command: Callable[[], int], interrupted: str) -> int:
     """Exit code of a command: its own, 1 when it failed, 2 for bad input, 130 for Ctrl-C.
 
@@ -84,3 +97,13 @@ def say(code: int, message: Any) -> int:
     """Print one line on standard error; returns `code`."""
     print(" ".join(str(message).split()), file=sys.stderr)
     return code
+
+
+def tool_command(name: str, *arguments: str) -> str:
+    """A line that starts a tool of this environment from here, whether activated or not."""
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        path = Path(name)
+    elif path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return shlex.join([str(path), *arguments])

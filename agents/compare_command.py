@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from agents.command_line import FAILED, Parser, run_command, say, whole
+from agents.command_line import FAILED, Parser, folder, run_command, say, whole
 from agents.comparison import jobs_of, play_all
 from agents.comparison_config import ComparisonConfig, load_comparison
 from agents.comparison_report import markdown, picture
@@ -20,6 +20,7 @@ from agents.parallel import add_options, parallel_on
 from agents.provenance import git_state
 from agents.registry import AGENTS
 from agents.runs import write_json, write_text
+from agents.words import counted
 from ewsjf_env.config import ConfigError, check_range, to_dict
 
 DEFAULT_AGENTS = "bayes,tpe,random,sac,ppo,default"
@@ -61,7 +62,7 @@ def _compare(words: list[str]) -> int:
     arms = _names("--agents", arguments.agents)
     for arm in arms:
         config.arm(arm)
-    out = Path(arguments.out)
+    out = folder("--out", arguments.out)
     jobs = jobs_of(config, arms, arguments.seeds, out)
     if arguments.dry_run:
         print(_describe(config, arms, arguments.seeds))
@@ -96,9 +97,8 @@ def _describe(config: ComparisonConfig, arms: Sequence[str], seeds: int) -> str:
         env = config.tasks[name].tuning
         lines.append(f"task {name}: {env.workload}, windows of {env.window_s:g} s")
         lines.append("  " + ", ".join(f"{arm} {n}" for arm, n in windows.items()))
-    return "\n".join(
-        [*lines, f"{seeds} seeds: {seeds * len(arms) * len(config.tasks)} runs, {total} windows"]
-    )
+    runs = counted(seeds * len(arms) * len(config.tasks), "run")
+    return "\n".join([*lines, f"{counted(seeds, 'seed')}: {runs}, {counted(total, 'window')}"])
 
 
 def _progress(played: Iterable[Any], total: int) -> Iterator[Any]:

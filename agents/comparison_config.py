@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest
 from ewsjf_env.tuning import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.workload import load_workload
+
+_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class TaskConfig:
     @property
     def tuning(self) -> TuningConfig:
         """The environment."""
-        return load_tuning(self.env)
+        return load_tuning(self.env, where="env")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,19 @@ class ComparisonConfig:
         if not self.tasks:
             raise ConfigError("tasks: none is given")
         check_range("windows", self.windows, 1)
+        for done in self.curve:
+            check_range("curve", done, 0)
+        for label in self.curve_arms:
+            if label not in self.arms and label not in AGENTS:
+                hint = nearest(label, [*self.arms, *AGENTS])
+                raise ConfigError(f"curve_arms: unknown {label!r}{hint}")
+        for key, names in (("tasks", self.tasks), ("arms", self.arms)):
+            for name in names:
+                if not _NAME.fullmatch(name):
+                    raise ConfigError(
+                        f"{key}: {name!r} is no name for a folder, expected letters, digits, "
+                        "_, - and ., neither - nor . first"
+                    )
         for name, task in self.tasks.items():
             try:
                 for workload in {task.tuning.workload, *self._judging(task)}:
@@ -141,4 +157,8 @@ class ComparisonConfig:
 
 def load_comparison(path: str | Path) -> ComparisonConfig:
     """Read the YAML file; ConfigError naming what is wrong with it."""
-    return from_dict(ComparisonConfig, load_yaml(path), str(path))
+    data = load_yaml(path)
+    for name in ("agents", "seeds", "jobs", "out"):
+        if name in data:
+            raise ConfigError(f"{path}: {name}: is not set here but by --{name}")
+    return from_dict(ComparisonConfig, data, str(path))

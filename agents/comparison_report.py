@@ -12,25 +12,35 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from agents.comparison_summary import DEFAULT
+from agents.words import counted
+
 OURS = "bayes"
+NOTES = {
+    "best_static": "  `best_static` searches offline.",
+    "sac_long": "  `sac_long` has more windows.",
+}
 Row = Mapping[str, Any]
 
 
 def markdown(summary: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
     """The whole report."""
+    arms = meta["arms"]
+    over, zero = " over that of the start, which is `default`,", "default = 0"
+    if DEFAULT not in arms:
+        over, zero = "", "an objective of 0 = 0"
     lines = [
         "# Comparison of tuners",
         "",
         f"`{meta['command']}`",
         "",
-        f"{meta['seeds']} tuning seeds; every arm of a seed met the same traffic.  *Gain*: mean "
-        "objective of the final recommendation over that of the start, which is `default`, on "
-        "held-out traces.  *Online*: mean objective while tuning; *regret*: what was lost "
-        "against the best recommendation that anyone found, summed over the windows.  "
+        f"{counted(meta['seeds'], 'tuning seed')}; every arm of a seed met the same traffic.  "
+        f"*Gain*: mean objective of the final recommendation{over} on held-out traces.  "
+        "*Online*: mean objective while tuning; *regret*: what was lost against the best "
+        "recommendation that anyone found, summed over the windows.  "
         "*Violating*: share of the windows, while tuning and held out, that broke a "
         "constraint.  Brackets are 95 % intervals, bootstrapped over seeds; p: two-sided "
-        "sign-flip test, seed by seed.  `best_static` searches offline and `sac_long`, where "
-        "shown, has more windows.",
+        "sign-flip test, seed by seed." + "".join(NOTES[arm] for arm in NOTES if arm in arms),
     ]
     for name, task in summary["tasks"].items():
         lines += ["", f"## {name}", "", f"Best gain found: {task['best_gain']:.3f}.", ""]
@@ -38,7 +48,7 @@ def markdown(summary: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
     if summary["overall"]:
         lines += ["", "## Over all tasks", ""]
         lines += [
-            "Score: default = 0, best found by anyone = 1; interquartile mean over seeds and "
+            f"Score: {zero}, best found by anyone = 1; interquartile mean over seeds and "
             "tasks, stratified paired bootstrap.",
             "",
             *_overall_table(summary["overall"]),
@@ -83,8 +93,7 @@ def _task_table(task: Mapping[str, Any]) -> list[str]:
                 _number(arm["tuner_s_per_window"], ".2f"),
             ]
         )
-    empty = [i for i, _ in enumerate(header) if all(row[i] == "-" for row in rows)]
-    return _table(header, rows, without=empty)
+    return _table(header, rows, without=_empty(rows))
 
 
 def _overall_table(overall: Mapping[str, Row]) -> list[str]:
@@ -99,7 +108,12 @@ def _overall_table(overall: Mapping[str, Row]) -> list[str]:
         ]
         for name, arm in arms
     ]
-    return _table(header, rows)
+    return _table(header, rows, without=_empty(rows))
+
+
+def _empty(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Columns that say nothing of any arm."""
+    return [i for i, column in enumerate(zip(*rows, strict=True)) if set(column) == {"-"}]
 
 
 def _table(
@@ -163,7 +177,7 @@ def _draw_curves(panel: Axes, task: Mapping[str, Any]) -> None:
             panel.fill_between(x, low, high, color=line.get_color(), alpha=0.12)
     panel.axhline(0.0, color="black", linewidth=0.8)
     panel.axhline(task["best_gain"], color="grey", linestyle=":", linewidth=1.0)
-    panel.set(xlabel="windows", ylabel="gain over the default, held out")
+    panel.set(xlabel="windows", ylabel=_gain_label(task))
     if panel.get_legend_handles_labels()[0]:
         panel.legend(fontsize=8)
 
@@ -177,4 +191,8 @@ def _draw_gains(panel: Axes, task: Mapping[str, Any]) -> None:
         panel.plot(gain["value"], row, "o", color="#0072B2")
     panel.axvline(0.0, color="black", linewidth=0.8)
     panel.set_yticks(range(len(arms)), [name for name, _ in arms])
-    panel.set_xlabel("gain over the default, held out")
+    panel.set_xlabel(_gain_label(task))
+
+
+def _gain_label(task: Mapping[str, Any]) -> str:
+    return f"gain{' over the default' if DEFAULT in task['arms'] else ''}, held out"

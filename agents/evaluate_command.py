@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from agents.command_line import FAILED, Parser, number, run_command, say, whole
+from agents.command_line import FAILED, Parser, folder, number, run_command, say, whole
 from agents.evaluation import Plan, make_jobs, measure_capacities
 from agents.parallel import add_options, parallel_on
 from agents.plots import frontier
@@ -23,6 +23,7 @@ from agents.provenance import git_state
 from agents.report import console_table, markdown
 from agents.runs import Progress, Source, other_results, run_jobs, write_json, write_text
 from agents.summary import summarise
+from agents.words import counted
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
@@ -82,11 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     plan = _plan(arguments)
-    if not arguments.out:
-        raise ConfigError("--out: the name is empty, expected a folder")
-    out = Path(arguments.out)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out: {out} is a file, expected a folder")
+    out = folder("--out", arguments.out)
     names = [policy.name for policy in plan.policies]
     if arguments.against is not None and arguments.against not in names:
         raise ConfigError(f"--against: {arguments.against!r}{nearest(arguments.against, names)}")
@@ -109,7 +106,8 @@ def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) 
             print(f"  {name}: {value:.3g} requests/s", file=sys.stderr)
     jobs = make_jobs(plan, capacities)
     if others := other_results(jobs, out):
-        print(f"{others} results of other settings in {out / 'runs'} are not used", file=sys.stderr)
+        found = counted(others, "result")
+        print(f"not used: {found} of other settings in {out / 'runs'}", file=sys.stderr)
     records, failures = run_jobs(jobs, out, arguments.jobs, _progress("runs"))
     for key, reason in failures.items():
         say(FAILED, f"error: run {key} failed: {reason}")
@@ -192,7 +190,8 @@ def _describe(plan: Plan, jobs: int) -> str:
             f"points ({len(points)}): " + ", ".join(points),
             f"seeds: 0 to {plan.seeds - 1}; window {plan.duration_s:g} s; engine "
             f"{plan.engine.latency}",
-            f"{plan.runs} runs, very roughly {minutes:.2g} minutes with {jobs} job(s)",
+            f"{counted(plan.runs, 'run')}, very roughly {minutes:.2g} minutes with "
+            f"{counted(jobs, 'job')}",
         ]
     )
 

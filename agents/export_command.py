@@ -15,11 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from agents.command_line import Parser, run_command, say, whole
-from agents.confirmation import Confirmation, ConfirmationPlan, confirm
+from agents.confirmation import MAX_SEEDS, Confirmation, ConfirmationPlan, confirm
 from agents.export import KINDS, build_policy
 from agents.parallel import add_options, parallel_on
 from agents.provenance import git_state
 from agents.run_view import RunView, open_view
+from agents.words import counted
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.policy import Policy
@@ -66,13 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     check_range("--jobs", arguments.jobs, 1)
+    check_range("--seeds", arguments.seeds, 1, MAX_SEEDS)
     check_range("--windows", arguments.windows, 1)
     if out.suffix != ".json" or out.is_dir() or not out.parent.is_dir():
         raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
     run = open_view(arguments.run)
     task = dataclasses.replace(run.task.twin(), windows=arguments.windows)
     plan = ConfirmationPlan(task, arguments.seeds)
-    print(f"showing the agent its {len(run.records)} windows ...", file=sys.stderr)
+    print(f"showing the agent its {counted(len(run.records), 'window')} ...", file=sys.stderr)
     policy = build_policy(run, run.agent(), arguments.kind)
     default = run.config.env.start_policy()
     if not arguments.force and _serves_alike(policy, default, run):

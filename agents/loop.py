@@ -16,6 +16,7 @@ from agents.run_dir import RunDir
 from agents.session import Session
 from agents.tags import RunFacts
 from agents.tracking import Tracker
+from agents.words import counted
 from ewsjf_env.config import ConfigError, to_dict
 
 FAILURES_IN_A_ROW = 5  # windows that the engine may not survive, before the run gives up
@@ -37,6 +38,7 @@ def tune(
     windows: int,
     report: Callable[[Progress], None] = lambda _: None,
     conclude: Callable[[Session], None] = lambda _: None,
+    begin: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run until `windows` windows are done; returns and writes the summary.
 
@@ -45,6 +47,8 @@ def tune(
         windows: in all, >= 1.
         report: called after every window.
         conclude: called when all windows are done, while the agent is still there.
+        begin: called with the number of windows that are done, when all is checked and nothing
+            is served yet.
 
     Raises:
         ConfigError: the run holds more windows already, cannot be continued, or the disk is
@@ -52,13 +56,15 @@ def tune(
     """
     records = run.windows()
     if windows < len(records):
-        raise ConfigError(f"windows: {windows} is fewer than the {len(records)} that are done")
+        done = len(records)
+        raise ConfigError(f"windows: {windows} is fewer than the {done} that are done; name more")
     session = Session(run.config, run.path)
     config = run.config
     settings = to_dict(config.settings)
     facts = RunFacts.of(config.task, config.agent, config.seed, windows, settings)
     tracker = Tracker(run.path, facts, past=records)
     try:
+        begin(len(records))
         session.restore(records)
         failures = 0
         while len(records) < windows and session.killed is None:
@@ -77,8 +83,9 @@ def tune(
         return _summarise(run, session, records)
     except OSError as error:
         raise ConfigError(
-            f"{run.path}: cannot be written: {error.strerror or error}; the {len(run.windows())} "
-            "windows so far are kept: free some space and resume the run"
+            f"{run.path}: cannot be written: {error.strerror or error}; "
+            f"{counted(len(run.windows()), 'window')} so far, all kept: free some space and "
+            "resume the run"
         ) from None
     finally:
         tracker.close()

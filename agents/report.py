@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.summary import REFERENCE, Group, Run, against, groups, values
+from agents.words import counted
 from ewsjf_env.records import MetricSettings
 
 WORSE = "▲"
@@ -85,10 +86,11 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any], other: str | None = N
     lines = [
         "# Evaluation",
         "",
-        f"Fixed window of {meta['duration_s']:g} s from an empty start, {meta['seeds']} seeds; "
-        "every policy meets the same arrivals, lengths and prefixes.  Requests that are not "
-        "served by the end count with their age.  *Drained*: the same requests served to the "
-        "end.  Load is the arrival rate over the measured FCFS capacity.",
+        f"Fixed window of {meta['duration_s']:g} s from an empty start, "
+        f"{counted(meta['seeds'], 'seed')}; every policy meets the same arrivals, lengths and "
+        "prefixes.  Requests that are not served by the end count with their age.  *Drained*: the "
+        "same requests served to the end.  Load is the arrival rate over the measured FCFS "
+        "capacity.",
         "",
         f"Engine: {meta['engine']['latency']}, {meta['engine']['max_num_batched_tokens']} tokens "
         f"a step, {meta['engine']['max_num_seqs']} sequences, "

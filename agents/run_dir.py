@@ -32,19 +32,11 @@ import yaml
 from agents.provenance import git_state
 from agents.run_config import RunConfig
 from agents.runs import write_json, write_text
+from agents.window_line import parse_line
 from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.engine.latency import LatencyModel
 
 CONFIG, WINDOWS, SUMMARY = "config.yaml", "windows.jsonl", "summary.json"
-RECORD_KEYS = (
-    *("window", "episode", "step", "ended", "trace", "values", "proposed", "incumbent"),
-    *("reward", "reward_se", "reward_terms", "margins", "violation", "void", "failure", "aborted"),
-    *("guard", "guard_before", "guard_after", "before", "context"),
-    *("observation_before", "observation", "metrics", "reference", "traffic", "cuts"),
-    *("start_s", "end_s", "diagnostics"),
-)
-"""Keys of a line of windows.jsonl; see `session.Session.begin_window`."""
-
 PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy", "river")
 
 
@@ -114,6 +106,8 @@ class RunDir:
             ConfigError: no run, one of another version or space, or in use by another process.
         """
         path = Path(path)
+        if path.is_file():
+            raise ConfigError(f"{path}: is a file, expected the folder of a run")
         if not (path / CONFIG).is_file():
             raise ConfigError(f"{path}: holds no run ({CONFIG} is missing)")
         where = path / CONFIG
@@ -127,26 +121,16 @@ class RunDir:
         """All whole lines of windows.jsonl, numbered 0, 1, ... by their key `window`.
 
         Raises:
-            ConfigError: a line is damaged, missing or there twice.
+            ConfigError: a line is damaged, missing or there twice; it names line and field.
         """
         path = self.path / WINDOWS
         if not path.exists():
             return []
-        records = []
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
-            where = f"{path}: line {number + 1}"
-            try:
-                record = json.loads(line)
-                found = record["window"]
-            except (ValueError, KeyError, TypeError):
-                raise ConfigError(f"{where}: not a window") from None
-            if found != number:
-                raise ConfigError(f"{where}: window {found!r}, not {number}")
-            for key in RECORD_KEYS:
-                if key not in record:
-                    raise ConfigError(f"{where}: not a window: it lacks {key!r}")
-            records.append(record)
-        return records
+        space, sees = self.config.task.space(), self.config.sees
+        return [
+            parse_line(line, number, space, sees, f"{path}: line {number + 1}")
+            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1])
+        ]
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one window; it is on the disk when this returns.

@@ -22,6 +22,7 @@ from agents.shift import ShiftDetector
 from agents.smoother import Smoother
 from agents.tags import Timing
 from agents.traffic_plan import episode_options
+from agents.words import counted
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.env import SchedulerTuningEnv
@@ -103,7 +104,7 @@ class Session:
             if self._guard is not None and last["guard_after"] is not None:
                 self._guard.restore(last["guard_after"])
             return
-        progress(f"serving {len(episode)} windows of episode {self._episode} again")
+        progress(f"serving {counted(len(episode), 'window')} of episode {self._episode} again")
         self._reset(self._episode)
         for record in episode:
             self._repeat(record)

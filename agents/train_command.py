@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from agents.command_line import Parser, run_command, whole
+from agents.command_line import Parser, folder, run_command, say, tool_command, whole
 from agents.loop import Progress, tune
 from agents.registry import AGENTS
 from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from agents.run_dir import RunDir, default_folder
-from ewsjf_env.config import ConfigError, load_yaml
+from agents.start import INTERRUPTED
+from agents.words import counted
+from ewsjf_env.config import ConfigError, check_range, load_yaml
 from ewsjf_env.engine.remote import check_server
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.registration import ENGINE_IDS
@@ -57,7 +59,7 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit code 0, 1 when the run failed, 2 for bad input, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return run_command(lambda: _train(words), "continue with --resume and the folder above")
+    return run_command(lambda: _train(words), "no run was begun")
 
 
 def _train(words: list[str]) -> int:
@@ -71,23 +73,47 @@ def _train(words: list[str]) -> int:
         run, windows = _resumed(arguments)
     else:
         config = _config(arguments)
-        if config.env.engine == "remote":  # before there is a folder
-            check_server(config.env.remote)
-        load_workload(config.env.workload)
-        folder = Path(arguments.out) if arguments.out else default_folder(config)
-        run, windows = RunDir.create(folder, config), config.windows
+        _check_traffic(config)  # before there is a folder
+        new = default_folder(config)
+        path = new if arguments.out is None else folder("--out", arguments.out)
+        run, windows = RunDir.create(path, config), config.windows
     # A tuner that is asked to end leaves a server as one that is interrupted does.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    bar = _Bar(windows)
+
+    def begin(done: int) -> None:
+        if arguments.resume is not None and done < windows:
+            _check_traffic(run.config)
         run.note_command()
         print(f"run: {run.path}", file=sys.stderr)
-        with _Bar(windows, len(run.windows())) as bar:
-            summary = tune(run, windows, bar.show)
+        bar.begin(done)
+
+    try:
+        with bar:
+            summary = tune(run, windows, bar.show, begin=begin)
+        _print_summary(summary, run)
+    except KeyboardInterrupt:
+        return say(INTERRUPTED, f"interrupted: {_rest(run, windows, bar.full)}")
     finally:
         signal.signal(signal.SIGTERM, before)
         run.close()
-    _print_summary(summary, run)
     return 0
+
+
+def _rest(run: RunDir, windows: int, done: bool) -> str:
+    """What is left to do after Ctrl-C."""
+    resume = shlex.join(["--resume", str(run.path)])
+    if windows != run.config.windows:
+        resume += f" --windows {windows}"
+    if done:
+        return f"all {counted(windows, 'window')} are done, {resume} tells the result"
+    return f"continue with {resume}"
+
+
+def _check_traffic(config: RunConfig) -> None:
+    if config.env.engine == "remote":
+        check_server(config.env.remote)
+    load_workload(config.env.workload)
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
@@ -95,11 +121,12 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
         raise ConfigError(f"--url: {arguments.url[0]!r} needs --engine remote")
     if arguments.agent is None and arguments.engine != "remote":
         raise ConfigError("--agent: missing; see --help for the list, or --resume a run")
-    fields: dict[str, Any] = {
-        name: value
-        for name in ("seed", "windows")
-        if (value := getattr(arguments, name)) is not None
-    }
+    fields: dict[str, Any] = {}
+    for name, least in (("seed", 0), ("windows", 1)):
+        value = getattr(arguments, name)
+        if value is not None:
+            check_range(f"--{name}", value, least)
+            fields[name] = value
     if arguments.context is not None:
         fields["context"] = tuple(n.strip() for n in arguments.context.split(",") if n.strip())
     task: dict[str, Any] | str | None = arguments.config
@@ -160,12 +187,12 @@ def _describe(config: RunConfig) -> str:
     table = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows]
     return "\n".join(
         [
-            f"agent {config.agent}, seed {config.seed}, {config.windows} windows of "
+            f"agent {config.agent}, seed {config.seed}, {counted(config.windows, 'window')} of "
             f"{task.window_s:g} s after {task.settle_s:g} s",
             f"traffic {task.workload}, engine {task.engine}, policy {task.policy}, "
             f"reference {task.reference}",
             f"context: {', '.join(config.context) or 'none'}",
-            f"space {space.content_hash}, {len(space)} parameters",
+            f"space {space.content_hash}, {counted(len(space), 'parameter')}",
             *table,
         ]
     )
@@ -174,10 +201,20 @@ def _describe(config: RunConfig) -> str:
 class _Bar:
     """A progress bar with the incumbent, the windows that violated a constraint, and the ETA."""
 
-    def __init__(self, windows: int, done: int) -> None:
-        self._bar = tqdm(total=windows, initial=done, unit="window", mininterval=0.5)
+    def __init__(self, windows: int) -> None:
+        self._windows = windows
+        self._bar: tqdm[Any] | None = None
+
+    @property
+    def full(self) -> bool:
+        """All windows are done."""
+        return self._bar is not None and self._bar.n >= self._windows
+
+    def begin(self, done: int) -> None:
+        self._bar = tqdm(total=self._windows, initial=done, unit="window", mininterval=0.5)
 
     def show(self, progress: Progress) -> None:
+        assert self._bar is not None  # `tune` begins before it reports
         values = " ".join(f"{k}={_short(v)}" for k, v in list(progress.incumbent.items())[:3])
         self._bar.set_postfix_str(
             f"J={progress.reward:+.3f} violations={progress.violations} best: {values}",
@@ -189,7 +226,8 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _short(value: Any) -> str:
@@ -198,9 +236,11 @@ def _short(value: Any) -> str:
 
 def _print_summary(summary: dict[str, Any], run: RunDir) -> None:
     values = ", ".join(f"{k}={_short(v)}" for k, v in summary["recommendation"].items())
-    print(f"{summary['windows']} windows, {summary['violations']} with a violation", end="")
+    windows = counted(summary["windows"], "window")
+    print(f"{windows}, {summary['violations']} with a violation", end="")
     print(f", {summary['void']} void, {summary['failed']} failed")
     print(f"recommended: {values}")
     if summary["killed"]:
         print(f"ended by the kill switch: {summary['killed']}")
-    print(f"{run.path}\ntensorboard --logdir {run.path}")
+    print(run.path)
+    print(tool_command("tensorboard", "--logdir", str(run.path)))

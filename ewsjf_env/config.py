@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -80,7 +82,7 @@ def from_dict(cls: type[T], data: Any, where: str) -> T:
         raise ConfigError(f"{where}: expected a mapping, got {type(data).__name__}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     refuse_unknown(data, fields, where)
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(type, cls))
     values = {k: _convert(hints[k], v, f"{where}: {k}") for k, v in data.items()}
     for name, field in fields.items():
         has_default = (
@@ -93,6 +95,11 @@ def from_dict(cls: type[T], data: Any, where: str) -> T:
         return cls(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def to_dict(value: Any) -> Any:
@@ -130,7 +137,11 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     try:
         data = yaml.load(text, _Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date, a number, a depth
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
+        reason = getattr(error, "problem", None) or error
+        text = " ".join(f"{reason}{place}".split()).replace('"<unicode string>", ', "")
+        raise ConfigError(f"{path}: not valid YAML: {text}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping at top level, got {type(data).__name__}")
     return data
@@ -181,7 +192,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{where}: expected a whole number, got {value!r}")
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigError(f"{where}: expected a number, got {value!r}")
+            raise ConfigError(f"{where}: expected a number, got {value!r}{_number_hint(value)}")
         try:
             return float(value)
         except OverflowError:
@@ -189,3 +200,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is str and not isinstance(value, str):
         raise ConfigError(f"{where}: expected a text, got {value!r}")
     return value
+
+
+def _number_hint(value: object) -> str:
+    """YAML's numbers with an exponent have a dot; without, they are texts."""
+    text = value if isinstance(value, str) else ""
+    match = re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", text)
+    if match is None:
+        return ""
+    whole, rest, sign, exponent = match.groups()
+    return f"; YAML wants {whole}{rest or '.0'}e{sign or '+'}{exponent}"

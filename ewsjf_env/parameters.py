@@ -93,7 +93,10 @@ class Parameter:
             raise ConfigError(
                 f"parameter {self.name!r}: {value!r} is not a number in {self.allowed}"
             )
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of more than 308 digits
+            number = math.inf
         if not (math.isfinite(number) and self.low <= number <= self.high):
             raise ConfigError(f"parameter {self.name!r}: {value!r} is outside {self.allowed}")
         if self.scale == "integer":

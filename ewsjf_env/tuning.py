@@ -24,6 +24,8 @@ from ewsjf_env.policy import Policy, parse_policy
 from ewsjf_env.records import MetricSettings
 from ewsjf_env.registration import EPISODE_WINDOWS, REAL_TIME
 
+LEAST_S = 0.1  # of what is measured: in less, nothing is served
+
 
 @dataclass(frozen=True)
 class SafetySettings:
@@ -99,9 +101,9 @@ class TuningConfig:
         constraints: window -> margins.
         safety: the guard.
         windows: length of an episode's traffic in windows, >= 1.
-        window_s: length of a measured window, > 0.
+        window_s: length of a measured window, >= 0.1.
         settle_s: discarded time between a change of parameters and its window, >= 0.
-        warmup_s: served under the policy's own values before the first observation, > 0.
+        warmup_s: served under the policy's own values before the first observation, >= 0.1.
         failure_reward: of a window in which the engine failed.
     """
 
@@ -129,9 +131,9 @@ class TuningConfig:
     def __post_init__(self) -> None:
         check_range("windows", self.windows, 1)
         check_range("trace_pool", self.trace_pool, 0)
-        check_range("window_s", self.window_s, 0.0, low_open=True)
+        check_range("window_s", self.window_s, LEAST_S)
         check_range("settle_s", self.settle_s, 0.0)
-        check_range("warmup_s", self.warmup_s, 0.0, low_open=True)
+        check_range("warmup_s", self.warmup_s, LEAST_S)
         check_range("failure_reward", self.failure_reward)
         for rate in self.rates_per_s:
             check_range("rates_per_s", rate, 0.0, low_open=True)
@@ -188,6 +190,11 @@ class TuningConfig:
         """The parameters that move, in the order of the action; defaults are the start values."""
         policy = self.start_policy()
         space = policy.space.with_defaults(policy.parameters)
+        for key in ("tuned", "frozen"):
+            for name in getattr(self, key):
+                if name not in space:
+                    hint = nearest(name, space.tunable(asked=_named(space)).names)
+                    raise ConfigError(f"{key}: unknown parameter {name!r}{hint}")
         for name in self.tuned:
             if not space[name].tunable:
                 hint = nearest(name, space.tunable(asked=_named(space)).names)
@@ -246,13 +253,16 @@ The guard is on, too.
 
 
 def load_tuning(
-    source: TuningConfig | Mapping[str, Any] | str | Path | None, engine: str | None = None
+    source: TuningConfig | Mapping[str, Any] | str | Path | None,
+    engine: str | None = None,
+    where: str = "config",
 ) -> TuningConfig:
     """Read a configuration: a mapping, the path of a YAML file, or None for the defaults.
 
     Args:
         source: see above; a `TuningConfig` is taken as it is.
         engine: the engine where the source names none; None: that of `TuningConfig`.
+        where: what a mapping is called in an error.
 
     Raises:
         ConfigError: an unknown key, a value of the wrong type or out of range, or an engine
@@ -270,7 +280,7 @@ def load_tuning(
             safety = data.get("safety", {})
             if isinstance(safety, Mapping):
                 data["safety"] = {"enabled": True, **safety}
-        config = from_dict(TuningConfig, data, str(source) if from_file else "config")
+        config = from_dict(TuningConfig, data, str(source) if from_file else where)
     if engine is not None and config.engine != engine:
         raise ConfigError(f"engine: {config.engine!r} is configured, this id is for {engine!r}")
     return config

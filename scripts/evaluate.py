@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Compare scheduling policies on the same traffic; see `evaluate.py --help`."""
 
-import sys
-
-from agents.evaluate_command import main
+from agents.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("agents.evaluate_command")

@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Export what a tuning run has learnt as a policy file; see `export_policy.py --help`."""
 
-import sys
-
-from agents.export_command import main
+from agents.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("agents.export_command")

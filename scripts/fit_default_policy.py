@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Make the default policy again from its training traffic; see `--help`."""
 
-import sys
-
-from agents.default_policy import main
+from agents.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("agents.default_policy")

@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Fit a latency model to measured steps; see --help."""
 
-import sys
-
-from agents.fit_latency_command import main
+from agents.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("agents.fit_latency_command")

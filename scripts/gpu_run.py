@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Measure a machine; started by gpu_run.sh, see --help."""
 
-import sys
-
-from agents.gpu_command import main
+from agents.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("agents.gpu_command")

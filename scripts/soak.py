@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Load a server for a while with policy changes and clients that leave; see `soak.py --help`."""
 
-import sys
-
-from agents.soak import main
+from agents.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("agents.soak")

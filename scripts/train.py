@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
 """Tune the scheduler with an agent; see --help."""
 
-import sys
-
-from agents.train_command import main
+from agents.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start("agents.train_command")

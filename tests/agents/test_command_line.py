@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from agents.command_line import Parser, number, run_command, say, whole
+from agents.command_line import Parser, folder, number, run_command, say, tool_command, whole
+from agents.start import start
+from agents.words import counted
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 
@@ -74,3 +82,66 @@ def test_what_a_command_returns_is_kept(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_mistake_of_ours_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0, "")
+
+
+def test_a_tool_of_this_environment_is_named_as_it_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binaries = tmp_path / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "tensorboard").touch()
+    monkeypatch.setattr(sys, "executable", str(binaries / "python"))
+    monkeypatch.chdir(tmp_path)
+    found = tool_command("tensorboard", "--logdir", "my runs")
+    assert found == ".venv/bin/tensorboard --logdir 'my runs'"
+    monkeypatch.chdir("/")
+    assert tool_command("tensorboard").endswith("/.venv/bin/tensorboard")
+    assert tool_command("other") == "other"  # where it is, nobody knows
+
+
+@pytest.mark.parametrize("name", ["", "file"])
+def test_what_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(ConfigError, match=r"--out: .* expected a folder"):
+        folder("--out", name)
+    assert folder("--out", "new") == Path("new")
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 windows"), (1, "1 window"), (2, "2 windows")])
+def test_counted(number: int, text: str) -> None:
+    assert counted(number, "window") == text
+
+
+def interrupted_while_importing(name: str) -> ModuleType:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_command_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib, "import_module", interrupted_while_importing)
+    with pytest.raises(SystemExit) as end:
+        start("agents.train_command")
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+COMMANDS = [
+    *("compare", "evaluate", "export_policy", "fit_default_policy", "fit_latency"),
+    *("gpu_run", "serve", "soak", "train"),
+]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_script_imports_nothing_before_it_can_be_interrupted(name: str) -> None:
+    """What it starts is there, and all it imports itself is the start."""
+    text = (Path(__file__).parents[2] / "scripts" / f"{name}.py").read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert [ast.unparse(node) for node in imports] == ["from agents.start import start"]
+    (call,) = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    module = ast.literal_eval(call.args[0])
+    found = importlib.util.find_spec(module)
+    assert found is not None and found.origin is not None
+    assert "\ndef main(" in Path(found.origin).read_text(encoding="utf-8")

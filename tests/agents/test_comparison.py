@@ -10,6 +10,7 @@ import yaml
 from agents.compare_command import main
 from agents.comparison import JUDGED, jobs_of, play_all
 from agents.comparison_config import ComparisonConfig, load_comparison
+from agents.comparison_report import markdown
 from agents.comparison_summary import summarise
 from agents.judging import HeldOut, judge, judge_curve
 from agents.run_config import make_run_config
@@ -126,6 +127,11 @@ def test_arms_have_settings_of_their_own() -> None:
         ({"tasks": {"a": {"env": {"workload": "mixd"}}}}, "tasks: a: workload: 'mixd'"),
         ({"tasks": {"a": {"env": {}, "jump_window": 3}}}, "after_jump: give it together"),
         ({"tasks": {"a": {"env": {}, "held_out": {"seed": 3}}}}, "nearest valid name: 'seeds'"),
+        ({"tasks": {"a": {"env": {"windos": 3}}}}, "tasks: a: env: unknown key 'windos'"),
+        ({"tasks": {"../a": {"env": {}}}}, "tasks: '../a' is no name for a folder"),
+        ({"arms": {"a/b": {"agent": "sobol"}}}, "arms: 'a/b' is no name for a folder"),
+        ({"curve_arms": ["bays"]}, "curve_arms: unknown 'bays'; nearest valid name: 'bayes'"),
+        ({"curve": [-1]}, "curve: -1 is outside"),
     ],
 )
 def test_bad_configurations_are_one_error(changes: dict[str, Any], message: str) -> None:
@@ -214,6 +220,7 @@ def test_the_command_writes_all_three_files(
         (["--agents", ","], "--agents: the list is empty"),
         (["--agents", "random,random"], "'random' occurs twice"),
         (["--seeds", "0"], "--seeds: 0 is outside"),
+        (["--out", __file__], "test_comparison.py is a file, expected a folder"),
         (["--tasks", "fak"], "nearest valid name: 'fake'"),
         (["--agent", "random"], "nearest valid name: '--agents'"),
         (["--config", "none.yaml"], "none.yaml: cannot be read"),
@@ -253,6 +260,27 @@ def test_contexts_are_medians_and_observations_are_not() -> None:
         smoother.add(np.full(len(names), 0.5))
         assert set(smoother.view) == {0.5}
     assert math.isclose(len(smoother.view), len(names))
+
+
+def test_a_report_tells_only_of_arms_that_ran(tmp_path: Path) -> None:
+    for arms, said in (("default", True), ("sobol", False)):
+        runs = [run_of(arm, seed, 0.5 * seed) for arm in ("random", arms) for seed in range(2)]
+        runs += [run_of("best_static", seed, 1.0) for seed in range(2) if said]
+        meta = {"command": "x", "seeds": 1, "arms": list(dict.fromkeys(r["arm"] for r in runs))}
+        text = markdown(summarise(runs), meta)
+        assert ("`default`" in text) == said
+        assert ("P(better than default)" in text) == said
+        assert ("`best_static` searches offline" in text) == said
+        assert "sac_long" not in text
+        assert "1 tuning seed;" in text
+        assert "P(better than random)" in text
+
+
+def test_what_a_flag_sets_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump({**CONFIG, "seeds": 3}))
+    with pytest.raises(ConfigError, match=r"compare\.yaml: seeds: is not set here but by --seeds"):
+        load_comparison(path)
 
 
 def test_a_missing_file_is_one_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,65 @@ def test_a_damaged_line_is_told_by_its_number(folder: Path, damage: Any, message
         run.windows()
     run.close()
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("values", None, "values: expected a mapping, got None"),
+        ("values", {"mu": 0.0}, "values: parameter 'lambda' is missing, expected [0, 2]"),
+        ("values", {"lambda": 9, "mu": 0}, "values: parameter 'lambda': 9 is outside [0, 2]"),
+        ("values", {"lamda": 1, "mu": 0}, "unknown parameter 'lamda'; nearest valid name"),
+        ("proposed", {"lambda": "x", "mu": 0}, "proposed: parameter 'lambda': 'x' is not a num"),
+        ("reward", "x", "reward: expected a number, got 'x'"),
+        ("reward", float("nan"), "reward: nan is outside (-inf, inf)"),
+        ("reward_se", -1.0, "reward_se: -1.0 is outside [0, inf)"),
+        ("margins", {"a": float("inf")}, "margins: a: inf is outside (-inf, inf)"),
+        ("context", [0.5], "context: expected 0 numbers, got 1"),
+        ("before", "x", "before: expected a list, got 'x'"),
+        ("void", "no", "void: expected true or false, got 'no'"),
+        ("shifted", 0, "shifted: expected true or false, got 0"),
+        ("failure", 7, "failure: expected a text, got 7"),
+        ("episode", 1.0, "episode: expected a whole number, got 1.0"),
+        ("step", 9, "step: 9 is outside [0, 1]"),
+        ("trace", {}, "trace: missing key 'name'"),
+        ("traffic", {}, "traffic: missing key 'arrival_rate_per_s'"),
+        ("metrics", {"queues": "x"}, "metrics: queues: expected a number, got 'x'"),
+        ("guard_after", {"radius": 1}, "guard_after: missing key 'incumbent'"),
+        ("observation", [0.0, float("nan")], "observation[1]: nan is outside (-inf, inf)"),
+    ],
+)
+def test_a_wrong_value_is_told_by_line_and_field(
+    folder: Path, key: str, value: Any, message: str
+) -> None:
+    path = folder / "windows.jsonl"
+    lines = path.read_text().splitlines()
+    lines[1] = json.dumps({**json.loads(lines[1]), key: value})
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        RunDir.open(folder).windows()
+    assert str(error.value).startswith(f"{path}: line 2: {key}")
+
+
+def test_a_context_has_a_number_a_feature(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "sobol", 1, ("burst_index", "oldest_age_s"), **SHORT)
+    path = folder / "windows.jsonl"
+    record = json.loads(path.read_text())
+    expected = r"context: expected 2 numbers \(burst_index, oldest_age_s\), got 0"
+    for context, message in (
+        ([], expected),
+        ([0.0, 2.0], r"context\[1\]: 2.0 is outside \[-1, 1\]"),
+    ):
+        path.write_text(json.dumps({**record, "context": context}) + "\n")
+        with pytest.raises(ConfigError, match=message):
+            RunDir.open(folder).windows()
+
+
+def test_what_a_later_version_has_added_is_left_alone(folder: Path) -> None:
+    path = folder / "windows.jsonl"
+    records = [{**json.loads(line), "new": {}} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert RunDir.open(folder).windows() == records
 
 
 def test_one_process_at_a_time(folder: Path) -> None:

@@ -181,6 +181,7 @@ def test_a_damaged_configuration_is_one_line(
         ("windows.jsonl", "{}}\n", "line 1: not a window"),
         ("windows.jsonl", "[0]\n", "line 1: not a window"),
         ("windows.jsonl", '{"window": 0', "no window was measured"),
+        ("windows.jsonl", '{"window": NaN}\n', "line 1: window nan, not 0"),
     ],
 )
 def test_a_damaged_run_is_one_line(
@@ -202,7 +203,7 @@ def test_a_damaged_run_is_one_line(
     [
         (["--out", "policy.yaml"], "--out: policy.yaml must be a file ending in .json"),
         (["--out", "nowhere/policy.json"], "in a folder that exists"),
-        (["--seeds", "0"], "seeds: 0 is outside [1, 5000]"),
+        (["--seeds", "0"], "--seeds: 0 is outside [1, 5000]"),
         (["--windows", "0"], "--windows: 0 is outside"),
         (["--jobs", "0"], "--jobs: 0 is outside"),
         (["--kind", "tree"], "--kind: invalid choice: 'tree'"),

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from agents.registry import AGENTS
+from agents.run_dir import RunDir
 from agents.train_command import main
 from tests.agents.run_folders import SHORT, go_on, records_of
 
@@ -40,9 +41,9 @@ def error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line about bad arguments."""
     assert main(arguments) == 2
     printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    lines = printed.err.splitlines()
     assert len(lines) == 1
-    assert "Traceback" not in printed.err
+    assert lines[0].startswith("error: ")
     return lines[0]
 
 
@@ -110,10 +111,10 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
     [
         ("", "--agent: missing; see --help for the list, or --resume a run"),
         ("--agent bays", "agent: unknown 'bays'; nearest valid name: 'bayes'"),
-        ("--agent sobol --windows 0", "windows: 0 is outside [1, inf)"),
-        ("--agent sobol --windows -3", "windows: -3 is outside [1, inf)"),
+        ("--agent sobol --windows 0", "--windows: 0 is outside [1, inf)"),
+        ("--agent sobol --windows -3", "--windows: -3 is outside [1, inf)"),
         ("--agent sobol --windows many", "--windows: 'many' is not a whole number"),
-        ("--agent sobol --seed -1", "seed: -1 is outside [0, inf)"),
+        ("--agent sobol --seed -1", "--seed: -1 is outside [0, inf)"),
         ("--agent sobol --windos 3", "unknown argument '--windos'; nearest valid name"),
         ("--agent sobol --context burst", "context: unknown feature 'burst'; nearest valid name"),
         (
@@ -126,9 +127,15 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
         ("--agent sobol --config load.yaml --out new", "workload: 'paper_mx' is neither"),
         ("--agent sobol --config huge.yaml --out new", "warmup_s: expected a number up to"),
         ("--agent bayes --agent-config agent.yaml", "agent.yaml: unknown key 'startup'"),
-        ("--agent sobol --config ok.yaml --out ok.yaml", "ok.yaml: cannot be written"),
+        (
+            "--agent sobol --config ok.yaml --out ok.yaml",
+            "--out: ok.yaml is a file, expected a folder",
+        ),
+        ("--agent sobol --config ok.yaml --out=", "--out: the name is empty, expected a folder"),
+        ("--agent sobol --config ok.yaml --out ok.yaml/x", "ok.yaml/x: cannot be written"),
         ("--agent sobol --config ok.yaml --out /proc/run", "/proc/run: cannot be written"),
         ("--agent sobol --config ok.yaml --out run", "run: holds a run already; --resume"),
+        ("--resume ok.yaml", "ok.yaml: is a file, expected the folder of a run"),
         ("--resume nowhere", "nowhere: holds no run (config.yaml is missing)"),
         ("--resume run --windows 0", "--windows: 0 is outside [1, inf)"),
         ("--resume run --windows 1", "windows: 1 is fewer than the 2 that are done"),
@@ -164,7 +171,9 @@ def test_bad_input_is_one_line_and_loses_nothing(
     Path("load.yaml").write_text("engine: fake\nworkload: paper_mx\n")
     Path("huge.yaml").write_text(f"engine: fake\nwarmup_s: 1{400 * '0'}\n")
     before = (run / "windows.jsonl").read_bytes()
+    started = (run / "command.txt").read_bytes()
     assert message in error(arguments.split(), capsys)
+    assert (run / "command.txt").read_bytes() == started
     assert (run / "windows.jsonl").read_bytes() == before
     assert not Path("runs").exists()
     assert not Path("new").exists()
@@ -187,6 +196,35 @@ def test_a_run_of_another_version_is_not_resumed(
     before = (run / "windows.jsonl").read_bytes()
     assert message in error(["--resume", str(run), "--windows", "3"], capsys)
     assert (run / "windows.jsonl").read_bytes() == before
+
+
+def test_a_damaged_window_is_told_before_anything_begins(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "windows.jsonl"
+    record, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(record), "values": None}), *rest, ""]))
+    before = path.read_bytes()
+    message = error(["--resume", str(run), "--windows", "3"], capsys)
+    assert message == f"error: {path}: line 1: values: expected a mapping, got None"
+    assert path.read_bytes() == before
+
+
+def test_ctrl_c_when_all_windows_are_done(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(run: RunDir, summary: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "write_summary", interrupted)
+        assert main(["--resume", str(run), "--windows", "3"]) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        last == f"interrupted: all 3 windows are done, --resume {run} --windows 3 tells the result"
+    )
+    assert main(["--resume", str(run), "--windows", "3"]) == 0
+    assert capsys.readouterr().out.startswith("3 windows, ")
 
 
 def test_an_engine_that_fails_for_good_is_one_line(

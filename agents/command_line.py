@@ -41,7 +41,8 @@ class Parser(argparse.ArgumentParser):
         arguments, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            hint = nearest(unknown[0].split("=")[0], flags)
+            is_flag = unknown[0].startswith("-")
+            hint = nearest(unknown[0].split("=")[0], flags) if is_flag else ""
             raise ConfigError(f"unknown argument {unknown[0]!r}{hint}")
         return arguments
 

@@ -24,6 +24,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from agents.statistics import LEVEL, Estimate, difference
+from agents.words import counted
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, to_dict
 from ewsjf_env.constraints import margins
@@ -114,8 +115,8 @@ class Confirmation:
         limits = f"{gain.low:+.3f} to {gain.high:+.3f}" if gain.bounded else "unknown"
         return (
             f"objective {self.candidate:.3f} against {self.default:.3f} of the start: "
-            f"{gain.value:+.3f} ({level} interval {limits}, {self.seeds} unseen seeds); windows "
-            f"violating {self.violations:.0%} against {self.default_violations:.0%}"
+            f"{gain.value:+.3f} ({level} interval {limits}, {counted(self.seeds, 'unseen seed')}); "
+            f"windows violating {self.violations:.0%} against {self.default_violations:.0%}"
         )
 
 

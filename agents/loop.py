@@ -82,10 +82,11 @@ def tune(
         conclude(session)
         return _summarise(run, session, records)
     except OSError as error:
+        where = error.filename2 or error.filename or run.path
         raise ConfigError(
-            f"{run.path}: cannot be written: {error.strerror or error}; "
-            f"{counted(len(run.windows()), 'window')} so far, all kept: free some space and "
-            "resume the run"
+            f"{where}: cannot be written: {error.strerror or error}; "
+            f"{counted(len(run.windows()), 'window')} so far, all kept: mend it (free some space, "
+            "if the disk is full) and resume the run"
         ) from None
     finally:
         tracker.close()

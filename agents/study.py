@@ -7,6 +7,7 @@ a lock, and a trial that runs for ever; all three are put right when the study i
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -102,8 +103,10 @@ def _journal(folder: Path) -> JournalStorage:
     finally:
         lock.release()
     try:
+        if path.exists():  # Optuna looks at the last line when it has written another
+            json.loads((path.read_bytes().splitlines() or [b"{}"])[-1])
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path}: not a study journal: {error}; move it away to have the study made anew from "
             "the windows of the run"

@@ -179,7 +179,10 @@ class ProgressTable:
         lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
         if self._keep == 0 or not lines or not lines[0].startswith(b"window,"):
             return 0
-        self._columns = lines[0].decode().rstrip("\n").split(",")
+        try:
+            self._columns = lines[0].decode().rstrip("\n").split(",")
+        except UnicodeDecodeError:
+            return 0
         end = len(lines[0])
         for line in lines[1:]:
             number = line.split(b",", 1)[0]

@@ -19,6 +19,7 @@ from agents.registry import AGENTS
 from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from agents.run_dir import RunDir, default_folder
 from agents.start import INTERRUPTED
+from agents.traffic_plan import episode_options
 from agents.words import counted
 from ewsjf_env.config import ConfigError, check_range, load_yaml
 from ewsjf_env.engine.remote import check_server
@@ -73,7 +74,7 @@ def _train(words: list[str]) -> int:
         run, windows = _resumed(arguments)
     else:
         config = _config(arguments)
-        _check_traffic(config)  # before there is a folder
+        _check_traffic(config)
         new = default_folder(config)
         path = new if arguments.out is None else folder("--out", arguments.out)
         run, windows = RunDir.create(path, config), config.windows
@@ -111,9 +112,13 @@ def _rest(run: RunDir, windows: int, done: bool) -> str:
 
 
 def _check_traffic(config: RunConfig) -> None:
+    """ConfigError for traffic that cannot be had, before there is a folder that is in the way."""
     if config.env.engine == "remote":
         check_server(config.env.remote)
-    load_workload(config.env.workload)
+    workload = load_workload(config.env.workload)
+    seed = episode_options(config.env, config.seed, 0)["trace_seed"]
+    for rate in config.env.rates_per_s or (None,):
+        workload.draw(seed, config.env.episode_s, rate)
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
@@ -139,7 +144,7 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
                 remote = {k: v for k, v in remote.items() if k not in ("url", "urls")}
                 task["remote"] = {**remote, **_addresses(arguments.url)}
     return make_run_config(
-        arguments.agent or REMOTE_AGENT,
+        REMOTE_AGENT if arguments.agent is None else arguments.agent,
         task,
         arguments.agent_config,
         **{"windows": WINDOWS, **fields},

@@ -133,7 +133,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
     try:
         data = yaml.load(text, _Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date, a number, a depth

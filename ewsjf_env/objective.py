@@ -28,6 +28,7 @@ from ewsjf_env.records import WindowMetrics
 from ewsjf_env.traffic import QueueStatistics
 
 MAX_QUEUES = 32
+MAX_WEIGHT = 1e9  # sums of squares of rewards stay finite
 SMALLEST_S = 1e-3  # a latency below this is as good as this: a logarithm needs a floor
 
 
@@ -79,7 +80,7 @@ class ObjectiveSettings:
         for name, weight in self.weights.items():
             if name not in valid:
                 raise ConfigError(f"weights: unknown term {name!r}{nearest(name, valid)}")
-            check_range(f"weights: {name}", weight)
+            check_range(f"weights: {name}", weight, -MAX_WEIGHT, MAX_WEIGHT)
         if spec.weights is None and not self.weights:
             raise ConfigError(f"weights: objective {self.kind!r} needs at least one metric")
 

@@ -18,7 +18,7 @@ from ewsjf_env.engine.fake import FakeConfig, FakeEngine
 from ewsjf_env.engine.live import LiveConfig, LiveEngine
 from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
-from ewsjf_env.objective import ObjectiveSettings
+from ewsjf_env.objective import MAX_WEIGHT, ObjectiveSettings
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.policy import Policy, parse_policy
 from ewsjf_env.records import MetricSettings
@@ -134,7 +134,7 @@ class TuningConfig:
         check_range("window_s", self.window_s, LEAST_S)
         check_range("settle_s", self.settle_s, 0.0)
         check_range("warmup_s", self.warmup_s, LEAST_S)
-        check_range("failure_reward", self.failure_reward)
+        check_range("failure_reward", self.failure_reward, -MAX_WEIGHT, MAX_WEIGHT)
         for rate in self.rates_per_s:
             check_range("rates_per_s", rate, 0.0, low_open=True)
         if self.reference_policy() is None:

@@ -110,6 +110,7 @@ def test_terms_add_up_and_better_is_larger(kind: str) -> None:
         ({"kind": "relativ"}, "unknown objective 'relativ'; nearest valid name: 'relative'"),
         ({"weights": {"ttft_shrt": 1.0}}, "unknown term 'ttft_shrt'.*'ttft_short'"),
         ({"weights": {"overdue": math.nan}}, "weights: overdue: nan is outside"),
+        ({"weights": {"overdue": 1e308}}, "weights: overdue: 1e\\+308 is outside"),
         ({"kind": "weighted"}, "'weighted' needs at least one metric"),
         ({"kind": "weighted", "weights": {"ttft_p59_s": 1.0}}, "unknown term.*'ttft_p[0-9]+_s'"),
         ({"kind": "weighted", "weights": {"scheduler_us_per_step": 1.0}}, "unknown term"),

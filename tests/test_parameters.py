@@ -64,6 +64,7 @@ def test_edges_reach_the_bounds() -> None:
         ({"linear": 2.5}, "2.5 is outside [-1, 2]"),
         ({"linear": math.nan}, "nan is outside"),
         ({"log": math.inf}, "inf is outside [0.01, 100] (log) s"),
+        ({"log": 10**400}, "is outside [0.01, 100] (log) s"),
         ({"whole": 2.5}, "2.5 is not whole"),
         ({"whole": True}, "True is not a number"),
         ({"choice": 5}, "5 is not one of 4, 8, 16, 32"),

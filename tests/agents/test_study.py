@@ -66,8 +66,9 @@ def test_half_a_line_is_cut(tmp_path: Path, bytes_kept: int):
     assert [t.value for t in open_study(tmp_path, "s", MARKS).trials] == [1.0, 2.0]
 
 
-def test_a_broken_journal_is_told(tmp_path: Path):
-    (tmp_path / JOURNAL).write_text("no journal\nat all\n", encoding="utf-8")
+@pytest.mark.parametrize("text", ["no journal\nat all\n", "one line\n", "7\n", "{}\n", "[]\n"])
+def test_a_broken_journal_is_told(tmp_path: Path, text: str):
+    (tmp_path / JOURNAL).write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="not a study journal"):
         open_study(tmp_path, "s", MARKS)
 

@@ -121,10 +121,13 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
             "--agent sobol --engine fak",
             "'fak' is not one of ['simulated', 'fake', 'live', 'remote']; near",
         ),
-        ("--agent sobol --config nowhere.yaml", "nowhere.yaml: cannot be read"),
+        ("--agent sobol --config nowhere.yaml", "nowhere.yaml: cannot be read: No such file or"),
         ("--agent sobol --config bad.yaml", "bad.yaml: unknown key 'enigne'; nearest valid name"),
         ("--agent sobol --config aim.yaml", "unknown objective 'goodputt'; nearest valid name"),
         ("--agent sobol --config load.yaml --out new", "workload: 'paper_mx' is neither"),
+        ("--agent sobol --config rate.yaml --out new", "requests are more than 20000000"),
+        ("--agent sobol extra", "unknown argument 'extra'"),
+        ("--agent= --config ok.yaml --out new", "agent: unknown ''"),
         ("--agent sobol --config huge.yaml --out new", "warmup_s: expected a number up to"),
         ("--agent bayes --agent-config agent.yaml", "agent.yaml: unknown key 'startup'"),
         (
@@ -168,6 +171,7 @@ def test_bad_input_is_one_line_and_loses_nothing(
     Path("bad.yaml").write_text("enigne: fake\n")
     Path("aim.yaml").write_text("objective: {kind: goodputt}\n")
     Path("agent.yaml").write_text("startup: 2\n")
+    Path("rate.yaml").write_text("engine: fake\nrates_per_s: [1000000000]\n")
     Path("load.yaml").write_text("engine: fake\nworkload: paper_mx\n")
     Path("huge.yaml").write_text(f"engine: fake\nwarmup_s: 1{400 * '0'}\n")
     before = (run / "windows.jsonl").read_bytes()

@@ -35,6 +35,7 @@ from agents.drift import Cusum
 from agents.encoding import Encoding, distributions
 from agents.optuna_samplers import optuna_sampler
 from agents.sampler import ContextualGPSampler
+from agents.shared_study import Recorded
 from agents.study import JOURNAL, KILLED, discard_unfinished, open_study
 from agents.trials import (
     BREACHED,
@@ -42,6 +43,7 @@ from agents.trials import (
     CONTEXT,
     IGNORED,
     ROLE,
+    SHARED,
     STANDARD_ERROR,
     SURPRISE,
     WINDOW,
@@ -67,6 +69,7 @@ class StudyAgent:
         seed: of everything drawn, >= 0.
         folder: where `study.journal` is kept up to date; None: in memory.
         study_name: of the study; names what the trials depend on beside the space.
+        shared: where windows of other runs come from, and ours go to; None: nowhere.
 
     Raises:
         ConfigError: nothing to tune, a missing library, or a study that does not fit.
@@ -84,8 +87,10 @@ class StudyAgent:
         seed: int = 0,
         folder: Path | None = None,
         study_name: str = "ewsjf",
+        shared: Recorded | None = None,
     ) -> None:
         self.name = name
+        self._shared = shared
         self._space, self._config = space, config
         self._context_size, self._seed, self._study_name = context_size, seed, study_name
         self._distributions = distributions(space)
@@ -113,6 +118,9 @@ class StudyAgent:
         context = self._checked(context)
         self._last_context = context
         self._discard_pending(UNUSED)
+        if self._shared is not None:
+            self._shared.gather(self.windows)
+        self._take_over(self.windows)
         role = self._next_role()
         if role == "search":
             trial = self._ask(context)
@@ -136,6 +144,7 @@ class StudyAgent:
         if transition.window in self._seen:
             return
         if self._role == "replayed":
+            self._take_over(transition.window)
             self._propose_again(transition.before)
         values = self._space.validate(transition.values, f"window {transition.window}")
         context = self._checked(transition.context)
@@ -153,7 +162,7 @@ class StudyAgent:
             state = TrialState.FAIL
             attributes[IGNORED] = "void"
             if transition.shifted and self._config.drift.enabled:
-                attributes[CHANGE] = self._counted
+                attributes[CHANGE] = self._place(self._counted)
         elif transition.failure is not None:
             state = TrialState.FAIL
             attributes["failure"] = transition.failure
@@ -166,6 +175,8 @@ class StudyAgent:
         self._seen.add(transition.window)
         self._counted += not transition.void
         self._last_context = context
+        if self._shared is not None:
+            self._shared.publish(self._study.get_trials(deepcopy=False))
 
     def recommend(self, context: Sequence[float] | None = None) -> dict[str, Value]:
         """The tried point of the best posterior mean that is feasible; else the defaults."""
@@ -204,7 +215,9 @@ class StudyAgent:
         self._study = open_study(folder, self._study_name, self._marks)
         self._model = TrialModel(self._encoding, self._context_size, self._config.surrogate)
         trials = self._study.get_trials(deepcopy=False)
-        self._counted = len(counted(trials))
+        own = [t for t in counted(trials) if SHARED not in t.user_attrs]
+        self._taken = {t.user_attrs[SHARED] for t in trials if SHARED in t.user_attrs}
+        self._counted = len(own)
         # A trial that was killed while its result was written does not count: it comes again.
         windows = [
             t for t in trials if t.user_attrs.get(IGNORED) != KILLED and WINDOW in t.user_attrs
@@ -222,10 +235,13 @@ class StudyAgent:
         self._pending: Trial | None = None
         self._role = "replayed"
         self._diagnostics: dict[str, float] = {}
+        if self._shared is not None:
+            self._shared.publish(trials)
 
     def _next_role(self) -> str:
         every, past_start = self._config.control_every, self._counted - self._startup
-        if past_start < 0:
+        # What others have measured need not be scanned once more; our own incumbent does.
+        if self._counted == 0 or past_start + len(self._taken) < 0:
             return "startup"
         if self._breached and self._config.recover:
             return "control"
@@ -234,6 +250,19 @@ class StudyAgent:
     @property
     def _startup(self) -> int:
         return 1 + self._config.startup_points
+
+    def _take_over(self, window: int) -> None:
+        """Learn what other runs had measured when this window of ours began."""
+        for found in () if self._shared is None else self._shared.found:
+            if found.before <= window and found.key not in self._taken:
+                self._study.add_trial(found.trial(self._distributions))
+                self._taken.add(found.key)
+
+    def _place(self, own: int) -> int:
+        """Where our window of this number stands among all that count."""
+        trials = counted(self._study.get_trials(deepcopy=False))
+        places = [i for i, t in enumerate(trials) if SHARED not in t.user_attrs]
+        return places[own] if own < len(places) else len(trials)
 
     def _ask(self, context: tuple[float, ...]) -> Trial:
         seed = int(np.random.SeedSequence([self._seed, self._counted]).generate_state(1)[0])
@@ -311,12 +340,14 @@ class StudyAgent:
         length = self._cusum.add(surprise)
         found: dict[str, object] = {SURPRISE: surprise}
         if length is not None:
-            found[CHANGE] = max(0, self._counted + 1 - length)
+            found[CHANGE] = self._place(max(0, self._counted + 1 - length))
         return found
 
     def _diagnose(self, values: dict[str, Value], context: tuple[float, ...]) -> None:
         trials = self._study.get_trials(deepcopy=False)
         self._diagnostics = {"bo/changes": float(sum(CHANGE in t.user_attrs for t in trials))}
+        if self._shared is not None:
+            self._diagnostics["bo/shared_windows"] = float(len(self._taken))
         model = self._model.surrogate(self._study) if self._counted >= self._startup else None
         if model is not None:
             point = self._encoding.to_point(values)[np.newaxis]

@@ -42,6 +42,8 @@ class ArmConfig:
             raise ConfigError(f"agent: unknown {self.agent!r}{nearest(self.agent, AGENTS)}")
         if self.windows is not None:
             check_range("windows", self.windows, 1)
+        if self.settings.get("storage"):
+            raise ConfigError("settings: storage: runs that are compared do not share a study")
 
 
 @dataclass(frozen=True)

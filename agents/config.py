@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from agents.storage import check_storage
 from ewsjf_env.config import ConfigError, check_range
 
 SamplerName = Literal["contextual_gp", "tpe", "gp", "cmaes", "random"]
@@ -100,6 +101,10 @@ class StudyConfig:
         surrogate: the model behind the recommendation, and behind `contextual_gp`.
         search: of `contextual_gp`.
         drift: detection of changes.
+        storage: where the study is that the windows of several runs go to, and from which each
+            learns: the path of a journal file, or `postgresql://USER@HOST/DATABASE`; "": the run
+            is alone.
+        study: its name there; "": `<environment>/<workload>`.
     """
 
     sampler: SamplerName = "contextual_gp"
@@ -112,8 +117,11 @@ class StudyConfig:
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
+    storage: str = ""
+    study: str = ""
 
     def __post_init__(self) -> None:
+        check_storage(self.storage)
         check_range("startup_points", self.startup_points, 0)
         check_range("startup_radius", self.startup_radius, 0.0, 1.0, low_open=True)
         check_range("control_every", self.control_every, 0)

@@ -16,6 +16,7 @@ from agents.bayesian import StudyAgent
 from agents.config import BestStaticConfig, DefaultConfig, DrawnConfig, StudyConfig
 from agents.sb3 import SB3Agent
 from agents.sb3_config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
+from agents.shared_study import Recorded
 from agents.static import BestStaticAgent, DefaultAgent, DrawnAgent
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
 from ewsjf_env.parameters import ParameterSpace
@@ -33,6 +34,7 @@ class AgentSetting:
         folder: where an agent may keep its state up to date; None: in memory only.
         study_name: names what the windows depend on beside the space, for example
             `<env id>/<space version>/<workload>`.
+        shared: windows of other runs, for agents on a study; None: there are none.
     """
 
     space: ParameterSpace
@@ -40,6 +42,7 @@ class AgentSetting:
     seed: int = 0
     folder: Path | None = None
     study_name: str = "ewsjf"
+    shared: Recorded | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
         seed=setting.seed,
         folder=setting.folder,
         study_name=setting.study_name,
+        shared=setting.shared,
     )
 
 

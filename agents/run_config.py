@@ -6,6 +6,8 @@ the features that agents see, and what counts as a shift of the traffic.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,14 @@ _KEYS = (
     "idle_wait_s",
     "shift",
     "env",
+)
+_OWN_OF_TASK = (
+    *("simulated", "fake", "live", "remote", "safety", "windows", "trace_pool"),
+    *("workload", "rates_per_s"),
+)
+_OWN_OF_SERVER = (
+    *("url", "urls", "ranks", "model", "api_key_env", "timeout_s", "start_timeout_s", "lease_s"),
+    "arguments",
 )
 _MARKS = ("schema_version", "environment", "parameter_space_hash")
 
@@ -101,6 +111,33 @@ class RunConfig:
     def study_name(self) -> str:
         """What an agent's memory depends on, beside the parameter space."""
         return f"{self.environment_id}/{self.env.workload}"
+
+    @property
+    def storage(self) -> str:
+        """Where the study is that this run shares with others; "" where it is alone."""
+        return getattr(self.settings, "storage", "")
+
+    @property
+    def shared_name(self) -> str:
+        """Name of that study."""
+        return getattr(self.settings, "study", "") or self.study_name
+
+    @property
+    def shared_marks(self) -> dict[str, str | int]:
+        """What has to be the same of all that share it, for their rewards to mean the same.
+
+        Everything of the task but for how it is reached, guarded and cut into episodes, and for
+        the traffic, which the context tells and the study's name stands for.
+        """
+        task = to_dict(self.task)
+        own = to_dict(getattr(self.task, self.task.engine))
+        kept = {key: value for key, value in task.items() if key not in _OWN_OF_TASK}
+        kept[self.task.engine] = {k: v for k, v in own.items() if k not in _OWN_OF_SERVER}
+        text = json.dumps([kept, self.context, self.context_windows], sort_keys=True, default=str)
+        return {
+            "parameter_space_hash": self.task.space().content_hash,
+            "task": hashlib.sha256(text.encode()).hexdigest()[:16],
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in `config.yaml`, with the marks that a resumed run is checked by."""

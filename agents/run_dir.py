@@ -4,6 +4,7 @@
     command.txt     how it was started, a line a start
     versions.json   commit, packages, hash of the latency model
     windows.jsonl   one line a window: the truth; all else can be made again from it
+    shared.jsonl    what was learnt from other runs, and before which window (`shared_study.py`)
     study.journal   of agents on an Optuna study; model files of RL agents in `agent`
     progress.csv, events.out.tfevents.*   for people (`tracking.py`)
     summary.json    what `compare.py` reads; policy.json: the recommendation

@@ -13,6 +13,7 @@ from agents.registry import AgentSetting, make_agent
 from agents.run_config import RunConfig
 from agents.run_dir import RunDir
 from agents.session import transition_of
+from agents.shared_study import Recorded
 from ewsjf_env.config import ConfigError
 from ewsjf_env.tuning import TuningConfig
 
@@ -26,12 +27,14 @@ class RunView:
         config: what the run is.
         records: windows, in order; keys as in `session.Session.begin_window`.
         versions: of the code that ran it; empty when unknown.
+        shared: what it learnt from other runs.
     """
 
     name: str
     config: RunConfig
     records: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, Any] = field(default_factory=dict)
+    shared: Recorded | None = None
 
     @property
     def task(self) -> TuningConfig:
@@ -46,7 +49,9 @@ class RunView:
     def agent(self) -> Agent:
         """The agent as it was after the last window, by showing it all of them again."""
         config = self.config
-        setting = AgentSetting(config.task.space(), len(config.sees), config.seed)
+        setting = AgentSetting(
+            config.task.space(), len(config.sees), config.seed, shared=self.shared
+        )
         agent = make_agent(config.agent, setting, config.settings)
         for record in self.records:
             agent.observe(transition_of(record))
@@ -65,6 +70,7 @@ def open_view(path: str | Path) -> RunView:
         config=run.config,
         records=tuple(run.windows()),
         versions=_versions(run.path / "versions.json"),
+        shared=Recorded(run.path),
     )
     if not view.measured:
         raise ConfigError(f"{path}: no window was measured, there is nothing to export")

@@ -18,6 +18,7 @@ import numpy as np
 from agents.base import Agent, Transition
 from agents.registry import AgentSetting, make_agent
 from agents.run_config import RunConfig
+from agents.shared_study import SharedStudy
 from agents.shift import ShiftDetector
 from agents.smoother import Smoother
 from agents.tags import Timing
@@ -65,6 +66,7 @@ class Session:
             seed=config.seed,
             folder=folder,
             study_name=config.study_name,
+            shared=_shared(config, folder),
         )
         self.agent: Agent = make_agent(config.agent, setting, config.settings)
         self._detector = ShiftDetector(config.shift)
@@ -243,6 +245,12 @@ class Session:
         found = [m for m in (info["metrics"], info["reference"]) if m is not None]
         waits = [m["wait_max_s"] or 0.0 for m in found]
         return info["error"] is None and max(waits) < self.config.idle_wait_s
+
+
+def _shared(config: RunConfig, folder: Path | None) -> SharedStudy | None:
+    if not config.storage or folder is None:
+        return None
+    return SharedStudy(config.storage, config.shared_name, config.shared_marks, folder)
 
 
 def transition_of(record: Mapping[str, Any]) -> Transition:

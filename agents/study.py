@@ -30,10 +30,12 @@ class _KernelLock(JournalFileOpenLock):
     """A lock of the kernel's on `<journal>.lock`: it ends with the process that holds it.
 
     Optuna's own locks are files, and one left by a killed process blocks the next for 30 s.
+    Whoever gets it cuts off what a killed process left of a line, before writing behind it.
     """
 
     def __init__(self, journal: Path) -> None:
         super().__init__(str(journal))
+        self._journal = journal
         self._path = journal.with_name(journal.name + ".lock")
         self._descriptor: int | None = None
 
@@ -41,6 +43,7 @@ class _KernelLock(JournalFileOpenLock):
         descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._descriptor = descriptor
+        _drop_half_line(self._journal)
         return True
 
     def release(self) -> None:
@@ -62,10 +65,30 @@ def open_study(folder: Path | None, name: str, marks: Mapping[str, str | int]) -
         ConfigError: the journal is unreadable, holds another study, or one of other marks.
     """
     where = str(folder / JOURNAL) if folder is not None else "study in memory"
-    storage: BaseStorage = InMemoryStorage() if folder is None else _journal(folder)
+    storage: BaseStorage = InMemoryStorage()
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = open_journal(folder / JOURNAL)
     names = [s.study_name for s in optuna.get_all_study_summaries(storage=storage)]
     if names and name not in names:
         raise ConfigError(f"{where}: holds the study {names[0]!r}, not {name!r}")
+    study = marked_study(storage, where, name, marks)
+    discard_unfinished(study, KILLED)
+    return study
+
+
+def marked_study(
+    storage: BaseStorage,
+    where: str,
+    name: str,
+    marks: Mapping[str, str | int],
+    otherwise: str = "start a new run",
+) -> Study:
+    """The study `name`, to be maximised, of a storage that may hold others; made when missing.
+
+    Raises:
+        ConfigError: it is one of other marks; `where` begins the line, `otherwise` ends it.
+    """
     with _quiet():
         study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize", load_if_exists=True
@@ -79,10 +102,7 @@ def open_study(folder: Path | None, name: str, marks: Mapping[str, str | int]) -
             study.set_user_attr(key, value)
         found = study.user_attrs.get(key)
         if found != value:
-            raise ConfigError(
-                f"{where}: {key} is {found!r}, this run's is {value!r}; start a new run"
-            )
-    discard_unfinished(study, KILLED)
+            raise ConfigError(f"{where}: {key} is {found!r}, this run's is {value!r}; {otherwise}")
     return study
 
 
@@ -93,15 +113,15 @@ def discard_unfinished(study: Study, reason: str) -> None:
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
-def _journal(folder: Path) -> JournalStorage:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / JOURNAL
+def open_journal(path: Path) -> JournalStorage:
+    """The storage in a journal file; made when missing.
+
+    Raises:
+        ConfigError: the file is something else.
+    """
     lock = _KernelLock(path)
     lock.acquire()
-    try:
-        _drop_half_line(path)
-    finally:
-        lock.release()
+    lock.release()
     try:
         if path.exists():  # Optuna looks at the last line when it has written another
             json.loads((path.read_bytes().splitlines() or [b"{}"])[-1])
@@ -118,9 +138,12 @@ def _drop_half_line(path: Path) -> None:
     if not path.exists():
         return
     with path.open("rb+") as file:
-        content = file.read()
-        if content and not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)
+        if not file.seek(0, os.SEEK_END):
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 @contextmanager

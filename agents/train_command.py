@@ -9,15 +9,18 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from agents.command_line import Parser, folder, run_command, say, tool_command, whole
+from agents.config import StudyConfig
 from agents.loop import Progress, tune
 from agents.registry import AGENTS
 from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from agents.run_dir import RunDir, default_folder
+from agents.shared_study import open_shared
 from agents.start import INTERRUPTED
 from agents.traffic_plan import episode_options
 from agents.words import counted
@@ -30,9 +33,7 @@ from ewsjf_env.workload import load_workload
 USAGE = """\
 train.py --agent NAME [--config FILE.yaml] [options]
        train.py --resume RUN [--windows N]"""
-DESCRIPTION = """\
-Tune the scheduler with an agent, window by window, and keep every window.
-A killed or interrupted run continues with --resume."""
+DESCRIPTION = "Tune the scheduler window by window; a killed or interrupted run can be resumed."
 WINDOWS = 60
 REMOTE_AGENT = "bayes"  # where none is named
 
@@ -48,6 +49,7 @@ def make_parser() -> Parser:
     add("--engine", metavar="NAME", help=" | ".join(ENGINE_IDS) + ", instead of the task's")
     about_url = "of the server, with --engine remote; again for replicas"
     add("--url", action="append", metavar="URL", help=about_url)
+    add("--storage", metavar="S", help="study shared with other runs: journal file or URL")
     add("--seed", type=whole, metavar="N", help="of traffic and proposals (0)")
     add("--windows", type=whole, metavar="N", help=f"windows in all ({WINDOWS})")
     add("--context", metavar="LIST", help=f"features agents see ({','.join(DEFAULT_CONTEXT)})")
@@ -75,6 +77,8 @@ def _train(words: list[str]) -> int:
     else:
         config = _config(arguments)
         _check_traffic(config)
+        if config.storage:  # before there is a folder
+            open_shared(config.storage, config.shared_name, config.shared_marks)
         new = default_folder(config)
         path = new if arguments.out is None else folder("--out", arguments.out)
         run, windows = RunDir.create(path, config), config.windows
@@ -143,11 +147,23 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
             if isinstance(remote, dict):  # else it is refused when it is read
                 remote = {k: v for k, v in remote.items() if k not in ("url", "urls")}
                 task["remote"] = {**remote, **_addresses(arguments.url)}
-    return make_run_config(
+    config = make_run_config(
         REMOTE_AGENT if arguments.agent is None else arguments.agent,
         task,
         arguments.agent_config,
         **{"windows": WINDOWS, **fields},
+    )
+    return config if arguments.storage is None else _sharing(config, arguments.storage)
+
+
+def _sharing(config: RunConfig, storage: str) -> RunConfig:
+    """The run with its study in a storage."""
+    if not isinstance(config.settings, StudyConfig):
+        raise ConfigError(f"--storage: agent {config.agent!r} is not on a study")
+    if storage and "://" not in storage:
+        storage = str(Path(storage).absolute())  # a run may be resumed from elsewhere
+    return dataclasses.replace(
+        config, settings=dataclasses.replace(config.settings, storage=storage)
     )
 
 
@@ -175,7 +191,8 @@ def _resumed(arguments: argparse.Namespace) -> tuple[RunDir, int]:
 
 
 def _refuse_changes(arguments: argparse.Namespace) -> None:
-    for name in ("agent", "config", "agent_config", "engine", "url", "seed", "context", "out"):
+    kept = ("agent", "config", "agent_config", "engine", "url", "storage", "seed", "context", "out")
+    for name in kept:
         if getattr(arguments, name) is not None:
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag}: cannot be changed by --resume; the run's own is kept")

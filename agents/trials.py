@@ -29,6 +29,7 @@ WINDOW = "window"  # int: number of the window in its run
 ROLE = "role"  # text: startup, control or search
 BREACHED = "breached"  # bool: a proposal that broke a constraint and left its queue
 SURPRISE = "surprise"  # float: standardised error of the model's prediction
+SHARED = "shared"  # text: the run and window that it is of, where it is another run's
 CHANGE = "change"  # int: number of counted trials before a detected change
 
 

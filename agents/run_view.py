@@ -26,12 +26,14 @@ class RunView:
         config: what the run is.
         records: windows, in order; keys as in `session.Session.begin_window`.
         versions: of the code that ran it; empty when unknown.
+        path: of its folder; None: there is none.
     """
 
     name: str
     config: RunConfig
     records: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
 
     @property
     def task(self) -> TuningConfig:
@@ -46,7 +48,9 @@ class RunView:
     def agent(self) -> Agent:
         """The agent as it was after the last window, by showing it all of them again."""
         config = self.config
-        setting = AgentSetting(config.task.space(), len(config.sees), config.seed)
+        setting = AgentSetting(
+            config.task.space(), len(config.sees), config.seed, task=config.task, kept=self.path
+        )
         agent = make_agent(config.agent, setting, config.settings)
         for record in self.records:
             agent.observe(transition_of(record))
@@ -65,6 +69,7 @@ def open_view(path: str | Path) -> RunView:
         config=run.config,
         records=tuple(run.windows()),
         versions=_versions(run.path / "versions.json"),
+        path=run.path,
     )
     if not view.measured:
         raise ConfigError(f"{path}: no window was measured, there is nothing to export")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from agents.encoding import Encoding
 from agents.recorded import RecordedTraffic
 from agents.surrogate import Surrogate
 from agents.twin_config import TwinConfig
-from agents.twin_latency import SpeedFit, compare, fit_speed, perturbed, scaled
+from agents.twin_latency import SpeedFit, compare, fit_speed, perturbed, refit, scaled
 from agents.twin_points import known_points
 from agents.twin_race import Race
 from agents.twin_replay import Replay, Replayer, Served, Values
@@ -69,6 +70,7 @@ class Twin:
         replays: done by it.
         table: candidates by the newest windows; None before the first.
         model: the twin's own model of them, without context.
+        thoughts: how many models there have been.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Twin:
         self.speed = SpeedFit(1.0, 0.0, math.nan)
         self.table: Table | None = None
         self.model: Surrogate | None = None
-        self.replays, self.spent = 0, 0.0
+        self.replays, self.spent, self.thoughts = 0, 0.0, 0
         self._past: list[tuple[Segment, Values]] = []
         self._position, self._until_s = 0, math.nan
         self._drawn: list[Block] = []
@@ -101,6 +103,8 @@ class Twin:
         self._counted = 0
         self._thought = True
         self._paid: set[str] = set()
+        self._steps = 0
+        self._new, self._deadline_s = True, math.inf
         self._cpu_s, self._simulated_s = 1.0, _SIMULATED_PER_CPU  # until more is known
         self._candidates = Candidates(encoding, self._space.defaults)
         known = known_points(self._task)
@@ -136,7 +140,9 @@ class Twin:
         Returns:
             None where the twin cannot say.
         """
-        self.think()  # as it was done before this window was served
+        # As it was done before this window was served.  On a real engine only what is known is
+        # taken up again: there a run that is resumed is another run, and users are waiting.
+        self.think(new=not self._real)
         follows = self._position > 0 and abs(recorded.since_s - self._until_s) < 1e-6
         position = self._position if follows else 0
         if follows:
@@ -156,15 +162,22 @@ class Twin:
         self._thought = False
         if not segment.counts:
             return None
+        self._new = True
         found = self._relive(self._history(), self.speed.speed)
         return None if found is None else found[0][-1]
 
-    def think(self) -> None:
-        """Spend one budget on replays of the windows so far; nothing to do without a new one."""
+    def think(self, new: bool = True) -> None:
+        """Spend one budget on replays of the windows so far; nothing to do without a new one.
+
+        Args:
+            new: False: nothing is replayed that is not known.
+        """
         if self._thought:
             return
-        self._thought = True
+        self._thought, self._new = True, new
         self.replays, self.spent = 0, 0.0
+        self._deadline_s = time.monotonic() + self._limit
+        self._refit()
         self._fit_speed()
         blocks = self._blocks()
         if not blocks:
@@ -181,6 +194,7 @@ class Twin:
         found = race.run(self._to_look_at(), self._judge_all)
         if found is not None:
             self.table, self.model = found
+            self.thoughts += 1
 
     def values_of(self, number: int) -> dict[str, Value]:
         """Of a candidate, by its number in the table."""
@@ -268,6 +282,16 @@ class Twin:
 
     # -- the machine ---------------------------------------------------------------------------
 
+    def _refit(self) -> None:
+        """Take the latency model from the server's own steps, where they are logged."""
+        log = self._config.step_log
+        if not (log and self._real and self._latency is not None):
+            return
+        self._latency, steps = refit(self._latency, log, self._steps)
+        if steps != self._steps:
+            self._steps, self.speed = steps, SpeedFit(1.0, 0.0, math.nan)
+            self._candidates.keep([])
+
     def _fit_speed(self) -> None:
         if not self._config.fit_speed or self._latency is None:
             return
@@ -313,7 +337,9 @@ class Twin:
 
     @property
     def _left(self) -> bool:
-        return self.spent < self._limit
+        # Beside a busy server a CPU second takes longer: nobody waits more than if it did not.
+        late = self._real and time.monotonic() > self._deadline_s
+        return self.spent < self._limit and not late
 
     def _judge_all(self, wanted: Sequence[tuple[int, Block]]) -> bool:
         """Serve candidates in groups of as many as run at once, while the budget lasts."""
@@ -339,7 +365,7 @@ class Twin:
 
     def _serve(self, replays: Sequence[Replay]) -> list[tuple[Served, ...] | None]:
         """Results; each replay is paid for once, also where an earlier process had done it."""
-        done = self.replayer.results(replays)
+        done = self.replayer.results(replays, self._new)
         for replay, result in zip(replays, done, strict=True):
             if replay.key not in self._paid and result is not None:
                 self._paid.add(replay.key)

@@ -66,7 +66,7 @@ class TwinModel(TrialModel):
         if twin is None or not rows:
             return super().surrogate(study)
         rows = rows[-self._settings.max_windows :]
-        key = (study.study_name, tuple(t.number for _, t in rows), tuple(changes), id(twin))
+        key = (study.study_name, tuple(t.number for _, t in rows), tuple(changes), self._twin.thoughts)
         if self._combined is None or self._combined[0] != key:
             observations = self._observations(rows, changes, 1.0)
             heard = [t.user_attrs.get(TWIN, {}) for _, t in rows]
@@ -164,6 +164,13 @@ class TwinAgent(StudyAgent):
         super().save(folder)
         if folder != self._folder:
             self.twin.replayer.copy_to(folder)
+
+    def load(self, folder: Path) -> None:
+        """Continue with the study in `folder`; the twin hears of windows from now on.
+
+        The requests of past windows are in windows.jsonl alone: who resumes a run shows them.
+        """
+        super().load(folder)
 
     def close(self) -> None:
         """End the twin's processes."""

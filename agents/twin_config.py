@@ -32,6 +32,8 @@ class TwinConfig:
             latencies measured.
         fit_error: the speed is fitted anew when latencies are further off than this, > 0
             (0.1: 10 %).
+        step_log: of the server's `StepLogScheduler`, a file on this machine: the latency model is
+            fitted to its steps, anew when there are half as many more; empty: none.
         latency_error: the latency model is wrong on purpose: its coefficients are multiplied by
             factors between 1 - this and 1 + this, drawn by the run's seed, [0, 0.9]; for studies.
     """
@@ -50,6 +52,7 @@ class TwinConfig:
     least_trust: float = 0.3
     fit_speed: bool = True
     fit_error: float = 0.1
+    step_log: str = ""
     latency_error: float = 0.0
 
     def __post_init__(self) -> None:

@@ -3,8 +3,8 @@
 A real server does not tell its step times, but it tells when tokens came.  So all step times are
 divided by one factor, the *speed*, such that the requests of the last windows, replayed under the
 values that really were in force, wait and generate about as long as they did.  What is left of
-the difference is the twin's latency error.  (A latency model fitted to the steps of a log,
-`scripts/fit_latency.py`, is a better start; it goes into `simulated.latency`.)
+the difference is the twin's latency error.  Where there is a log of steps (`StepLogScheduler`),
+the model itself is fitted to them first.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agents.step_fit import fit_steps
 from agents.twin_traffic import Fit
+from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.latency import Coefficients, LatencyModel
+from ewsjf_env.engine.step_samples import read_steps
 
 LOWEST, HIGHEST = 0.33, 3.0  # speeds
 FIRST_STEP = 0.1  # of ln speed
 TRIES = 4
 CLOSE = 0.02  # a mean log error that needs no better speed
+GROWN, NEWEST_STEPS = 1.5, 5_000
 _FLOOR_S = 0.05  # differences of shorter waits are chance
 
 
@@ -58,6 +62,23 @@ def perturbed(model: LatencyModel, error: float, seed: int) -> LatencyModel:
         for f, x in zip(dataclasses.fields(c), factors, strict=True)
     }
     return dataclasses.replace(model, measured=Coefficients(**wrong))
+
+
+def refit(model: LatencyModel, log: str, known: int) -> tuple[LatencyModel, int]:
+    """The model fitted to the newest steps of a log, and how many steps that has.
+
+    Args:
+        model: of the machine so far.
+        log: a file; one that cannot be read, or has too few steps, changes nothing.
+        known: steps it had when it was read last; with less than half as many more, nor does it.
+    """
+    try:
+        steps = read_steps(log)
+        if len(steps) < GROWN * max(1, known):
+            return model, known
+        return fit_steps(model, steps[-NEWEST_STEPS:]).model, len(steps)
+    except ConfigError:
+        return model, known
 
 
 def compare(twin: Sequence[Fit], measured: Sequence[Fit], speed: float) -> SpeedFit:

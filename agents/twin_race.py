@@ -63,7 +63,7 @@ class Race:
         """
         left = all(judge([(0, block)]) for block in self._blocks)
         left = left and judge(self._lacking(first, self._blocks[0]))
-        found = self._fit()
+        found = self._fit(None)
         for round_ in range(self._config.rounds):
             if found is None or not left:
                 break
@@ -73,15 +73,15 @@ class Race:
             if not wanted:
                 break
             left = judge(wanted)
-            found = self._fit()
+            found = self._fit(model)
         while found is not None and left and (wanted := self._promotions(*found)):
             left = judge(wanted)
-            found = self._fit()
-        return found
+            found = self._fit(found[1])
+        return self._fit(None)
 
-    def _fit(self) -> tuple[Table, Surrogate] | None:
+    def _fit(self, like: Surrogate | None) -> tuple[Table, Surrogate] | None:
         table = self._candidates.table(self._windows)
-        return (table, fit_table(table, self._encoding)) if len(table) else None
+        return (table, fit_table(table, self._encoding, like)) if len(table) else None
 
     def _lacking(self, numbers: Sequence[int], block: Block) -> list[tuple[int, Block]]:
         return [(n, block) for n in numbers if self._candidates.lacks(n, block)]

@@ -195,14 +195,18 @@ class Replayer:
         """How many replays run at the same time, >= 1."""
         return max(1, self._jobs)
 
-    def results(self, replays: Sequence[Replay]) -> list[Result | None]:
+    def results(self, replays: Sequence[Replay], new: bool = True) -> list[Result | None]:
         """The results, in order; None of a replay that the engine did not survive.
+
+        Args:
+            replays: to be done, or known.
+            new: False: what is not known is None, too.
 
         Raises:
             OSError: results cannot be written.
         """
         todo = {r.key: r for r in replays if r.key not in self._known}
-        if todo:
+        if todo and new:
             done = self._serve(list(todo.values()))
             lines = []
             for key, result in zip(todo, done, strict=True):

@@ -148,8 +148,11 @@ class Candidates:
         )
 
 
-def fit_table(table: Table, encoding: Encoding) -> Surrogate:
-    """The twin's own model, without context; the worst of too many candidates are left out."""
+def fit_table(table: Table, encoding: Encoding, like: Surrogate | None = None) -> Surrogate:
+    """The twin's own model, without context; the worst of too many candidates are left out.
+
+    `like` is a model whose hyperparameters are taken, which saves most of the time.
+    """
     kept = np.sort(np.argsort(-table.rewards, kind="stable")[:MOST])
     n = len(kept)
     return fit_surrogate(
@@ -162,6 +165,7 @@ def fit_table(table: Table, encoding: Encoding) -> Surrogate:
             halvings=np.zeros(n),
         ),
         encoding,
+        None if like is None else like.hyperparameters,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from agents.recorded import RecordedTraffic
 from ewsjf_env.config import ConfigError, check_range, from_dict, to_dict
 from ewsjf_env.parameters import Value
 
@@ -33,6 +34,7 @@ class Transition:
         shifted: it did: what was learnt before may not hold any more.
         failure: why the window produced no measurement at all, or None.
         ended: the episode's traffic ends here: the next window starts another trace.
+        requests: those of the window, without text, for agents that ask for them.
     """
 
     window: int
@@ -46,6 +48,7 @@ class Transition:
     shifted: bool = False
     failure: str | None = None
     ended: bool = False
+    requests: RecordedTraffic | None = None
 
     def __post_init__(self) -> None:
         check_range("window", self.window, 0)
@@ -118,4 +121,13 @@ class Agent(Protocol):
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote; ConfigError when it is of another space."""
+        ...
+
+
+@runtime_checkable
+class WithHelpers(Protocol):
+    """An agent with processes beside it."""
+
+    def close(self) -> None:
+        """End them; may be called more than once."""
         ...

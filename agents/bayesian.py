@@ -123,8 +123,7 @@ class StudyAgent:
         self._take_over(self.windows)
         role = self._next_role()
         if role == "search":
-            trial = self._ask(context)
-            values = self._space.validate(trial.params)
+            values = self._search(context)
         elif role == "control":
             values = self.recommend(context)
         elif self._counted == 0:
@@ -169,6 +168,7 @@ class StudyAgent:
         else:
             attributes[STANDARD_ERROR] = transition.reward_se
             attributes |= self._judge_surprise(transition, values, context)
+            attributes |= self._beside(transition)
         margins = dict(transition.margins) if transition.measured else {}
         self._record(values, state, value, attributes, margins)
         self._breached = attributes[BREACHED]
@@ -213,7 +213,7 @@ class StudyAgent:
             "context_size": self._context_size,
         }
         self._study = open_study(folder, self._study_name, self._marks)
-        self._model = TrialModel(self._encoding, self._context_size, self._config.surrogate)
+        self._model = self._new_model()
         trials = self._study.get_trials(deepcopy=False)
         own = [t for t in counted(trials) if SHARED not in t.user_attrs]
         self._taken = {t.user_attrs[SHARED] for t in trials if SHARED in t.user_attrs}
@@ -237,6 +237,9 @@ class StudyAgent:
         self._diagnostics: dict[str, float] = {}
         if self._shared is not None:
             self._shared.publish(trials)
+
+    def _new_model(self) -> TrialModel:
+        return TrialModel(self._encoding, self._context_size, self._config.surrogate)
 
     def _next_role(self) -> str:
         every, past_start = self._config.control_every, self._counted - self._startup
@@ -264,6 +267,14 @@ class StudyAgent:
         places = [i for i, t in enumerate(trials) if SHARED not in t.user_attrs]
         return places[own] if own < len(places) else len(trials)
 
+    def _beside(self, transition: Transition) -> dict[str, Any]:
+        """What else a trial keeps of a measured window."""
+        return {}
+
+    def _search(self, context: tuple[float, ...]) -> dict[str, Value]:
+        """A proposal; it waits in the study for its window, or not."""
+        return self._space.validate(self._ask(context).params)
+
     def _ask(self, context: tuple[float, ...]) -> Trial:
         seed = int(np.random.SeedSequence([self._seed, self._counted]).generate_state(1)[0])
         if self._config.sampler == "contextual_gp":
@@ -290,7 +301,7 @@ class StudyAgent:
         """
         self._role = self._next_role()
         if self._role == "search" and len(context) == self._context_size:
-            self._ask(self._checked(context))
+            self._search(self._checked(context))
 
     def _record(
         self,

@@ -18,6 +18,8 @@ from agents.sb3 import SB3Agent
 from agents.sb3_config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
 from agents.shared_study import Recorded
 from agents.static import BestStaticAgent, DefaultAgent, DrawnAgent
+from agents.twin_agent import TwinAgent
+from agents.twin_config import TwinStudyConfig
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.tuning import TuningConfig
@@ -35,6 +37,8 @@ class AgentSetting:
         study_name: names what the windows depend on beside the space, for example
             `<env id>/<space version>/<workload>`.
         shared: windows of other runs, for agents on a study; None: there are none.
+        task: what is tuned, for agents with a twin of the engine.
+        kept: where an earlier process kept a twin's results, to read; None: in `folder`.
     """
 
     space: ParameterSpace
@@ -43,6 +47,8 @@ class AgentSetting:
     folder: Path | None = None
     study_name: str = "ewsjf"
     shared: Recorded | None = None
+    task: TuningConfig | None = None
+    kept: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class AgentEntry:
         sees: what `act` is given: features of the traffic, or the environment's whole
             observation.
         policy: what is served for this agent instead of the task's policy, see `task_of`.
+        replays: it is shown the requests of every window, to replay them.
     """
 
     config: Any
@@ -63,6 +70,7 @@ class AgentEntry:
     summary: str
     sees: Literal["context", "observation"] = "context"
     policy: str | None = None
+    replays: bool = False
 
 
 def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
@@ -75,6 +83,20 @@ def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
         folder=setting.folder,
         study_name=setting.study_name,
         shared=setting.shared,
+    )
+
+
+def _twin(name: str, setting: AgentSetting, config: TwinStudyConfig) -> Agent:
+    return TwinAgent(
+        name,
+        setting.space,
+        config,
+        task=setting.task,
+        context_size=setting.context_size,
+        seed=setting.seed,
+        folder=setting.folder,
+        kept=setting.kept,
+        study_name=setting.study_name,
     )
 
 
@@ -97,6 +119,12 @@ def _sb3(name: str, setting: AgentSetting, config: Sb3Config) -> Agent:
 AGENTS: dict[str, AgentEntry] = {
     "bayes": AgentEntry(
         StudyConfig(), _study, "contextual Gaussian process with constraints (primary)"
+    ),
+    "bayes_twin": AgentEntry(
+        TwinStudyConfig(),
+        _twin,
+        "bayes, with a simulated twin that replays the last windows",
+        replays=True,
     ),
     "tpe": AgentEntry(StudyConfig(sampler="tpe"), _study, "Optuna's tree-structured estimator"),
     "gp": AgentEntry(StudyConfig(sampler="gp"), _study, "Optuna's Gaussian process, no context"),

@@ -28,6 +28,7 @@ class RunView:
         records: windows, in order; keys as in `session.Session.begin_window`.
         versions: of the code that ran it; empty when unknown.
         shared: what it learnt from other runs.
+        path: of its folder; None: there is none.
     """
 
     name: str
@@ -35,6 +36,7 @@ class RunView:
     records: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, Any] = field(default_factory=dict)
     shared: Recorded | None = None
+    path: Path | None = None
 
     @property
     def task(self) -> TuningConfig:
@@ -50,7 +52,12 @@ class RunView:
         """The agent as it was after the last window, by showing it all of them again."""
         config = self.config
         setting = AgentSetting(
-            config.task.space(), len(config.sees), config.seed, shared=self.shared
+            config.task.space(),
+            len(config.sees),
+            config.seed,
+            shared=self.shared,
+            task=config.task,
+            kept=self.path,
         )
         agent = make_agent(config.agent, setting, config.settings)
         for record in self.records:
@@ -71,6 +78,7 @@ def open_view(path: str | Path) -> RunView:
         records=tuple(run.windows()),
         versions=_versions(run.path / "versions.json"),
         shared=Recorded(run.path),
+        path=run.path,
     )
     if not view.measured:
         raise ConfigError(f"{path}: no window was measured, there is nothing to export")

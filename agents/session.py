@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import Agent, Transition
-from agents.registry import AgentSetting, make_agent
+from agents.base import Agent, Transition, WithHelpers
+from agents.recorded import RecordedTraffic
+from agents.registry import AGENTS, AgentSetting, make_agent
 from agents.run_config import RunConfig
 from agents.shared_study import SharedStudy
 from agents.shift import ShiftDetector
@@ -24,7 +25,7 @@ from agents.smoother import Smoother
 from agents.tags import Timing
 from agents.traffic_plan import episode_options
 from agents.words import counted
-from ewsjf_env.config import ConfigError
+from ewsjf_env.config import ConfigError, from_dict, to_dict
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.env import SchedulerTuningEnv
 from ewsjf_env.parameters import Value
@@ -67,17 +68,21 @@ class Session:
             folder=folder,
             study_name=config.study_name,
             shared=_shared(config, folder),
+            task=config.task,
         )
         self.agent: Agent = make_agent(config.agent, setting, config.settings)
         self._detector = ShiftDetector(config.shift)
         self._window = 0
         self._episode = -1
         self._step = 0
+        self._recorded_s = 0.0  # until where requests are recorded, in engine seconds
         self._view: tuple[float, ...] | None = None
         self._observation: list[float] = []
 
     def close(self) -> None:
-        """Free the engines."""
+        """Free the engines, and what the agent works with."""
+        if isinstance(self.agent, WithHelpers):
+            self.agent.close()
         self._env.close()
 
     def restore(
@@ -137,7 +142,7 @@ class Session:
         shifted = info["error"] is None and self._detector.shifted(info["traffic"], window_s)
         self._note(observation, shifted)
         margins = info["constraints"]
-        record = {
+        record: dict[str, Any] = {
             "window": self._window,
             "episode": self._episode,
             "step": self._step,
@@ -170,6 +175,8 @@ class Session:
             "end_s": info["end_s"],
             "diagnostics": {k: v for k, v in diagnostics.items() if math.isfinite(v)},
         }
+        if AGENTS[self.config.agent].replays:
+            record["requests"] = self._requests(info, incumbent)
         return record, Timing(asked - started, 0.0, ran - asked)
 
     def finish_window(self, record: Mapping[str, Any]) -> float:
@@ -199,6 +206,21 @@ class Session:
         if not np.array_equal(action, self._guard.incumbent):
             self._guard.set_incumbent(action)
 
+    def _requests(
+        self, info: Mapping[str, Any], incumbent: Mapping[str, Value]
+    ) -> dict[str, Any] | None:
+        """What arrived since the last window was recorded; None after a failure."""
+        if info["error"] is not None:
+            return None
+        records, now_s = self._base.records()
+        # A slow agent may have let time pass on a real engine: then nothing follows on anything.
+        since_s = min(self._recorded_s, info["start_s"])
+        edges = (since_s, info["start_s"], info["end_s"], max(now_s, info["end_s"]))
+        self._recorded_s = edges[-1]
+        fallback = incumbent if info["aborted"] else None
+        found: dict[str, Any] = to_dict(RecordedTraffic.of(records, edges, fallback))
+        return found
+
     def _reset(self, episode: int) -> None:
         """Start an episode; an engine that fails in the warm-up is built anew."""
         options = episode_options(self.config.env, self.config.seed, episode)
@@ -210,6 +232,7 @@ class Session:
                 if attempt + 1 == START_TRIES:
                     raise
         self._episode, self._step = episode, 0
+        self._recorded_s = 0.0
         self._detector.reset()
         self._smoother.reset()
         self._note(observation)
@@ -227,6 +250,8 @@ class Session:
                 "start a new run"
             )
         self._detector.shifted(info["traffic"], self.config.env.window_s)
+        if AGENTS[self.config.agent].replays:
+            self._requests(info, record["incumbent"])
         self._step += 1
         self._note(observation, record["shifted"])
         self._view = tuple(self._seen())
@@ -255,6 +280,7 @@ def _shared(config: RunConfig, folder: Path | None) -> SharedStudy | None:
 
 def transition_of(record: Mapping[str, Any]) -> Transition:
     """What an agent is shown of a line of windows.jsonl."""
+    requests = record.get("requests")
     return Transition(
         window=record["window"],
         values=record["values"],
@@ -267,6 +293,9 @@ def transition_of(record: Mapping[str, Any]) -> Transition:
         shifted=record["shifted"],
         failure=record["failure"],
         ended=record["ended"],
+        requests=None
+        if requests is None
+        else from_dict(RecordedTraffic, requests, f"window {record['window']}: requests"),
     )
 
 

@@ -7,7 +7,7 @@ context.  Old windows count less: their noise variance doubles every half-life.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ REWARD = "reward"
 _OUTLIER = 5.0  # robust standard deviations
 _MAX_HALVINGS = 30.0  # noise beyond 2^30 times changes nothing but the conditioning
 Vector = NDArray[np.float64]
+Prior = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,36 @@ class Observations:
     def __len__(self) -> int:
         return len(self.rewards)
 
+    @property
+    def inflation(self) -> Vector:
+        """Factors of the noise variance by age, (n,) >= 1."""
+        return np.asarray(2.0 ** np.minimum(self.halvings, _MAX_HALVINGS), dtype=float)
+
 
 @dataclass(frozen=True)
-class _Target:
-    """A process over a standardised quantity: quantity = center + scale * target."""
+class Target:
+    """A process over a standardised quantity: quantity = center + scale * target [+ prior].
+
+    `prior` gives mean and variance of a part that is known apart, in the quantity's own unit.
+    """
 
     process: GaussianProcess
     center: float
     scale: float
+    prior: Prior | None = None
+
+    def posterior(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance of the latent target, (m,) each, differentiable in `inputs`."""
+        mean, variance = self.process.posterior(inputs)
+        if self.prior is not None:
+            known, uncertain = self.prior(inputs)
+            mean, variance = mean + known / self.scale, variance + uncertain / self.scale**2
+        return mean, variance
 
     def predict(self, inputs: torch.Tensor) -> tuple[Vector, Vector]:
         """Mean and standard deviation of the latent quantity, (m,) each, in its own unit."""
         with torch.no_grad(), one_thread():
-            mean, variance = self.process.posterior(inputs)
+            mean, variance = self.posterior(inputs)
         return (
             self.center + self.scale * mean.numpy(),
             self.scale * np.sqrt(variance.numpy()),
@@ -78,8 +96,8 @@ class Surrogate:
     encoding: Encoding
     context_size: int
     tried: Points
-    reward: _Target
-    constraints: Mapping[str, _Target]
+    reward: Target
+    constraints: Mapping[str, Target]
 
     @property
     def hyperparameters(self) -> dict[str, Hyperparameters]:
@@ -136,12 +154,12 @@ class Surrogate:
 
     def acquisition(self, context: Sequence[float]) -> Score:
         """log-CEI in a context: parameter inputs (k, inputs) -> scores (k,)."""
-        process = self.reward.process
+        reward = self.reward
         likely = self.feasibility(self.tried, context) >= 0.5
         best: float | None = None
         if likely.any():
             with torch.no_grad():
-                mean, _ = process.posterior(self._inputs(self.tried[likely], context))
+                mean, _ = reward.posterior(self._inputs(self.tried[likely], context))
             best = float(mean.max())
         row = self._context_row(context)
 
@@ -150,14 +168,14 @@ class Surrogate:
             log_feasible = self._log_feasibility(inputs)
             if best is None:  # nothing to improve on before anything feasible is known
                 return log_feasible
-            return log_feasible + log_expected_improvement(*process.posterior(inputs), best)
+            return log_feasible + log_expected_improvement(*reward.posterior(inputs), best)
 
         return score
 
     def _log_feasibility(self, inputs: torch.Tensor) -> torch.Tensor:
         total = torch.zeros(len(inputs), dtype=inputs.dtype)
         for target in self.constraints.values():
-            mean, variance = target.process.posterior(inputs)
+            mean, variance = target.posterior(inputs)
             total = total + log_feasibility(mean, variance, -target.center / target.scale)
         return total
 
@@ -168,7 +186,7 @@ class Surrogate:
     def _context_row(self, context: Sequence[float]) -> torch.Tensor:
         if len(context) != self.context_size:
             raise ValueError(f"context: expected {self.context_size} numbers, got {len(context)}")
-        return torch.from_numpy(_context_inputs(np.array(context, dtype=float)))[None]
+        return torch.from_numpy(context_inputs(np.array(context, dtype=float)))[None]
 
 
 def fit_surrogate(
@@ -186,8 +204,8 @@ def fit_surrogate(
     """
     kept = hyperparameters or {}
     parameters = encoding.to_inputs(observations.points)
-    x = np.hstack([parameters, _context_inputs(observations.contexts)])
-    inflation = 2.0 ** np.minimum(observations.halvings, _MAX_HALVINGS)
+    x = np.hstack([parameters, context_inputs(observations.contexts)])
+    inflation = observations.inflation
     rewards = _without_disasters(observations.rewards)
     prior = default_prior(encoding.inputs, observations.contexts.shape[1], encoding.minor)
     errors = observations.standard_errors
@@ -199,9 +217,14 @@ def fit_surrogate(
         constraints[name] = _fit_target(
             x[known], values, np.zeros(len(values)), inflation[known], kept.get(name, prior)
         )
-    _, first = np.unique(observations.points, axis=0, return_index=True)
-    tried = observations.points[np.sort(first)]
-    return Surrogate(encoding, observations.contexts.shape[1], tried, reward, constraints)
+    contexts = observations.contexts.shape[1]
+    return Surrogate(encoding, contexts, distinct(observations.points), reward, constraints)
+
+
+def distinct(points: Points) -> Points:
+    """Each point once, in order of first use."""
+    _, first = np.unique(points, axis=0, return_index=True)
+    return np.asarray(points[np.sort(first)], dtype=float)
 
 
 def _fit_target(
@@ -210,7 +233,7 @@ def _fit_target(
     errors: Vector,
     inflation: Vector,
     belief: GPPrior | Hyperparameters,
-) -> _Target:
+) -> Target:
     """Condition on the data by hyperparameters, or by those found under a prior."""
     weights = 1.0 / inflation
     center = float(np.average(values, weights=weights))
@@ -225,7 +248,7 @@ def _fit_target(
         with torch.no_grad(), one_thread():
             tensors = [torch.from_numpy(np.asarray(part, dtype=float)) for part in data]
             process = condition(tensors[0], tensors[1], tensors[2], tensors[3], belief)
-    return _Target(process, center, scale)
+    return Target(process, center, scale)
 
 
 def _without_disasters(values: Vector) -> Vector:
@@ -235,5 +258,6 @@ def _without_disasters(values: Vector) -> Vector:
     return np.maximum(values, median - _OUTLIER * spread) if spread > 0 else values
 
 
-def _context_inputs(contexts: NDArray[np.float64]) -> NDArray[np.float64]:
+def context_inputs(contexts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Features in [-1, 1] as columns of the unit cube."""
     return 0.5 * (contexts + 1.0)

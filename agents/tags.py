@@ -1,7 +1,7 @@
 """What of a window is logged, and what is it called in TensorBoard and in progress.csv?
 
-The same names for every agent; only `bo/*` and `train/*` are an agent's own.  Latencies are in
-ms, as vLLM's benchmarks print them; the metric words are vLLM's, too.
+The same names for every agent; only `bo/*`, `twin/*` and `train/*` are an agent's own.  Latencies
+are in ms, as vLLM's benchmarks print them; the metric words are vLLM's, too.
 """
 
 from __future__ import annotations

@@ -64,12 +64,8 @@ class TrialModel:
         Its hyperparameters are those of the model after the last multiple of `refit_every`
         trials, so that they depend on the trials alone, not on when the model was asked for.
         """
-        everything = study.get_trials(deepcopy=False)
-        # A void window counts for nothing but the change that it revealed.
-        changes = [t.user_attrs[CHANGE] for t in everything if CHANGE in t.user_attrs]
-        trials = counted(everything)
-        rows = [(i, t) for i, t in enumerate(trials) if self._is_usable(t)]
-        if not any(t.state == TrialState.COMPLETE for _, t in rows):
+        rows, changes = self._usable(study)
+        if not rows:
             return None
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
         fitted = len(rows)
@@ -79,6 +75,20 @@ class TrialModel:
         if fitted == len(rows):
             return model
         return self._model(study.study_name, rows, changes, sign, model.hyperparameters)
+
+    def _usable(self, study: Study) -> tuple[_Rows, list[int]]:
+        """Trials to learn from, with their numbers among those that count, and the changes.
+
+        Without any that was measured there is nothing to learn from the others.
+        """
+        everything = study.get_trials(deepcopy=False)
+        # A void window counts for nothing but the change that it revealed.
+        changes = [t.user_attrs[CHANGE] for t in everything if CHANGE in t.user_attrs]
+        trials = counted(everything)
+        rows = [(i, t) for i, t in enumerate(trials) if self._is_usable(t)]
+        if not any(t.state == TrialState.COMPLETE for _, t in rows):
+            rows = []
+        return rows, changes
 
     def _model(
         self,

@@ -20,6 +20,7 @@ from ewsjf_env.features import feature_names, observe
 from ewsjf_env.objective import Outcome, Reward
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.precision import jackknife_se
+from ewsjf_env.records import RequestRecord
 from ewsjf_env.reference import Reference
 from ewsjf_env.tuning import TuningConfig, load_tuning
 from ewsjf_env.viewer import render_bars, render_text
@@ -207,6 +208,12 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             return self._failed(values, str(error))
         observation, info, reward = self._seen(result)
         return observation, reward.total, False, False, info
+
+    def records(self) -> tuple[list[RequestRecord], float]:
+        """All requests of the episode so far, and the engine's time; () and 0 without an engine."""
+        if self._engine is None:
+            return [], 0.0
+        return self._engine.records(), self._engine.now()
 
     def render(self) -> Any:
         """The last window: text for "ansi", bars of the observation for "rgb_array"."""

@@ -136,10 +136,12 @@ class SimulatedEngine:
     `scheduler_us_per_step`, which is None unless `measure_overhead` is set.
     """
 
-    def __init__(self, config: SimulatedConfig | None = None) -> None:
-        """Load the latency model; vLLM is first needed by `reset`."""
+    def __init__(
+        self, config: SimulatedConfig | None = None, latency: LatencyModel | None = None
+    ) -> None:
+        """Load the latency model, unless one is given; vLLM is first needed by `reset`."""
         self.config = config or SimulatedConfig()
-        self.latency = LatencyModel.load(self.config.latency)
+        self.latency = latency or LatencyModel.load(self.config.latency)
         self.kv_blocks = self.config.kv_blocks or self.latency.machine.kv_blocks(
             self.config.block_tokens, self.config.gpu_memory_utilization
         )

@@ -1,0 +1,398 @@
+"""What does the digital twin know, and what does it do between two windows?
+
+The twin keeps the newest windows (`twin_traffic`), replays them under candidate policies
+(`twin_replay`) and gives each candidate's objective and margins, with errors (`twin_table`).
+`add` takes a window in; `think` spends one budget: the speed of the machine is fitted, so that
+replays of what really ran take as long as it did, and then candidates race (`twin_race`).
+
+What it knows is a function of its seed and the windows: all choices are made by what was
+replayed, and the budget counts simulated seconds where time is virtual.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agents.encoding import Encoding
+from agents.recorded import RecordedTraffic
+from agents.surrogate import Surrogate
+from agents.twin_config import TwinConfig
+from agents.twin_latency import SpeedFit, compare, fit_speed, perturbed, refit, scaled
+from agents.twin_points import known_points
+from agents.twin_race import Race
+from agents.twin_replay import Replay, Replayer, Served, Values
+from agents.twin_table import Candidates, Judgement, Table, scores, window_id
+from agents.twin_traffic import (
+    Block,
+    BlockWindow,
+    Segment,
+    complete,
+    drawn_block,
+    learn_late,
+    recorded_block,
+)
+from ewsjf_env.constraints import margins
+from ewsjf_env.engine.latency import LatencyModel
+from ewsjf_env.objective import Outcome
+from ewsjf_env.parameters import Value
+from ewsjf_env.policy import Policy
+from ewsjf_env.registration import REAL_TIME
+from ewsjf_env.tuning import TuningConfig
+
+HISTORY_WINDOWS = 6  # replayed to say what a window inherited from those before it
+MOST_TRIED = 8  # of the points known or tried, first and last ones, that are looked at again
+_FOR_BEST = 0.6  # of a budget, for serving the best candidates everything
+_SIMULATED_PER_CPU = 60.0  # simulated seconds in a CPU second, before any was measured
+_DRAW_AGAIN = 3  # times as many windows as drawn traffic was made of: it is drawn anew
+_Past = Sequence[tuple[Segment, Values]]
+
+
+class Twin:
+    """See the module.
+
+    Args:
+        task: what is tuned; on a real engine its `simulated` describes the machine.
+        encoding: of the search space.
+        config: settings.
+        seed: of everything drawn, >= 0.
+        folder: results are kept there; None: in memory.
+        kept: another folder with results of an earlier process, to read only.
+
+    Attributes:
+        speed: of the machine over its latency model, as fitted last.
+        spent: by the last `think`: CPU seconds, or simulated seconds where time is virtual.
+        replays: done by it.
+        table: candidates by the newest windows; None before the first.
+        model: the twin's own model of them, without context.
+        thoughts: how many models there have been.
+    """
+
+    def __init__(
+        self,
+        task: TuningConfig,
+        encoding: Encoding,
+        config: TwinConfig,
+        seed: int = 0,
+        folder: Path | None = None,
+        kept: Path | None = None,
+    ) -> None:
+        self._real = task.engine in REAL_TIME
+        self._task, self._config = task.twin(), config
+        self._encoding, self._seed = encoding, seed
+        self._space = self._task.space()
+        self.replayer = Replayer(self._task, config.jobs, folder, kept)
+        self._latency: LatencyModel | None = None
+        if self._task.engine == "simulated":
+            self._latency = LatencyModel.load(self._task.simulated.latency)
+            if config.latency_error:
+                self._latency = perturbed(self._latency, config.latency_error, seed)
+        self.speed = SpeedFit(1.0, 0.0, math.nan)
+        self.table: Table | None = None
+        self.model: Surrogate | None = None
+        self.replays, self.spent, self.thoughts = 0, 0.0, 0
+        self._past: list[tuple[Segment, Values]] = []
+        self._position, self._until_s = 0, math.nan
+        self._drawn: list[Block] = []
+        self._drawn_of, self._drawn_at = 0, 0
+        self._counted = 0
+        self._thought = True
+        self._paid: set[str] = set()
+        self._steps = 0
+        self._new, self._deadline_s = True, math.inf
+        self._cpu_s, self._simulated_s = 1.0, _SIMULATED_PER_CPU  # until more is known
+        self._candidates = Candidates(encoding, self._space.defaults)
+        known = known_points(self._task)
+        self._first = [self._candidates.number(v) for v in known]
+        # Far points are mostly bad; near those that others found good ones are more likely.
+        centers = known[1:] or known
+        share = -(-config.candidates // len(centers))
+        for k, center in enumerate(centers if share else ()):
+            at = encoding.to_point(center)
+            for point in encoding.start_points(share, at, config.radius, seed + k):
+                self._candidates.number(self._space.validate(encoding.to_values(point)))
+
+    def add(
+        self,
+        number: int,
+        recorded: RecordedTraffic,
+        values: Values,
+        *,
+        counts: bool = True,
+        shifted: bool = False,
+        ended: bool = False,
+    ) -> Judgement | None:
+        """Take a window in; what the twin says it was like, with what it had inherited.
+
+        Args:
+            number: of the window in the run.
+            recorded: its requests.
+            values: in force.
+            counts: policies can be judged by it.
+            shifted: the traffic has changed: older windows say nothing of the next ones.
+            ended: the next window begins another trace.
+
+        Returns:
+            None where the twin cannot say.
+        """
+        # As it was done before this window was served.  On a real engine only what is known is
+        # taken up again: there a run that is resumed is another run, and users are waiting.
+        self.think(new=not self._real)
+        follows = self._position > 0 and abs(recorded.since_s - self._until_s) < 1e-6
+        position = self._position if follows else 0
+        if follows:
+            self._learn_late(position, recorded)
+        outputs = complete(recorded, [s for s, _ in self._past], (self._seed, 1, number))
+        segment = Segment(number, recorded, outputs, counts and len(recorded) > 0, position)
+        if shifted:
+            self._past = [(dataclasses.replace(s, counts=False), v) for s, v in self._past]
+            self._drawn, self._drawn_of = [], 0
+        self._past = [*self._past, (segment, values)]
+        self._past = self._past[-(self._config.recorded_windows + HISTORY_WINDOWS) :]
+        self._position, self._until_s = (0, math.nan) if ended else (position + 1, recorded.until_s)
+        tried = self._candidates.number(values)
+        if tried not in self._first:
+            self._first.append(tried)
+        self._counted += segment.counts
+        self._thought = False
+        if not segment.counts:
+            return None
+        self._new = True
+        found = self._relive(self._history(), self.speed.speed)
+        return None if found is None else found[0][-1]
+
+    def think(self, new: bool = True) -> None:
+        """Spend one budget on replays of the windows so far; nothing to do without a new one.
+
+        Args:
+            new: False: nothing is replayed that is not known.
+        """
+        if self._thought:
+            return
+        self._thought, self._new = True, new
+        self.replays, self.spent = 0, 0.0
+        self._deadline_s = time.monotonic() + self._limit
+        self._refit()
+        self._fit_speed()
+        blocks = self._blocks()
+        if not blocks:
+            return
+        self._candidates.keep([window_id(b, w) for b in blocks for w in b.windows])
+        race = Race(
+            self._candidates,
+            blocks,
+            self._encoding,
+            self._space,
+            self._config,
+            (self._seed, 3, self._past[-1][0].number),
+        )
+        found = race.run(self._to_look_at(), self._judge_all)
+        if found is not None:
+            self.table, self.model = found
+            self.thoughts += 1
+
+    def values_of(self, number: int) -> dict[str, Value]:
+        """Of a candidate, by its number in the table."""
+        return dict(self._candidates.values[number])
+
+    def close(self) -> None:
+        """End the processes; may be called more than once."""
+        self.replayer.close()
+
+    # -- what is replayed ----------------------------------------------------------------------
+
+    def _learn_late(self, position: int, recorded: RecordedTraffic) -> None:
+        """What has become known of requests of the windows before."""
+        own = [(s, v) for s, v in self._past[-position:] if s.position < position]
+        learnt = learn_late([s for s, _ in own], recorded)
+        self._past[-len(own) :] = [(s, v) for s, (_, v) in zip(learnt, own, strict=True)]
+
+    def _to_look_at(self) -> list[int]:
+        """Candidates for the first block: at first all, then the best so far and those tried."""
+        if self.table is None or self.model is None:
+            return list(range(len(self._candidates.values)))
+        best = np.argsort(-scores(self.model, self.table.points), kind="stable")
+        kept = [self.table.numbers[i] for i in best[: 2 * self._config.finalists]]
+        return list(dict.fromkeys([*kept, *self._first[:MOST_TRIED], *self._first[-MOST_TRIED:]]))
+
+    def _history(self) -> _Past:
+        """The newest window and those before it that it may have inherited a queue from."""
+        length = min(self._past[-1][0].position + 1, HISTORY_WINDOWS, len(self._past))
+        return self._past[-length:]
+
+    def _blocks(self) -> list[Block]:
+        """What candidates are judged by: drawn traffic and recorded windows in turns."""
+        newest = [s for s, _ in self._past[-self._config.recorded_windows :]]
+        counted = [s for s in newest if s.counts]
+        if not counted:
+            return []
+        groups: dict[tuple[int, int], list[Segment]] = {}
+        for s in newest:
+            group = (s.number - s.position, s.position // self._config.block_windows)
+            groups.setdefault(group, []).append(s)
+        recorded = [self._block(g) for g in reversed(groups.values()) if any(s.counts for s in g)]
+        grown = len(counted) >= _DRAW_AGAIN * self._drawn_of
+        if grown or self._counted - self._drawn_at >= self._config.recorded_windows:
+            self._drawn_of, self._drawn_at = len(counted), self._counted
+            self._drawn = self._draw(counted)
+        order: list[Block] = []
+        for k in range(max(len(recorded), len(self._drawn))):
+            order += [*self._drawn[k : k + 1], *recorded[k : k + 1]]
+        return self._affordable(order)
+
+    def _affordable(self, blocks: Sequence[Block]) -> list[Block]:
+        """The first blocks, so many that the best candidates can be served all of them."""
+        most_s = _FOR_BEST * self._limit / (1 + self._config.finalists)
+        if self._real:
+            most_s *= self._simulated_s / self._cpu_s
+        total_s, kept = 0.0, list(blocks[:1])
+        for block in blocks[1:]:
+            total_s += block.seconds
+            if total_s + blocks[0].seconds > most_s:
+                break
+            kept.append(block)
+        return kept
+
+    def _draw(self, segments: Sequence[Segment]) -> list[Block]:
+        """Blocks of traffic like that of the segments, laid out as an episode begins."""
+        task, windows, edge = self._task, [], 0.0
+        for i in range(min(self._config.block_windows, task.windows)):
+            switch = edge + (task.warmup_s if i == 0 else 0.0)
+            start = switch + task.settle_s
+            end = start + task.window_s
+            windows.append(BlockWindow(-1 - i, edge, switch, start, end, end))
+            edge = end
+        drawn = [
+            drawn_block(segments, windows, (self._seed, 2, segments[-1].number, k), self._prefixes)
+            for k in range(self._config.drawn_blocks)
+        ]
+        return [block for block in drawn if len(block.trace)]
+
+    def _block(self, segments: Sequence[Segment]) -> Block:
+        return recorded_block(segments, self._task.settle_s, self._prefixes)
+
+    @property
+    def _prefixes(self) -> bool:
+        return self._task.engine == "simulated" and self._task.simulated.prefix_caching
+
+    # -- the machine ---------------------------------------------------------------------------
+
+    def _refit(self) -> None:
+        """Take the latency model from the server's own steps, where they are logged."""
+        log = self._config.step_log
+        if not (log and self._real and self._latency is not None):
+            return
+        self._latency, steps = refit(self._latency, log, self._steps)
+        if steps != self._steps:
+            self._steps, self.speed = steps, SpeedFit(1.0, 0.0, math.nan)
+            self._candidates.keep([])
+
+    def _fit_speed(self) -> None:
+        if not self._config.fit_speed or self._latency is None:
+            return
+        history = self._history()
+
+        def replay(speed: float) -> SpeedFit | None:
+            found = self._relive(history, speed) if self._left else None
+            return None if found is None else found[1]
+
+        here = replay(self.speed.speed)
+        if here is None or math.isnan(here.error):
+            return
+        before = self.speed.speed
+        self.speed = here
+        if abs(here.bias) > self._config.fit_error:
+            self.speed = fit_speed(replay, here)
+        if self.speed.speed != before:
+            self._candidates.keep([])
+
+    def _relive(self, history: _Past, speed: float) -> tuple[list[Judgement], SpeedFit] | None:
+        """Serve windows again under the values that were in force."""
+        segments = [s for s, _ in history]
+        if not any(len(s.recorded) for s in segments):
+            return None
+        block, values = self._block(segments), tuple(v for _, v in history)
+        served = self._serve([self._replay(block, values, speed)])[0]
+        judged = self._judge(block, served, speed)
+        if judged is None or served is None:
+            return None
+        return judged, compare([w.fit for w in served], [s.fit for s in segments], speed)
+
+    def _at(self, speed: float) -> LatencyModel | None:
+        if self._latency is None or speed == 1.0:
+            return self._latency
+        return scaled(self._latency, speed)
+
+    # -- replays -------------------------------------------------------------------------------
+
+    @property
+    def _limit(self) -> float:
+        config = self._config
+        return config.cpu_s_per_window if self._real else config.simulated_s_per_window
+
+    @property
+    def _left(self) -> bool:
+        # Beside a busy server a CPU second takes longer: nobody waits more than if it did not.
+        late = self._real and time.monotonic() > self._deadline_s
+        return self.spent < self._limit and not late
+
+    def _judge_all(self, wanted: Sequence[tuple[int, Block]]) -> bool:
+        """Serve candidates in groups of as many as run at once, while the budget lasts."""
+        size, speed = self.replayer.at_once, self.speed.speed
+        for i in range(0, len(wanted), size):
+            if not self._left:
+                return False
+            group = wanted[i : i + size]
+            replays = []
+            for number, block in group:
+                values = (self._candidates.values[number],) * len(block.windows)
+                replays.append(self._replay(block, values, speed))
+            for (number, block), served in zip(group, self._serve(replays), strict=True):
+                judged = self._judge(block, served, speed)
+                if judged is not None:
+                    self._candidates.note(number, block, judged)
+        return self._left
+
+    def _replay(
+        self, block: Block, values: tuple[Values, ...], speed: float, policy: Policy | None = None
+    ) -> Replay:
+        return Replay(block, policy or self._task.start_policy(), values, self._at(speed))
+
+    def _serve(self, replays: Sequence[Replay]) -> list[tuple[Served, ...] | None]:
+        """Results; each replay is paid for once, also where an earlier process had done it."""
+        done = self.replayer.results(replays, self._new)
+        for replay, result in zip(replays, done, strict=True):
+            if replay.key not in self._paid and result is not None:
+                self._paid.add(replay.key)
+                self.replays += 1
+                self.spent += result.cpu_s if self._real else replay.block.seconds
+                self._cpu_s += result.cpu_s
+                self._simulated_s += replay.block.seconds
+        return [None if result is None else result.windows for result in done]
+
+    def _judge(
+        self, block: Block, served: tuple[Served, ...] | None, speed: float
+    ) -> list[Judgement] | None:
+        """Objective and margins of served windows, beside the reference on the same traffic."""
+        if served is None:
+            return None
+        compared: Sequence[Served | None] = (None,) * len(served)
+        policy = self._task.reference_policy()
+        if policy is not None:
+            empty: tuple[Values, ...] = ({},) * len(block.windows)
+            found = self._serve([self._replay(block, empty, speed, policy)])[0]
+            if found is None:
+                return None
+            compared = found
+        judged = []
+        for ours, theirs in zip(served, compared, strict=True):
+            other = None if theirs is None else theirs.metrics
+            reward = self._task.objective.reward(Outcome(ours.metrics, other, ours.queues))
+            limits = margins(self._task.constraints, ours.metrics, other)
+            judged.append(Judgement(reward.total, limits))
+        return judged

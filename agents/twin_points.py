@@ -1,0 +1,60 @@
+"""Which policies are worth a look before anything is known?
+
+Points that others found on other traffic cost the twin one replay each; a source that knows none
+for a task gives none.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ewsjf_env.config import ConfigError
+from ewsjf_env.parameters import ParameterSpace, Value
+from ewsjf_env.policy import Policy, parse_policy
+from ewsjf_env.tuning import TuningConfig
+
+Points = list[dict[str, Value]]
+
+
+def _policy(text: str) -> Callable[[TuningConfig], Points]:
+    def points(task: TuningConfig) -> Points:
+        known: Policy = parse_policy(text)
+        if known.order != task.start_policy().order:
+            return []
+        return [{name: known.parameters[name] for name in task.space().names}]
+
+    return points
+
+
+def _analytic(task: TuningConfig) -> Points:
+    """What `agents.analytic_prior` computes from the task, where there is such a module."""
+    try:
+        module = importlib.import_module("agents.analytic_prior")
+    except ModuleNotFoundError:
+        return []
+    points: Callable[[TuningConfig], Points] | None = getattr(module, "points", None)
+    return [] if points is None else points(task)
+
+
+SOURCES: Mapping[str, Callable[[TuningConfig], Points]] = {
+    "shipped": _policy("ewsjf"),
+    "hrrn": _policy("ewsjf(lambda=0;mu=0;k=1)"),
+    "analytic": _analytic,
+}
+
+
+def known_points(task: TuningConfig) -> Points:
+    """Legal points of the task's space, each once, its own start first."""
+    space: ParameterSpace = task.space()
+    found: Points = [space.defaults]
+    for source in SOURCES.values():
+        for point in source(task):
+            try:
+                values: dict[str, Any] = space.validate(point)
+            except ConfigError:
+                continue
+            if values not in found:
+                found.append(values)
+    return found

@@ -1,0 +1,261 @@
+"""What would a policy have made of recorded requests?  One replay, and the processes that do it.
+
+A replay serves a block (`twin_traffic.Block`) from an empty engine and measures its windows as the
+environment does.  It depends on its arguments alone, so that what was replayed once is never
+replayed again, not even by a run that was killed and resumed: results are kept by a hash of the
+arguments, in memory and in `twin.jsonl`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from joblib.externals.loky import ProcessPoolExecutor
+
+from agents.append_file import AppendFile
+from agents.twin_traffic import Block, Fit, own_latencies
+from ewsjf_env.config import to_dict
+from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.latency import LatencyModel
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.parameters import Value
+from ewsjf_env.policy import Policy
+from ewsjf_env.records import WindowMetrics
+from ewsjf_env.traffic import QueueStatistics, prompts_arrived, queue_statistics
+from ewsjf_env.tuning import TuningConfig
+
+RESULTS = "twin.jsonl"
+IDLE_S = 60.0  # a worker without work ends after this
+NICENESS = 10
+_NAMES = tuple(f.name for f in dataclasses.fields(WindowMetrics))
+Values = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One replay to be done.
+
+    Attributes:
+        block: the requests, and where its windows lie.
+        policy: in force before the first window.
+        values: parameter values from each window on, one mapping a window; the last ones stay.
+        latency: of the machine; None: that of the task.
+    """
+
+    block: Block
+    policy: Policy
+    values: tuple[Values, ...]
+    latency: LatencyModel | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits of everything that decides the result, the task apart."""
+        policy = {k: v for k, v in self.policy.to_dict().items() if k not in ("name", "provenance")}
+        c = None if self.latency is None else to_dict(self.latency.coefficients)
+        served = [dict(self.policy.with_parameters(v).parameters) for v in self.values]
+        content = [self.block.key, policy, served, c]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Served:
+    """One window of a replay.
+
+    Attributes:
+        metrics: of the window.
+        queues: how the partition in force fits its arrivals.
+        fit: latencies of the requests recorded with it, to compare with the measured ones.
+    """
+
+    metrics: WindowMetrics
+    queues: QueueStatistics
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Result:
+    """All windows of a replay, and what it took.
+
+    Attributes:
+        windows: one a window of the block.
+        cpu_s: of the process.
+    """
+
+    windows: tuple[Served, ...]
+    cpu_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, short: a run keeps hundreds of these."""
+        return {
+            "windows": [
+                [
+                    [w.metrics.to_dict()[name] for name in _NAMES],
+                    list(dataclasses.astuple(w.queues)),
+                    list(dataclasses.astuple(w.fit)),
+                ]
+                for w in self.windows
+            ],
+            "cpu_s": self.cpu_s,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Result:
+        """Inverse of `to_dict`."""
+        windows = tuple(
+            Served(
+                WindowMetrics.from_dict(dict(zip(_NAMES, metrics, strict=True))),
+                QueueStatistics(*queues),
+                Fit(*fit),
+            )
+            for metrics, queues, fit in data["windows"]
+        )
+        return cls(windows, float(data["cpu_s"]))
+
+
+def serve(task: TuningConfig, replay: Replay) -> Result:
+    """Do a replay in this process.
+
+    Args:
+        task: on an engine in virtual time, see `TuningConfig.twin`.
+        replay: what to serve.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    started = time.process_time()
+    block = replay.block
+    engine: Any
+    if replay.latency is not None and task.engine == "simulated":
+        engine = SimulatedEngine(task.simulated, replay.latency)
+    else:
+        engine = task.build_engine()
+    windows = []
+    try:
+        engine.install(replay.policy)
+        engine.reset(block.trace)
+        for window, values in zip(block.windows, replay.values, strict=True):
+            _run_until(engine, window.switch_s)
+            engine.apply(values)
+            _run_until(engine, window.start_s)
+            metrics = engine.run_window(window.end_s - window.start_s)
+            records, cuts = engine.records(), engine.cuts()
+            if window.fallback is not None:
+                engine.apply(window.fallback)
+            _run_until(engine, window.until_s)
+            prompts = prompts_arrived(records, window.start_s, window.end_s)
+            queues = queue_statistics(prompts, cuts, engine.prefill_cost_s)
+            fit = own_latencies(engine.records(), window.since_s, window.until_s)
+            windows.append(Served(metrics, queues, fit))
+    finally:
+        engine.close()
+    return Result(tuple(windows), time.process_time() - started)
+
+
+def _run_until(engine: Any, moment_s: float) -> None:
+    if moment_s > engine.now() + 1e-9:
+        engine.run_window(moment_s - engine.now())
+
+
+class Replayer:
+    """Does replays, several at a time in other processes, and remembers all results.
+
+    Args:
+        task: on an engine in virtual time.
+        jobs: processes beside this one, >= 0; 0: replays run in this process.
+        folder: results are kept there, too, in `twin.jsonl`; None: nowhere.
+        kept: another folder with results, to read only.
+
+    Raises:
+        OSError: results of an earlier process cannot be read.
+    """
+
+    def __init__(
+        self, task: TuningConfig, jobs: int, folder: Path | None = None, kept: Path | None = None
+    ) -> None:
+        self._task, self._jobs = task, jobs
+        self._known: dict[str, Result] = {}
+        self._pool: ProcessPoolExecutor | None = None
+        self._file: AppendFile | None = None
+        if kept is not None and (kept / RESULTS).exists():
+            self._whole((kept / RESULTS).read_bytes())
+        if folder is not None:
+            self._file = AppendFile(folder / RESULTS, self._whole)
+
+    @property
+    def at_once(self) -> int:
+        """How many replays run at the same time, >= 1."""
+        return max(1, self._jobs)
+
+    def results(self, replays: Sequence[Replay], new: bool = True) -> list[Result | None]:
+        """The results, in order; None of a replay that the engine did not survive.
+
+        Args:
+            replays: to be done, or known.
+            new: False: what is not known is None, too.
+
+        Raises:
+            OSError: results cannot be written.
+        """
+        todo = {r.key: r for r in replays if r.key not in self._known}
+        if todo and new:
+            done = self._serve(list(todo.values()))
+            lines = []
+            for key, result in zip(todo, done, strict=True):
+                if result is not None:
+                    self._known[key] = result
+                    lines.append(json.dumps({"key": key, **result.to_dict()}) + "\n")
+            if self._file is not None and lines:
+                self._file.append("".join(lines).encode())
+        return [self._known.get(r.key) for r in replays]
+
+    def copy_to(self, folder: Path) -> None:
+        """Write all results into another folder."""
+        lines = [json.dumps({"key": k, **r.to_dict()}) + "\n" for k, r in self._known.items()]
+        (folder / RESULTS).write_text("".join(lines), encoding="utf-8")
+
+    def close(self) -> None:
+        """End the processes; may be called more than once."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, kill_workers=True)
+            self._pool = None
+
+    def _serve(self, replays: Sequence[Replay]) -> list[Result | None]:
+        if self._jobs == 0:
+            return [_try(self._task, replay) for replay in replays]
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._jobs, timeout=IDLE_S, initializer=_be_nice)
+        futures = [self._pool.submit(_try, self._task, replay) for replay in replays]
+        return [future.result() for future in futures]
+
+    def _whole(self, content: bytes) -> int:
+        """Read what an earlier process kept; how many bytes of it are whole lines."""
+        end = 0
+        for line in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
+            try:
+                row = json.loads(line)
+                self._known[row["key"]] = Result.from_dict(row)
+            except (ValueError, KeyError, TypeError):
+                break
+            end += len(line)
+        return end
+
+
+def _be_nice() -> None:
+    os.nice(NICENESS)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _try(task: TuningConfig, replay: Replay) -> Result | None:
+    try:
+        return serve(task, replay)
+    except EngineError:
+        return None

@@ -1,0 +1,469 @@
+"""The digital twin: what it records, replays, believes, and what the agent makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from agents import twin_replay
+from agents.encoding import Encoding, distributions
+from agents.recorded import RecordedTraffic
+from agents.registry import AgentSetting, agent_config, make_agent
+from agents.run_config import make_run_config
+from agents.session import Session
+from agents.surrogate import Observations, fit_surrogate
+from agents.twin_agent import TwinAgent
+from agents.twin_config import TwinConfig
+from agents.twin_latency import SpeedFit, compare, fit_speed, perturbed, scaled
+from agents.twin_points import known_points
+from agents.twin_replay import Replay, Replayer, serve
+from agents.twin_surrogate import Said, combine, trust_in
+from agents.twin_table import START, Candidates, Judgement
+from agents.twin_traffic import (
+    BlockWindow,
+    Fit,
+    Segment,
+    complete,
+    drawn_block,
+    learn_late,
+    recorded_block,
+)
+from ewsjf_env.config import ConfigError, from_dict, to_dict
+from ewsjf_env.engine.latency import LatencyModel
+from ewsjf_env.env import SchedulerTuningEnv
+from ewsjf_env.records import RequestRecord
+from ewsjf_env.tuning import TuningConfig, load_tuning
+from tests.agents.run_folders import SHORT, TASK, go_on, make_run, records_of
+from tests.agents.toys import cube_space
+
+FAKE: Mapping[str, Any] = {
+    **TASK,
+    "fake": {**TASK["fake"], "noise_sigma": 0.2, "noise_s": 5.0},
+    "window_s": 12.0,
+    "settle_s": 2.0,
+    "warmup_s": 3.0,
+    "constraints": [{"metric": "ttft_p95_s", "limit": 1.5}],
+}
+QUICK: dict[str, Any] = {
+    "search": {"candidates": 64, "refinements": 1},
+    "twin": {
+        "jobs": 0,
+        "simulated_s_per_window": 500.0,
+        "drawn_blocks": 1,
+        "candidates": 6,
+        "finalists": 2,
+        "rounds": 2,
+    },
+}
+SIMULATED: Mapping[str, Any] = {
+    "workload": "mixed",
+    "rates_per_s": [8.0],
+    "policy": "ewsjf(lambda=0;mu=0;k=1)",
+    "reference": "ewsjf(lambda=0;mu=0;k=1)",
+    "tuned": ["lambda", "k"],
+    "windows": 3,
+    "window_s": 8.0,
+    "settle_s": 2.0,
+    "warmup_s": 4.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def request(
+    arrival_s: float, prompt: int, generated: int, finish_s: float | None = None
+) -> RequestRecord:
+    return RequestRecord(
+        "r", arrival_s, prompt, 999, 0, generated, arrival_s + 0.5 if generated else None, finish_s
+    )
+
+
+def recorded(rows: list[RequestRecord], until_s: float = 10.0, **edges: float) -> RecordedTraffic:
+    since_s = edges.get("since_s", 0.0)
+    return RecordedTraffic.of(rows, (since_s, since_s + 2.0, until_s, until_s))
+
+
+def segment(record: RecordedTraffic, number: int = 0, position: int = 0) -> Segment:
+    return Segment(number, record, complete(record, (), (0,)), True, position)
+
+
+# -- what is recorded ----------------------------------------------------------------------------
+
+
+def test_a_record_holds_its_own_requests_and_no_secrets() -> None:
+    rows = [request(1.0, 100, 7, 4.0), request(9.0, 50, 3), request(10.0, 60, 0)]
+    found = recorded(rows)
+    assert found.prompt_tokens == (100, 50)
+    assert found.e2e_s == (3.0, None)
+    assert 999 not in found.generated_tokens  # what was asked for is not known to a server
+    again = from_dict(RecordedTraffic, json.loads(json.dumps(to_dict(found))), "requests")
+    assert again == found
+    later = recorded(rows, 20.0, since_s=10.0)
+    assert (later.first, later.prompt_tokens, later.late) == (2, (60,), ((1, 3, False),))
+
+
+def test_a_damaged_record_is_refused() -> None:
+    data = to_dict(recorded([request(1.0, 100, 7, 4.0)]))
+    with pytest.raises(ConfigError, match="ttft_s: 0 values for 1 arrivals"):
+        from_dict(RecordedTraffic, {**data, "ttft_s": []}, "requests")
+    with pytest.raises(ConfigError, match="do not ascend"):
+        from_dict(RecordedTraffic, {**data, "start_s": 99.0}, "requests")
+
+
+def test_unfinished_outputs_are_drawn_among_longer_ones_of_like_prompts() -> None:
+    done = [request(i / 10, 100 + i % 5, 20 + i, 9.0) for i in range(40)]
+    far = [request(5.0 + i / 100, 4000, 900, 9.0) for i in range(40)]
+    open_ = [request(6.0 + i / 100, 102, 30) for i in range(20)]
+    found = recorded([*done, *far, *open_])
+    outputs = complete(found, (), (3, 1))
+    assert outputs == complete(found, (), (3, 1))
+    drawn = outputs[80:]
+    assert outputs[:80] == tuple(found.generated_tokens[:80])
+    assert all(x > 30 for x in drawn)
+    assert len(set(drawn)) > 1
+    assert np.mean([x < 100 for x in drawn]) > 0.7
+    alone = recorded([request(6.0, 100, 30), request(7.0, 100, 0)])
+    assert complete(alone, (), (0,)) == (30, 1)
+
+
+def test_the_next_window_tells_what_the_drawn_outputs_really_were() -> None:
+    rows = [request(1.0, 100, 7, 4.0), request(9.0, 50, 3), request(9.5, 60, 2)]
+    before = segment(recorded(rows))
+    now = [rows[0], request(9.0, 50, 44, 15.0), request(9.5, 60, 30)]
+    after = learn_late([before], recorded(now, 20.0, since_s=10.0))[0]
+    assert after.output_tokens == (7, 44, 30)
+
+
+def test_drawn_traffic_is_like_the_recorded() -> None:
+    rows = [request(i / 8, 10 * (i % 9 + 1), i % 7 + 1, 9.9) for i in range(80)]
+    windows = [BlockWindow(-1, 0.0, 0.0, 10.0, 400.0, 400.0)]
+    block = drawn_block([segment(recorded(rows))], windows, (0, 1), prefixes=False)
+    assert len(block.trace) == pytest.approx(80 * 40, rel=0.05)
+    assert set(block.trace.prompt_tokens) <= {r.prompt_tokens for r in rows}
+    assert block.key == drawn_block([segment(recorded(rows))], windows, (0, 1), False).key
+    assert block.key != drawn_block([segment(recorded(rows))], windows, (0, 2), False).key
+
+
+def test_cached_prefixes_come_back_as_shared_blocks() -> None:
+    row = dataclasses.replace(request(1.0, 2000, 7, 4.0), cached_tokens=1100)
+    block = recorded_block([segment(recorded([row, request(2.0, 900, 1, 3.0)]))], 2.0, True)
+    first, second = block.trace.block_ids or ()
+    assert first[:2] == (1, 2)
+    assert not set(first[2:]) & set(second)
+
+
+# -- replays -------------------------------------------------------------------------------------
+
+
+def replay_of(task: TuningConfig, values: Mapping[str, Any], rows: list[RequestRecord]) -> Replay:
+    block = recorded_block([segment(recorded(rows))], task.settle_s, False)
+    return Replay(block, task.start_policy(), (dict(values),))
+
+
+def windows_of(results: Sequence[twin_replay.Result | None]) -> list[Any]:
+    """As plain values: a NaN is equal to itself there."""
+    return [None if r is None else r.to_dict()["windows"] for r in results]
+
+
+ROWS = [request(i / 10, 50 + 30 * (i % 20), 5 + i % 30, 9.9) for i in range(100)]
+
+
+def test_a_replay_repeats_itself_and_depends_on_its_values() -> None:
+    task = load_tuning(SIMULATED)
+    first = serve(task, replay_of(task, {"k": 2.0}, ROWS))
+    again = serve(task, replay_of(task, {"k": 2.0}, ROWS))
+    assert windows_of([first]) == windows_of([again])
+    assert replay_of(task, {"k": 2.0}, ROWS).key == replay_of(task, {"k": 2.0}, ROWS).key
+    assert replay_of(task, {"k": 2.0}, ROWS).key != replay_of(task, {"k": 3.0}, ROWS).key
+    plain = json.loads(json.dumps(first.to_dict()))
+    assert twin_replay.Result.from_dict(plain).to_dict() == first.to_dict()
+
+
+def test_nothing_is_replayed_twice_not_even_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = load_tuning(FAKE)
+    replays = [replay_of(task, {"lambda": x}, ROWS) for x in (0.1, 0.2)]
+    found = Replayer(task, 0, tmp_path).results(replays)
+    path = tmp_path / twin_replay.RESULTS
+    path.write_bytes(path.read_bytes()[:-20])  # killed while it wrote
+    served = []
+    monkeypatch.setattr(
+        twin_replay, "_try", lambda task, replay: served.append(replay) or serve(task, replay)
+    )
+    again = Replayer(task, 0, tmp_path).results(replays)
+    assert windows_of(again) == windows_of(found)
+    assert len(served) == 1
+    Replayer(task, 0, kept=tmp_path).results(replays)
+    assert len(served) == 1
+
+
+def test_other_processes_say_the_same() -> None:
+    task = load_tuning(FAKE)
+    replays = [replay_of(task, {"lambda": x}, ROWS) for x in (0.1, 0.2, 0.3)]
+    beside = Replayer(task, 2)
+    try:
+        there = beside.results(replays)
+    finally:
+        beside.close()
+    here = Replayer(task, 0).results(replays)
+    assert windows_of(there) == windows_of(here)
+
+
+# -- the machine's speed -------------------------------------------------------------------------
+
+
+def test_the_speed_is_found_in_a_few_replays() -> None:
+    tried = []
+
+    def replay(speed: float) -> SpeedFit:
+        tried.append(speed)
+        bias = 4.0 * (math.log(0.83) - math.log(speed))
+        return SpeedFit(speed, bias, abs(bias))
+
+    found = fit_speed(replay, replay(1.0))
+    assert found.speed == pytest.approx(0.83, rel=0.01)
+    assert len(tried) <= 5
+
+
+def test_latencies_are_compared_window_by_window() -> None:
+    off = compare([Fit(2.0, 0.04)], [Fit(1.0, 0.02)], 1.0)
+    assert (off.bias, off.error) == (pytest.approx(math.log(2.0)), pytest.approx(math.log(2.0)))
+    assert math.isnan(compare([Fit(math.nan, math.nan)], [Fit(1.0, 1.0)], 1.0).error)
+
+
+def test_a_wrong_latency_model_is_wrong_as_asked() -> None:
+    right = LatencyModel.load("llama2-13b_a100-80g")
+    wrong = perturbed(right, 0.2, 3)
+    ratios = [
+        getattr(wrong.coefficients, f.name) / getattr(right.coefficients, f.name)
+        for f in dataclasses.fields(right.coefficients)
+    ]
+    assert all(0.8 <= r <= 1.2 for r in ratios)
+    assert max(ratios) - min(ratios) > 0.05
+    assert wrong == perturbed(right, 0.2, 3)
+    assert scaled(right, 2.0).step_s(100, 4, 900, 10.0) == pytest.approx(
+        right.step_s(100, 4, 900, 10.0) / 2.0
+    )
+
+
+# -- what it believes ----------------------------------------------------------------------------
+
+
+def test_trust_follows_the_evidence() -> None:
+    said = np.array([0.0, 0.3, 0.5, -0.4, 0.2])
+    noise = np.full(5, 0.03)
+    assert trust_in(said + 0.02, said, noise, 0.35)[0] == pytest.approx(1.0, abs=0.05)
+    assert trust_in(np.zeros(1), np.zeros(1), noise[:1], 0.35)[0] == 1.0
+    assert trust_in(-said, said, noise, 0.35)[0] < 0.3
+    assert trust_in(np.zeros(5), said, noise, 0.35)[0] < 0.7
+
+
+def test_one_live_window_confirms_a_twin_that_was_right() -> None:
+    encoding = Encoding(distributions(cube_space(1)))
+    points = np.linspace(0.0, 1.0, 9)[:, np.newaxis]
+    truth = 0.6 - 2.0 * (points[:, 0] - 0.7) ** 2
+    flat = {"limit": np.full(9, -0.3)}
+    twin = fit_surrogate(
+        Observations(points, np.zeros((9, 0)), truth, np.full(9, 0.02), flat, np.zeros(9)), encoding
+    )
+    live = Observations(
+        points[[4]], np.zeros((1, 0)), truth[[4]], np.full(1, 0.05), {"limit": np.array([-0.2])},
+        np.zeros(1),
+    )  # fmt: skip
+    said = Said(truth[[4]], {"limit": np.array([-0.2])})
+    model, trust = combine(live, said, twin, encoding, 0.35)
+    mean, deviation = model.predict(points, ())
+    assert trust == 1.0
+    assert np.abs(mean - truth).max() < 0.12
+    assert deviation.max() < 0.25
+    assert int(np.argmax(mean)) in (5, 6)
+    assert model.feasibility(points, ()).min() > 0.8
+
+
+def test_candidates_are_compared_window_by_window() -> None:
+    encoding = Encoding(distributions(cube_space(2)))
+    candidates = Candidates(encoding, {"x0": 0.5, "x1": 0.5})
+    other = candidates.number({"x0": 0.2, "x1": 0.5})
+    assert candidates.number({"x0": 0.2 + 1e-8, "x1": 0.5}) == other  # by way of an action
+    windows = [
+        BlockWindow(n, 10.0 * n, 10.0 * n, 10.0 * n, 10.0 * n + 9, 10.0 * n + 10) for n in (0, 1)
+    ]
+    block = dataclasses.replace(
+        recorded_block([segment(recorded(ROWS))], 2.0, False), windows=tuple(windows)
+    )
+    candidates.note(START, block, [Judgement(0.0, {}), Judgement(-1.0, {})])
+    candidates.note(other, block.first(1), [Judgement(0.1, {})])
+    ids = [("", 0), ("", 1)]
+    table = candidates.table(ids)
+    # It was not there in the bad window, and must not gain by that.
+    assert table.rewards == pytest.approx([-0.5, -0.4])
+    assert table.windows == (2, 1)
+    assert candidates.lacks(other, block)
+    assert not candidates.lacks(other, block.first(1))
+
+
+def test_known_points_are_of_the_tasks_own_space() -> None:
+    points = known_points(load_tuning(SIMULATED))
+    assert points[0] == {"lambda": 0.0, "k": 1.0}
+    assert len(points) == 2
+    assert points[1]["k"] == pytest.approx(4.945, abs=0.01)
+    assert len(known_points(load_tuning({**FAKE, "policy": "hrrn", "tuned": []}))) == 1
+
+
+# -- the agent -----------------------------------------------------------------------------------
+
+
+def session_of(
+    agent: str, task: Mapping[str, Any], seed: int = 0, settings: Any = None, windows: int = 8
+) -> Session:
+    return Session(make_run_config(agent, task, settings, seed=seed, windows=windows, context=()))
+
+
+def played(session: Session, windows: int) -> list[dict[str, Any]]:
+    found = []
+    try:
+        for _ in range(windows):
+            record, _ = session.begin_window()
+            session.finish_window(record)
+            found.append(record)
+    finally:
+        session.close()
+    return found
+
+
+def judge() -> Callable[[Mapping[str, Any]], float]:
+    """Objective of a point in the fake landscape, without noise."""
+    env = SchedulerTuningEnv(load_tuning({**FAKE, "fake": TASK["fake"] | {"noise_sigma": 0.0}}))
+
+    def gain(values: Mapping[str, Any]) -> float:
+        env.reset(options={"trace_seed": 0, "rate_per_s": 6.0})
+        return env.step(env.parameter_space.to_box(values))[1]
+
+    return gain
+
+
+def best_gain(gain: Callable[[Mapping[str, Any]], float]) -> float:
+    grid = itertools.product(np.linspace(0.0, 2.0, 7), np.linspace(-1.0, 1.0, 7))
+    return max(gain({"lambda": float(x), "mu": float(y)}) for x, y in grid)
+
+
+def test_the_twin_says_what_a_window_was_like() -> None:
+    """The same machine, no unfinished outputs left open: to the last digit but for draws."""
+    settings = {"twin": {"jobs": 0, "simulated_s_per_window": 120.0, "rounds": 0}}
+    session = session_of("bayes_twin", SIMULATED, settings=settings)
+    played(session, 3)
+    assert isinstance(session.agent, TwinAgent)
+    said = [t.user_attrs["twin"]["reward"] for t in session.agent.study.trials]
+    live = [t.value for t in session.agent.study.trials]
+    assert said == pytest.approx(live, abs=0.15)
+    assert session.agent.twin.speed.error < 0.1
+
+
+def test_the_budget_is_kept() -> None:
+    for budget in (60.0, 200.0):
+        twin = {**QUICK["twin"], "simulated_s_per_window": budget}
+        session = session_of("bayes_twin", FAKE, settings={**QUICK, "twin": twin})
+        records = played(session, 3)
+        spent = [r["diagnostics"]["twin/spent_s"] for r in records[1:]]
+        longest = FAKE["warmup_s"] + 3 * (FAKE["settle_s"] + FAKE["window_s"])
+        assert all(s <= budget + 2 * longest for s in spent)
+        assert max(spent) > 0.5 * budget
+
+
+def test_fewer_live_windows_with_a_twin() -> None:
+    gain = judge()
+    target = 0.9 * best_gain(gain)
+
+    def windows_to(agent: str, seed: int, settings: Any, windows: int) -> float:
+        records = played(session_of(agent, FAKE, seed, settings), windows)
+        hits = [r["window"] for r in records if gain(r["incumbent"]) >= target]
+        return float(hits[0]) if hits else math.inf
+
+    with_ = [windows_to("bayes_twin", seed, QUICK, 4) for seed in range(3)]
+    without = [windows_to("bayes", seed, {"search": QUICK["search"]}, 8) for seed in range(3)]
+    assert sorted(with_)[1] <= 3
+    assert sorted(with_)[1] < sorted(without)[1]
+
+
+def test_a_wrong_twin_is_not_believed_for_long() -> None:
+    """Its landscape is mirrored: the best is the worst."""
+    settings = agent_config("bayes_twin", QUICK)
+    wrong = load_tuning({**FAKE, "fake": {**FAKE["fake"], "jump_s": 0.0}})
+    session = session_of("bayes_twin", FAKE, settings=QUICK)
+    setting = AgentSetting(session.space, task=wrong)
+    session.agent = make_agent("bayes_twin", setting, settings)
+    records = played(session, 12)
+    trust = [r["diagnostics"].get("twin/trust", 1.0) for r in records]
+    assert trust[1] == 1.0
+    assert trust[-1] < settings.twin.least_trust
+    gain = judge()
+    assert gain(records[-1]["incumbent"]) > 0.6 * best_gain(gain)
+
+
+def test_kill_and_resume_equals_uninterrupted(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"settings": QUICK, "seed": 3}
+    whole = make_run(tmp_path / "whole", "bayes_twin", 7, **arguments)
+    part = make_run(tmp_path / "part", "bayes_twin", 3, **arguments)
+    go_on(part, 5)
+    (part / twin_replay.RESULTS).unlink()  # what it knew is only slower without
+    go_on(part, 7)
+    assert (part / "windows.jsonl").read_bytes() == (whole / "windows.jsonl").read_bytes()
+    assert records_of(whole)[0]["requests"]["prompt_tokens"]
+    assert {r["window"] for r in records_of(whole)} == set(range(7))
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    session = session_of("bayes_twin", SHORT, settings=QUICK)
+    played(session, 3)
+    session.agent.save(tmp_path)
+    assert (tmp_path / twin_replay.RESULTS).stat().st_size > 0
+    assert session.agent.twin.replayer._known
+
+
+def test_it_works_inside_the_guard(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", "bayes_twin", 4, settings=QUICK, safety={"enabled": True})
+    modes = {r["guard"]["mode"] for r in records_of(folder)}
+    assert modes <= {"candidate", "control", "rollback", "held"}
+    assert records_of(folder)[-1]["diagnostics"]["twin/replays"] > 0
+
+
+def test_without_a_task_there_is_no_twin() -> None:
+    with pytest.raises(ConfigError, match="needs a task"):
+        make_agent("bayes_twin", AgentSetting(cube_space(2)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jobs": -1},
+        {"cpu_s_per_window": 0.0},
+        {"simulated_s_per_window": 0.0},
+        {"recorded_windows": 0},
+        {"block_windows": 0},
+        {"drawn_blocks": -1},
+        {"candidates": -1},
+        {"radius": 0.0},
+        {"rounds": -1},
+        {"finalists": 0},
+        {"trust": 0.0},
+        {"least_trust": 1.5},
+        {"fit_error": 0.0},
+        {"latency_error": 1.0},
+    ],
+)
+def test_bad_settings_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        TwinConfig(**changes)

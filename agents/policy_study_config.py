@@ -246,7 +246,7 @@ class StudyConfig:
             if name not in self.workloads:
                 raise ConfigError(f"--only: unknown {name!r}{nearest(name, self.workloads)}")
         kept = {name: self.workloads[name] for name in self.workloads if name in names}
-        # An empty list of the controls' would mean all: it keeps a workload that is gone out.
+        # An empty list would mean all workloads: without any of those named there are no controls.
         inside = tuple(n for n in self.controls.workloads if n in kept)
         controls = dataclasses.replace(self.controls, workloads=inside)
         if self.controls.workloads and not inside:

@@ -19,7 +19,8 @@ from typing import Any
 
 from agents.evaluation import Plan, make_jobs, measure_capacities
 from agents.policy_study_config import OURS, StudyConfig
-from agents.policy_tuning import Tuned, Tuner, canonical, fcfs, objectives, seed_by_seed, unique
+from agents.policy_traces import trace_seeds
+from agents.policy_tuning import Tuned, Tuner, canonical, fcfs, objectives, round_robin, unique
 from agents.runs import Job, Progress, run_jobs, simulate_window
 from agents.statistics import Estimate, difference
 from ewsjf_env.config import ConfigError
@@ -42,6 +43,7 @@ class Study:
     Attributes:
         config: of it.
         capacities: FCFS capacity in requests/s by label of a traffic.
+        seeds: judged traces of each workload, the extra ones at the end.
         tuned: by workload and order.
         arms: the policy of each arm, by (workload, load) and label, in order.
         runs: judged records by (workload, load), policy name and seed.
@@ -53,6 +55,7 @@ class Study:
 
     config: StudyConfig
     capacities: dict[str, float] = field(default_factory=dict)
+    seeds: dict[str, list[int]] = field(default_factory=dict)
     tuned: dict[str, dict[str, Tuned]] = field(default_factory=dict)
     arms: dict[Cell, dict[str, Policy]] = field(default_factory=dict)
     runs: dict[Cell, dict[str, dict[int, Record]]] = field(default_factory=dict)
@@ -74,11 +77,15 @@ class Study:
         return list(next(iter(self.arms.values())))
 
     def overall(self, label: str) -> list[float]:
-        """Mean J over all workloads and loads, seed by seed: those that every run has."""
+        """Mean J over all workloads and loads, trace by trace: those that all arms met."""
         return [
-            fmean(self.objective(cell, label)[seed] for cell in self.arms)
-            for seed in range(self.config.seeds)
+            fmean(self.objective(cell, label)[self.seeds[cell[0]][i]] for cell in self.arms)
+            for i in range(self.config.seeds)
         ]
+
+    def judged(self, name: str) -> list[int]:
+        """The traces of a workload that all arms met."""
+        return self.seeds[name][: self.config.seeds]
 
     def rivals(self) -> list[str]:
         """Arms that are neither ours nor read true outputs."""
@@ -137,6 +144,11 @@ def run_study(config: StudyConfig, out: Path, workers: int, shown: Shown) -> Stu
     """
     study = Study(config)
     study.capacities = _capacities(config, out, workers, shown)
+    most = config.seeds + config.extra_rounds * config.extra_seeds
+    study.seeds = {  # before anything is tuned: what cannot be judged is told at once
+        name: trace_seeds(config, name, False, most, study.capacities[name])
+        for name in config.workloads
+    }
     _tune(study, out, workers, shown)
     study.arms = {
         (name, load): arms_of(config, study.tuned[name], load)
@@ -190,42 +202,46 @@ def _tune(study: Study, out: Path, workers: int, shown: Shown) -> None:
 
 
 def _judging_jobs(study: Study) -> list[Job]:
-    jobs = []
+    jobs: list[list[Job]] = []
     for cell, arms in study.arms.items():
         policies = unique([fcfs(), *arms.values()])
-        jobs += _jobs(study, cell, policies, 0, study.config.seeds)
-    return seed_by_seed(jobs)
+        jobs += _jobs(study, cell, policies, study.judged(cell[0]))
+    return round_robin(jobs)
 
 
-def _extra_jobs(study: Study, cells: Sequence[Cell], rival: str, first_seed: int) -> list[Job]:
-    jobs = []
+def _extra_jobs(study: Study, cells: Sequence[Cell], rival: str, first: int) -> list[Job]:
+    jobs: list[list[Job]] = []
+    last = first + study.config.extra_seeds
     for cell in cells:
         policies = unique([fcfs(), study.arms[cell][SUBJECT], study.arms[cell][rival]])
-        jobs += _jobs(study, cell, policies, first_seed, study.config.extra_seeds)
-    return seed_by_seed(jobs)
+        jobs += _jobs(study, cell, policies, study.seeds[cell[0]][first:last])
+    return round_robin(jobs)
 
 
 def _jobs(
     study: Study,
     cell: Cell,
     policies: Sequence[Policy],
-    first_seed: int,
-    seeds: int,
+    seeds: Sequence[int],
     engine: Any = None,
-) -> list[Job]:
+) -> list[list[Job]]:
+    """Runs by trace."""
     name, load = cell
     workload = study.config.workloads[name]
-    plan = Plan(
-        policies=tuple(policies),
-        sources=(study.config.source(name, training=False),),
-        loads=(load,),
-        rates_per_s=(),
-        seeds=seeds,
-        duration_s=workload.duration_s,
-        engine=workload.simulated if engine is None else engine,
-        first_seed=first_seed,
-    )
-    return make_jobs(plan, study.capacities)
+    plans = [
+        Plan(
+            policies=tuple(policies),
+            sources=(study.config.source(name, training=False),),
+            loads=(load,),
+            rates_per_s=(),
+            seeds=1,
+            duration_s=workload.duration_s,
+            engine=workload.simulated if engine is None else engine,
+            first_seed=seed,
+        )
+        for seed in seeds
+    ]
+    return [make_jobs(plan, study.capacities) for plan in plans]
 
 
 def _judge(study: Study, jobs: list[Job], out: Path, workers: int, progress: Progress) -> None:
@@ -249,10 +265,11 @@ def _control(study: Study, out: Path, workers: int, shown: Shown) -> None:
             for load in config.controls.loads:
                 cell = (name, load)
                 policies = unique([fcfs(), study.arms[cell][SUBJECT]])
-                for job in _jobs(study, cell, policies, 0, config.seeds, engine):
-                    jobs.append(job)
+                found = _jobs(study, cell, policies, study.judged(name), engine)
+                jobs += found
+                for job in (job for group in found for job in group):
                     places[job.key] = (cell, label, job.policy.name, job.seed)
-    ordered = seed_by_seed(jobs)
+    ordered = round_robin(jobs)
     for job, record in zip(ordered, _played(ordered, out, workers, shown("controls")), strict=True):
         cell, label, policy, seed = places[job.key]
         runs = study.control_runs.setdefault(cell, {}).setdefault(label, {})

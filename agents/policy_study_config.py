@@ -200,6 +200,7 @@ class StudyConfig:
         split: recordings are trained on before and judged after this fraction, (0, 1).
         loads: judged.
         seeds: judged traces a load, >= 2 for intervals.
+        min_requests: a window with fewer at the lowest load is passed over, see `policy_traces`.
         extra_seeds: added where the comparison that matters is undecided ...
         extra_rounds: ... at most so often.
         aim: share by which tuned EWSJF should exceed the best single rival's J.
@@ -212,6 +213,7 @@ class StudyConfig:
     split: float = 0.6
     loads: tuple[float, ...] = (0.5, 0.7, 0.95, 1.2, 1.5)
     seeds: int = 10
+    min_requests: int = 30
     extra_seeds: int = 10
     extra_rounds: int = 2
     aim: float = 0.15
@@ -224,6 +226,7 @@ class StudyConfig:
         _check_loads("loads", self.loads)
         check_range("split", self.split, 0.01, 0.99)
         check_range("seeds", self.seeds, 1, MAX_SEEDS)
+        check_range("min_requests", self.min_requests, 1)
         check_range("extra_seeds", self.extra_seeds, 0, MAX_SEEDS)
         check_range("extra_rounds", self.extra_rounds, 0, 10)
         check_range("aim", self.aim, 0.0)

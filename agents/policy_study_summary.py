@@ -82,7 +82,7 @@ def _by_workload(study: Study) -> dict[str, dict[str, Any]]:
         for label in study.labels():
             values = [
                 fmean(study.objective(cell, label)[seed] for cell in cells)
-                for seed in range(study.config.seeds)
+                for seed in study.judged(name)
             ]
             found.setdefault(name, {})[label] = _plain(mean(values))
     return found
@@ -268,9 +268,9 @@ def _cell(study: Study, cell: Cell) -> dict[str, Any]:
     """All arms in one place: J, and means of the metrics in the order of `metrics`."""
     arms: dict[str, Any] = {}
     for label in study.arms[cell]:
-        runs = [study.records(cell, label)[seed] for seed in range(study.config.seeds)]
+        runs = [study.records(cell, label)[seed] for seed in study.judged(cell[0])]
         values = [_rounded(_known_mean([_metric(r, m) for r in runs])) for m in _all_metrics()]
-        found = [study.objective(cell, label)[seed] for seed in range(study.config.seeds)]
+        found = [study.objective(cell, label)[seed] for seed in study.judged(cell[0])]
         arms[label] = [_plain(mean(found)), values]
     some = study.records(cell, REFERENCE)
     return {

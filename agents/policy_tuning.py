@@ -21,8 +21,9 @@ from typing import Any
 from agents.default_policy import training_partition
 from agents.evaluation import Plan, make_jobs
 from agents.policy_study_config import REFERENCE, FamilyConfig, StudyConfig
+from agents.policy_traces import trace_seeds
 from agents.runs import Job, cached_engine
-from agents.static_search import TRAINING_SEEDS, ScanPlan, candidates
+from agents.static_search import ScanPlan, candidates
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.simulated import SimulatedConfig
 from ewsjf_env.objective import relative_objective
@@ -151,19 +152,16 @@ class Tuner:
             name: [policy for points in families.values() for policy in points]
             for name, families in self.points.items()
         }
-        return self._jobs(chosen, TRAINING_SEEDS, self.config.tuning.seeds)
+        return self._jobs(chosen, 0, self.config.tuning.seeds)
 
     def second_round(self, scores: Scores) -> list[Job]:
         """The finalists, and what is not tuned, on more traces."""
         plan = self.config.tuning
-        more = plan.finalist_seeds - plan.seeds
-        if not more:
-            return []
         chosen = {
             name: [p for order in families for p in self._finalists(name, order, scores)]
             for name, families in self.points.items()
         }
-        return self._jobs(chosen, TRAINING_SEEDS + plan.seeds, more)
+        return self._jobs(chosen, plan.seeds, plan.finalist_seeds)
 
     def winners(self, first: Scores, both: Scores) -> dict[str, dict[str, Tuned]]:
         """The tuned policies by workload and order.
@@ -209,24 +207,25 @@ class Tuner:
             for load in self.config.tuning.loads
         }
 
-    def _jobs(
-        self, chosen: Mapping[str, Sequence[Policy]], first_seed: int, seeds: int
-    ) -> list[Job]:
+    def _jobs(self, chosen: Mapping[str, Sequence[Policy]], first: int, last: int) -> list[Job]:
+        """Runs on the training traces from number `first` up to number `last`."""
         jobs = []
         for name, policies in chosen.items():
-            workload = self.config.workloads[name]
-            plan = Plan(
-                policies=unique([fcfs(), *policies]),
-                sources=(self.config.source(name, training=True),),
-                loads=self.config.tuning.loads,
-                rates_per_s=(),
-                seeds=seeds,
-                duration_s=workload.duration_s * self.config.tuning.duration_factor,
-                engine=workload.simulated,
-                first_seed=first_seed,
-            )
-            jobs += make_jobs(plan, self._capacities)
-        return seed_by_seed(jobs)
+            workload, source = self.config.workloads[name], self.config.source(name, training=True)
+            capacity = self._capacities[source.label]
+            for seed in trace_seeds(self.config, name, True, last, capacity)[first:]:
+                plan = Plan(
+                    policies=unique([fcfs(), *policies]),
+                    sources=(source,),
+                    loads=self.config.tuning.loads,
+                    rates_per_s=(),
+                    seeds=1,
+                    duration_s=workload.duration_s * self.config.tuning.duration_factor,
+                    engine=workload.simulated,
+                    first_seed=seed,
+                )
+                jobs.append(make_jobs(plan, self._capacities))
+        return round_robin(jobs)
 
 
 def unique(policies: Sequence[Policy]) -> tuple[Policy, ...]:
@@ -234,6 +233,16 @@ def unique(policies: Sequence[Policy]) -> tuple[Policy, ...]:
     return tuple({p.name: p for p in policies}.values())
 
 
-def seed_by_seed(jobs: Sequence[Job]) -> list[Job]:
-    """A seed of everything before the next seed: what is left can be told from what is done."""
-    return sorted(jobs, key=lambda job: job.seed)
+def round_robin(groups: Sequence[Sequence[Job]]) -> list[Job]:
+    """A trace of every workload before the next one: what is left can be told from what is done.
+
+    Args:
+        groups: the runs on one trace each, those of a workload in order.
+    """
+    number: dict[tuple[str, float | None], int] = {}
+    ranked = []
+    for group in groups:
+        for place in dict.fromkeys((job.workload, job.load) for job in group):
+            rank = number[place] = number.get(place, -1) + 1
+            ranked += [(rank, job) for job in group if (job.workload, job.load) == place]
+    return [job for _, job in sorted(ranked, key=lambda pair: pair[0])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from agents.policy_study import PER_LOAD, SUBJECT, Study, run_study
 from agents.policy_study_command import main
 from agents.policy_study_config import StudyConfig, load_study
+from agents.policy_traces import trace_seeds
 from agents.policy_tuning import Tuner, canonical, fcfs
 from agents.runs import Progress
 from ewsjf_env.config import ConfigError, from_dict
@@ -36,6 +38,7 @@ classes:
 TINY: dict[str, Any] = {
     "loads": [0.7, 1.5],
     "seeds": 2,
+    "min_requests": 5,
     "extra_seeds": 1,
     "extra_rounds": 1,
     "tuning": {
@@ -122,7 +125,7 @@ def test_every_arm_meets_the_same_traces(finished: tuple[Path, Study]) -> None:
         assert list(arms) == [
             *TINY["families"], "hrrn tuned", SUBJECT, "hrrn per load", "ewsjf per load"
         ]  # fmt: skip
-        for seed in range(2):
+        for seed in study.judged(cell[0]):
             digests = {study.records(cell, label)[seed]["notes"]["trace"] for label in arms}
             assert len(digests) == 1
         assert set(study.objective(cell, "fcfs").values()) == {0.0}
@@ -160,8 +163,10 @@ def test_more_seeds_go_where_it_is_undecided(
     monkeypatch.setattr(Study, "undecided", always_one)
     study = run_study(load_study(folder / "study.yaml"), folder / "out", 1, shown)
     rival = study.single_rival()
-    assert set(study.objective(cell, SUBJECT)) == set(study.objective(cell, rival)) == {0, 1, 2}
-    assert set(study.objective(("recorded", 1.5), SUBJECT)) == {0, 1}
+    seeds = study.seeds["mix"]
+    assert set(study.objective(cell, SUBJECT)) == set(study.objective(cell, rival)) == set(seeds)
+    assert set(study.objective(("recorded", 1.5), SUBJECT)) == set(study.judged("recorded"))
+    assert (len(seeds), len(study.judged("mix"))) == (3, 2)
     assert len(study.overall(SUBJECT)) == 2
 
 
@@ -187,6 +192,20 @@ def test_the_report_holds_what_it_must(finished: tuple[Path, Study]) -> None:
         assert f"## {title}" in report
     assert "sjf_total (oracle)" in report
     assert (folder / "out" / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_lull_is_passed_over_and_told_where_there_is_nothing_else(folder: Path) -> None:
+    rows = [f"{t + i / 100},100,1" for t in (0, 500, 1000, 1500) for i in range(50)]
+    text = "\n".join(["arrival_s,prompt_tokens,output_tokens", *rows]) + "\n"
+    (folder / "trace.csv").write_text(text)
+    config = load_study(folder / "study.yaml")
+    source = config.source("recorded", training=False).load()
+    seeds = trace_seeds(config, "recorded", False, 3, 0.3)
+    assert seeds != [0, 1, 2]
+    assert all(len(source.draw(s, 10.0, 0.7 * 0.3)) >= config.min_requests for s in seeds)
+    assert trace_seeds(config, "recorded", False, 5, 0.3)[:3] == seeds
+    with pytest.raises(ConfigError, match="recorded: hardly a window of 10 s at load"):
+        trace_seeds(dataclasses.replace(config, min_requests=101), "recorded", False, 1, 0.3)
 
 
 def test_equal_policies_are_one_run() -> None:

@@ -36,17 +36,27 @@ TIE = 0.02
 FINER_K = (0.4, 0.5, 0.6, 0.7, 0.85)  # factors of the chosen k
 
 
-def training_partition(workload: Workload) -> Partition:
-    """Queues for the lengths of one training sample."""
+def training_partition(
+    workload: Workload,
+    fixed_cost_tokens: float = FIXED_COST_TOKENS,
+    max_prompt_tokens: int | None = None,
+) -> Partition:
+    """Queues for the lengths of one training sample.
+
+    Args:
+        workload: of which it is drawn.
+        fixed_cost_tokens: what a prefill costs at any length, in tokens, > 0.
+        max_prompt_tokens: longer prompts are capped, as the engine will.
+    """
     values = ORDERS["ewsjf"].space.defaults
     settings = PartitionSettings(
         alpha=float(values["alpha"]),
         max_queues=int(values["q_max"]),
         homogeneous_ratio=float(values["homogeneity"]),
-        fixed_cost_tokens=FIXED_COST_TOKENS,
+        fixed_cost_tokens=fixed_cost_tokens,
         prune="delay",
     )
-    backlog = workload.draw_backlog(TRAINING_SEEDS, SAMPLE)
+    backlog = workload.draw_backlog(TRAINING_SEEDS, SAMPLE, max_prompt_tokens)
     return refine_and_prune(backlog.prompt_tokens, settings=settings)
 
 

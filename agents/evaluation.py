@@ -42,9 +42,11 @@ class Plan:
     Attributes:
         loads: fractions of the measured FCFS capacity, > 0; or none when rates are given.
         rates_per_s: arrival rates, > 0; or none when loads are given.
-        seeds: number of traces per rate, at most 10,000; seed s is the same trace for every
+        seeds: number of traces per rate, at most 10,000; a seed is the same trace for every
             policy.
         duration_s: length of the fixed window.
+        engine: what is simulated.
+        first_seed: the seeds are this one and those that follow.
     """
 
     policies: tuple[Policy, ...]
@@ -54,6 +56,7 @@ class Plan:
     seeds: int
     duration_s: float
     engine: SimulatedConfig
+    first_seed: int = 0
 
     def __post_init__(self) -> None:
         if bool(self.loads) == bool(self.rates_per_s):
@@ -144,7 +147,7 @@ def make_jobs(plan: Plan, capacities: dict[str, float]) -> list[Job]:
         points: list[tuple[float | None, float]] = [(x, x * capacities[name]) for x in plan.loads]
         points += [(None, rate) for rate in plan.rates_per_s]
         for load, rate in points:
-            for seed in range(plan.seeds):
+            for seed in range(plan.first_seed, plan.first_seed + plan.seeds):
                 trace = workload.draw(seed, plan.duration_s, rate)
                 _check_servable(trace, plan.engine)
                 for policy in plan.policies:
@@ -230,6 +233,8 @@ def _engine_content(config: SimulatedConfig) -> tuple[object, ...]:
         del content["tenants"]
     if config.hint_correlation is None:
         del content["hint_correlation"], content["hint_seed"]
+    if not config.long_prefill_token_threshold:
+        del content["long_prefill_token_threshold"]
     return content, latency, version("vllm"), __version__
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -47,12 +47,12 @@ def frontier(runs: Sequence[Run], path: Path) -> None:
         for panel, (x, y, x_label, y_label) in zip(row, PAIRS, strict=True):
             every = {n: (_mean(a, x), _mean(a, y), a[0]["oracle"]) for n, a in arms.items()}
             shown = {n: p for n, p in every.items() if not math.isnan(p[0] + p[1])}
-            _draw(panel, shown)
+            draw_points(panel, shown)
             panel.set(xlabel=x_label, ylabel=y_label, title=f"{workload}, {point}")
             panels.append((panel, shown))
     figure.tight_layout()
     for panel, shown in panels:  # the layout must stand before labels can avoid each other
-        _label(panel, shown)
+        label_points(panel, shown)
     temporary = path.with_name(path.name + ".tmp")
     figure.savefig(temporary, format="png")
     plt.close(figure)
@@ -67,9 +67,9 @@ def _kind(name: str, oracle: bool) -> str:
     return "ours" if name.startswith(OURS) else "rival"
 
 
-def _draw(panel: Axes, points: Points) -> None:
-    fair = sorted((x, y) for x, y, oracle in points.values() if not oracle)
-    staircase = [(x, y) for i, (x, y) in enumerate(fair) if all(y < q for _, q in fair[:i])]
+def draw_points(panel: Axes, points: Points) -> None:
+    """Marks of all points, and the line of those that no other beats in both coordinates."""
+    staircase = [points[name][:2] for name in front(points)]
     if staircase:
         xs, ys = [p[0] for p in staircase], [p[1] for p in staircase]
         panel.step(xs, ys, where="post", color="#0072B2", alpha=0.35, lw=1.2, zorder=1)
@@ -92,8 +92,20 @@ def _scale(panel: Axes, coordinates: Sequence[float], axis: str) -> None:
     ticks.set_minor_formatter(NullFormatter())
 
 
-def _label(panel: Axes, points: Points) -> None:
-    """Put every name where it covers least: near its mark first, else further with a line."""
+def front(points: Points) -> list[str]:
+    """Names of the points, oracles aside, that no other beats in both coordinates; by x."""
+    fair = sorted((x, y, name) for name, (x, y, oracle) in points.items() if not oracle)
+    return [n for i, (_, y, n) in enumerate(fair) if all(y < q for _, q, _ in fair[:i])]
+
+
+def label_points(panel: Axes, points: Points, names: Collection[str] | None = None) -> None:
+    """Put every name where it covers least: near its mark first, else further with a line.
+
+    Args:
+        panel: with all points drawn.
+        points: by name.
+        names: of those that get their name; None: all.
+    """
     panel.autoscale_view()
     pixels = {n: panel.transData.transform((x, y)) for n, (x, y, _) in points.items()}
     taken = [
@@ -101,7 +113,8 @@ def _label(panel: Axes, points: Points) -> None:
         for x, y in pixels.values()
     ]
     inside = panel.get_window_extent()
-    for name in sorted(points, key=lambda n: (-pixels[n][1], n)):
+    named = points if names is None else [n for n in points if n in names]
+    for name in sorted(named, key=lambda n: (-pixels[n][1], n)):
         x, y = pixels[name]
         colour = COLOURS[_kind(name, points[name][2])]
         text = panel.annotate(

@@ -66,18 +66,32 @@ Simulate = Callable[[Job], dict[str, Any]]
 
 def simulate(job: Job) -> dict[str, Any]:
     """Play a job; the record is plain values, the same every time except for `wall_s`."""
+    started = time.perf_counter()
+    record, engine = _window(job)
+    record["drained"] = engine.drain().to_dict()
+    record["wall_s"] = round(time.perf_counter() - started, 3)
+    return record
+
+
+def simulate_window(job: Job) -> dict[str, Any]:
+    """Like `simulate`, but the requests that are left at the end are not served: no `drained`."""
+    started = time.perf_counter()
+    record, _ = _window(job)
+    record["wall_s"] = round(time.perf_counter() - started, 3)
+    return record
+
+
+def _window(job: Job) -> tuple[dict[str, Any], SimulatedEngine]:
     engine = cached_engine(job.engine)
     trace = _trace(job.source, job.seed, job.duration_s, job.rate_per_s)
-    started = time.perf_counter()
     engine.install(job.policy)
     engine.reset(trace)
     metrics = engine.run_window(job.duration_s)
     rows = bucket_table(engine.records(), BUCKET_EDGES, engine.now(), engine.prefill_cost_s)
-    drained = engine.drain()
     # What the workload capped above the engine's limit, the engine capped again: not a sum.
     capped = max(int(trace.notes.get("capped_prompts", 0)), engine.capped["capped_prompts"])
     notes = {**to_dict(trace.notes), **engine.capped, "capped_prompts": capped}
-    return {
+    record = {
         "policy": job.policy.name,
         "oracle": job.policy.oracle,
         "workload": job.workload,
@@ -85,11 +99,10 @@ def simulate(job: Job) -> dict[str, Any]:
         "rate_per_s": job.rate_per_s,
         "seed": job.seed,
         "metrics": metrics.to_dict(),
-        "drained": drained.to_dict(),
         "buckets": [_no_nan(to_dict(row)) for row in rows],
         "notes": {**notes, "trace": trace.digest()},
-        "wall_s": round(time.perf_counter() - started, 3),
     }
+    return record, engine
 
 
 def run_jobs(
@@ -210,7 +223,7 @@ def cached_engine(config: SimulatedConfig) -> SimulatedEngine:
     return SimulatedEngine(config)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)  # a study goes through its traffics again and again
 def _loaded(source: Source) -> Workload:
     return source.load()
 

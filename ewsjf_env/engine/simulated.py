@@ -56,6 +56,8 @@ class SimulatedConfig:
         async_scheduling: schedule a step while the one before runs, as vLLM does by default.
         max_num_seqs: most running requests.
         max_num_batched_tokens: token budget of a step.
+        long_prefill_token_threshold: most tokens of one prompt in a step while others are there
+            (vLLM's option of that name); 0: no limit.
         max_model_len: most prompt plus output tokens of a request; longer ones are capped.
         block_tokens: tokens of a KV block.
         kv_blocks: blocks of the KV cache; None computes them from the GPU's memory.
@@ -79,6 +81,7 @@ class SimulatedConfig:
     async_scheduling: bool = True
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048
+    long_prefill_token_threshold: int = 0
     max_model_len: int = 16384
     block_tokens: int = 16
     kv_blocks: int | None = None
@@ -98,6 +101,9 @@ class SimulatedConfig:
         check_range("max_num_seqs", self.max_num_seqs, 1)
         check_range("max_num_batched_tokens", self.max_num_batched_tokens, 1)
         check_range("max_model_len", self.max_model_len, 2)
+        check_range(
+            "long_prefill_token_threshold", self.long_prefill_token_threshold, 0, self.max_model_len
+        )
         check_range("block_tokens", self.block_tokens, 1)
         if self.kv_blocks is not None:
             check_range("kv_blocks", self.kv_blocks, 2)
@@ -328,6 +334,7 @@ class SimulatedEngine:
             async_scheduling=config.async_scheduling,
             prefix_caching=config.prefix_caching,
             chunked_prefill=config.chunked_prefill,
+            long_prefill_token_threshold=config.long_prefill_token_threshold,
             scheduler_seed=config.scheduler_seed,
             tenants=config.tenants,
         )

@@ -39,6 +39,7 @@ class VllmSettings:
         async_scheduling: schedule a step while the one before is running.
         prefix_caching: share KV blocks of equal prefixes.
         chunked_prefill: a prompt may be computed in several steps.
+        long_prefill_token_threshold: most tokens of one prompt in a step; 0: no limit.
         scheduler_seed: for what our scheduler draws at random.
         tenants: how our scheduler shares service among tenants; None: there are none.
     """
@@ -54,6 +55,7 @@ class VllmSettings:
     async_scheduling: bool
     prefix_caching: bool
     chunked_prefill: bool
+    long_prefill_token_threshold: int = 0
     scheduler_seed: int = 0
     tenants: TenantSettings | None = None
 
@@ -137,6 +139,7 @@ def build_setup(settings: VllmSettings) -> VllmSetup:
                 block_size=settings.block_tokens,
                 enable_prefix_caching=settings.prefix_caching,
                 enable_chunked_prefill=settings.chunked_prefill,
+                long_prefill_token_threshold=settings.long_prefill_token_threshold,
                 async_scheduling=settings.async_scheduling,
                 additional_config={"ewsjf": _ewsjf_settings(settings)},
             ).create_engine_config()
@@ -233,6 +236,7 @@ def _check_taken(vllm_config: Any, settings: VllmSettings) -> None:
         "max_num_seqs": scheduler.max_num_seqs,
         "max_num_batched_tokens": scheduler.max_num_batched_tokens,
         "chunked_prefill": bool(scheduler.enable_chunked_prefill),
+        "long_prefill_token_threshold": scheduler.long_prefill_token_threshold,
         "max_model_len": vllm_config.model_config.max_model_len,
         "block_tokens": cache.block_size,
         "prefix_caching": bool(cache.enable_prefix_caching),

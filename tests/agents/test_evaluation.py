@@ -68,6 +68,12 @@ def test_more_seeds_and_policies_leave_finished_keys_alone(trace: Path) -> None:
         "fcfs,sjf,hrrn,random"))))  # fmt: skip
 
 
+def test_seeds_may_begin_later_and_are_the_same_runs(trace: Path) -> None:
+    later = make_jobs(make_plan(trace, first_seed=1, seeds=1), {})
+    assert {job.seed for job in later} == {1}
+    assert {job.key for job in later} < set(keys(trace))
+
+
 def test_another_content_of_the_same_file_is_another_key(trace: Path) -> None:
     before = keys(trace)
     write_trace(trace, requests=300)

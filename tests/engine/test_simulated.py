@@ -484,6 +484,14 @@ def test_values_in_force_already_keep_what_an_order_has_learnt() -> None:
     assert served[0] == served[1]
 
 
+def test_a_limit_on_one_prompt_stretches_it_over_steps(unit_steps: str) -> None:
+    config = dataclasses.replace(STOCK, latency=unit_steps, async_scheduling=False)
+    both = make_trace([0.0, 0.0], [1000, 1000], [2, 2])
+    assert [r.first_token_s for r in served(config, both)] == [1.0, 1.0]
+    limited = dataclasses.replace(config, long_prefill_token_threshold=256)
+    assert [r.first_token_s for r in served(limited, both)] == [4.0, 4.0]
+
+
 def test_yaml_file_holds_the_defaults() -> None:
     path = REPOSITORY / "configs" / "env" / "simulated.yaml"
     assert SimulatedConfig.load(path) == SimulatedConfig()
@@ -501,6 +509,7 @@ def test_yaml_file_holds_the_defaults() -> None:
         ({"noise_sigma": float("nan")}, "noise_sigma"),
         ({"gpu_memory_utilization": 0.2}, "no room for a KV block"),
         ({"kv_blocks": 1}, "kv_blocks"),
+        ({"long_prefill_token_threshold": 16385}, r"outside \[0, 16384\]"),
     ],
 )
 def test_bad_configurations_are_refused(change: dict[str, Any], message: str) -> None:

@@ -1,0 +1,312 @@
+"""What does the study of policies say?  Plain values for `study.json`, from which all is told.
+
+An estimate is a list [value, low, high], the limits of its 95 % interval null where there is
+none.  Everything is paired: J of a run is against first come first served on the same trace,
+and two arms are compared seed by seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from agents.policy_study import PER_LOAD, SUBJECT, TUNED, Cell, Record, Study
+from agents.policy_study_config import OURS, REFERENCE, described
+from agents.policy_tuning import fcfs
+from agents.runs import write_text
+from agents.statistics import Estimate, difference, mean, ratio
+from ewsjf_env.objective import relative_objective
+from ewsjf_env.policy import Policy
+from ewsjf_env.records import WindowMetrics
+
+METRICS = ("ttft_mean_s", "ttft_p99_s", "wait_max_s", "ttft_long_p95_s")
+"""What an arm must be no worse in to dominate another."""
+MORE_METRICS = ("ttft_short_mean_s", "ttft_short_p95_s", "output_tokens_per_s", "overdue_share")
+SURE_SHARE = 0.01  # a smaller relative difference is none, however sure it is
+NOTHING = 0.05  # of J: an arm that gains less helps nobody
+
+
+def summarise(study: Study) -> dict[str, Any]:
+    """The content of `study.json`; `meta` is added by the command."""
+    single, chosen = study.single_rival(), study.chosen_rival()
+    told = list(dict.fromkeys(("ewsjf", SUBJECT, "ewsjf" + PER_LOAD, single)))
+    return {
+        "config": described(study.config),
+        "capacity_requests_per_s": study.capacities,
+        "arms": _arms(study),
+        "overall": {label: _plain(mean(study.overall(label))) for label in study.labels()},
+        "by_workload": _by_workload(study),
+        "single_rival": single,
+        "rival_chosen_in_training": chosen,
+        "comparisons": _comparisons(study, single, chosen),
+        "against_single_rival": [_duel(study, cell, single) for cell in study.arms],
+        "dominated": _dominated(study),
+        "lengths": [row for label in told for row in _lengths(study, label)],
+        "nothing_helps": _nothing_helps(study),
+        "controls": _controls(study),
+        "tuned": _tuned(study),
+        "cells": [_cell(study, cell) for cell in study.arms],
+    }
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write JSON with a line for each item of a list, whole or not at all."""
+    parts = []
+    for key, value in summary.items():
+        if isinstance(value, list) and value:
+            rows = ",\n".join(json.dumps(row, allow_nan=False) for row in value)
+            parts.append(f"{json.dumps(key)}: [\n{rows}\n]")
+        else:
+            parts.append(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+    write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def _arms(study: Study) -> list[dict[str, Any]]:
+    first = next(iter(study.arms.values()))
+    return [
+        {"arm": label, "order": p.order, "ours": p.order in OURS, "oracle": p.oracle}
+        for label, p in first.items()
+    ]
+
+
+def _by_workload(study: Study) -> dict[str, dict[str, Any]]:
+    """Mean J over the loads of each workload."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in study.config.workloads:
+        cells = [cell for cell in study.arms if cell[0] == name]
+        for label in study.labels():
+            values = [
+                fmean(study.objective(cell, label)[seed] for cell in cells)
+                for seed in study.judged(name)
+            ]
+            found.setdefault(name, {})[label] = _plain(mean(values))
+    return found
+
+
+def _comparisons(study: Study, single: str, chosen: str) -> list[dict[str, Any]]:
+    """Ours against rivals over everything; who of them is the strongest is told in hindsight."""
+    rivals = study.rivals()
+    plain = study.best_rival([r for r in rivals if not r.endswith((TUNED, PER_LOAD))])
+    per_load = study.best_rival(rivals)
+    pairs = (
+        ("ewsjf", plain, "defaults: best rival at its defaults, in hindsight"),
+        ("ewsjf", single, "default EWSJF against the best single rival"),
+        (SUBJECT, single, "best single rival, defaults or tuned, in hindsight"),
+        (SUBJECT, chosen, "the rival that training traffic would have chosen"),
+        (SUBJECT, "ewsjf", "what tuning is worth"),
+        ("ewsjf" + PER_LOAD, per_load, "best rival of all, one policy a load included"),
+        ("ewsjf" + PER_LOAD, SUBJECT, "what a policy for each load is worth"),
+    )
+    rows = []
+    for ours, theirs, why in pairs:
+        if ours not in study.labels():
+            continue
+        a, b = study.overall(ours), study.overall(theirs)
+        share = fmean(a) / fmean(b) - 1.0 if fmean(b) > 0 else None
+        gain = _plain(difference(a, b))
+        rows.append({"ours": ours, "theirs": theirs, "why": why, "gain": gain, "share": share})
+    return rows
+
+
+def _duel(study: Study, cell: Cell, single: str) -> dict[str, Any]:
+    """Tuned EWSJF against the best single rival, and against whoever is best in this place."""
+    means = {r: fmean(study.objective(cell, r).values()) for r in study.rivals()}
+    local = max(means, key=lambda r: means[r])
+    gain, aim = study.gain(cell, SUBJECT, single), study.aim(cell, single)
+    verdict = "undecided"
+    if gain.bounded and gain.low >= aim:
+        verdict = "better by the aim"
+    elif gain.bounded and gain.low > 0:
+        verdict = "better"
+    elif gain.bounded and gain.high < 0:
+        verdict = "worse"
+    elif gain.bounded and gain.high < aim:
+        verdict = "no difference that matters"
+    return {
+        "workload": cell[0],
+        "load": cell[1],
+        "seeds": len(study.objective(cell, SUBJECT)),
+        "gain": _plain(gain),
+        "aim": round(aim, 4),
+        "verdict": verdict,
+        "best_rival_here": local,
+        "gain_over_it": _plain(study.gain(cell, SUBJECT, local)),
+    }
+
+
+def _dominated(study: Study) -> list[dict[str, Any]]:
+    """Which arms of another order are at least as good as ours in all of `METRICS`.
+
+    `surely`: with the whole interval of each difference.  One metric must surely be better.
+    """
+    rows = []
+    for cell, arms in study.arms.items():
+        for subject in ("ewsjf", SUBJECT, "ewsjf" + PER_LOAD):
+            for label, policy in arms.items():
+                if subject not in arms or policy.oracle or policy.order == "ewsjf":
+                    continue
+                gaps = [_gap(study, cell, label, subject, m) for m in METRICS]
+                known = [g for g in gaps if g[0].known]
+                better = any(
+                    d.bounded and d.high < 0 and abs(share - 1.0) >= SURE_SHARE
+                    for d, share in known
+                )
+                if not better or any(d.value > 0 for d, _ in known):
+                    continue
+                surely = all(d.bounded and d.high <= 0 for d, _ in known)
+                row = {"workload": cell[0], "load": cell[1], "arm": subject, "by": label}
+                ours = policy.order in OURS
+                rows.append({**row, "by_ours": ours, "surely": surely})
+    return rows
+
+
+def _gap(study: Study, cell: Cell, label: str, other: str, metric: str) -> tuple[Estimate, float]:
+    """Difference of a metric between two arms, and the ratio of its means."""
+    a, b = study.records(cell, label), study.records(cell, other)
+    seeds = sorted(set(a) & set(b))
+    ours = [_metric(a[s], metric) for s in seeds]
+    theirs = [_metric(b[s], metric) for s in seeds]
+    return difference(ours, theirs), ratio(ours, theirs).value
+
+
+def _lengths(study: Study, label: str) -> list[dict[str, Any]]:
+    """Mean TTFT by prompt length over that of first come first served."""
+    rows = []
+    for cell in study.arms:
+        ours, theirs = study.records(cell, label), study.runs[cell][fcfs().name]
+        seeds = sorted(set(ours) & set(theirs))
+        for i, bucket in enumerate(ours[seeds[0]]["buckets"]):
+            a = [_bucket(ours[s], i) for s in seeds]
+            b = [_bucket(theirs[s], i) for s in seeds]
+            share = ratio(a, b)
+            if share.known:
+                row = {"arm": label, "workload": cell[0], "load": cell[1]}
+                limits = {"above": bucket["low_tokens"], "up_to": bucket["high_tokens"]}
+                rows.append({**row, **limits, "ratio": _plain(share)})
+    return rows
+
+
+def _nothing_helps(study: Study) -> list[dict[str, Any]]:
+    """Cells where no arm without an oracle surely gains more than `NOTHING`."""
+    rows = []
+    for cell, arms in study.arms.items():
+        fair = [label for label, policy in arms.items() if not policy.oracle]
+        best = max(fair, key=lambda x: fmean(study.objective(cell, x).values()))
+        found = mean(list(study.objective(cell, best).values()))
+        if found.value < NOTHING or (found.bounded and found.low <= 0):
+            row = {"workload": cell[0], "load": cell[1], "best": best}
+            rows.append({**row, "objective": _plain(found)})
+    return rows
+
+
+def _controls(study: Study) -> list[dict[str, Any]]:
+    """What other settings of the engine do to J without reordering, and with it."""
+    rows = []
+    for cell, engines in study.control_runs.items():
+        base = study.runs[cell][fcfs().name]
+        subject = study.arms[cell][SUBJECT].name
+        here = _plain(mean(list(study.objective(cell, SUBJECT).values())))
+        for label, runs in engines.items():
+            alone, ordered = runs[fcfs().name], runs[subject]
+            row = {"workload": cell[0], "load": cell[1], "engine": label}
+            rows.append(
+                {
+                    **row,
+                    "fcfs_over_fcfs": _plain(_objective(alone, base)),
+                    "ewsjf_over_fcfs": _plain(_objective(ordered, base)),
+                    "ewsjf_over_fcfs_there": _plain(_objective(ordered, alone)),
+                    "ewsjf_without_it": here,
+                }
+            )
+    return rows
+
+
+def _objective(runs: Mapping[int, Record], reference: Mapping[int, Record]) -> Estimate:
+    """J of runs against others on the same traces."""
+    return mean(
+        [
+            relative_objective(
+                WindowMetrics.from_dict(runs[seed]["metrics"]),
+                WindowMetrics.from_dict(reference[seed]["metrics"]),
+            ).total
+            for seed in sorted(set(runs) & set(reference))
+        ]
+    )
+
+
+def _tuned(study: Study) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, families in study.tuned.items():
+        for order, tuned in families.items():
+            family = study.config.families[order]
+            moved = tuple(family.grid) or family.parameters
+            row: dict[str, Any] = {
+                "training_objective": round(tuned.objective, 4),
+                "of_the_defaults": round(tuned.default_objective, 4),
+            }
+            if family.tuned:
+                row["points"] = tuned.points
+                row["static"] = _values(tuned.static, moved)
+                row["by_load"] = {f"{x:g}": _values(p, moved) for x, p in tuned.by_load.items()}
+                if family.partition:
+                    row["cuts"] = list(tuned.static.partition.cuts)
+            found.setdefault(name, {})[order] = row
+    return found
+
+
+def _values(policy: Policy, names: Sequence[str]) -> dict[str, Any]:
+    values = {n: policy.parameters[n] for n in names}
+    return {n: float(f"{v:.4g}") if isinstance(v, float) else v for n, v in values.items()}
+
+
+def _cell(study: Study, cell: Cell) -> dict[str, Any]:
+    """All arms in one place: J, and means of the metrics in the order of `metrics`."""
+    arms: dict[str, Any] = {}
+    for label in study.arms[cell]:
+        runs = [study.records(cell, label)[seed] for seed in study.judged(cell[0])]
+        values = [_rounded(_known_mean([_metric(r, m) for r in runs])) for m in _all_metrics()]
+        found = [study.objective(cell, label)[seed] for seed in study.judged(cell[0])]
+        arms[label] = [_plain(mean(found)), values]
+    some = study.records(cell, REFERENCE)
+    return {
+        "workload": cell[0],
+        "load": cell[1],
+        "arrived_per_s": _rounded(
+            fmean(float(r["notes"]["achieved_rate_per_s"]) for r in some.values())
+        ),
+        "requests_a_window": _rounded(fmean(r["metrics"]["arrivals"] for r in some.values())),
+        "metrics": list(_all_metrics()),
+        "arms": arms,
+    }
+
+
+def _all_metrics() -> tuple[str, ...]:
+    return METRICS + MORE_METRICS
+
+
+def _metric(record: Record, metric: str) -> float:
+    value = record["metrics"][metric]
+    return math.nan if value is None else float(value)
+
+
+def _bucket(record: Record, index: int) -> float:
+    value = record["buckets"][index]["ttft_mean_s"]
+    return math.nan if value is None else float(value)
+
+
+def _known_mean(values: Sequence[float]) -> float:
+    known = [v for v in values if not math.isnan(v)]
+    return fmean(known) if known else math.nan
+
+
+def _plain(estimate: Estimate) -> list[float | None]:
+    return [_rounded(v) for v in dataclasses.astuple(estimate)]
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else float(f"{value:.4g}")

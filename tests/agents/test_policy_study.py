@@ -1,0 +1,290 @@
+"""The study of policies from end to end, on traffic of a few seconds."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agents.policy_study import PER_LOAD, SUBJECT, Study, run_study
+from agents.policy_study_command import main
+from agents.policy_study_config import StudyConfig, load_study
+from agents.policy_traces import trace_seeds
+from agents.policy_tuning import Tuner, canonical, fcfs
+from agents.runs import Progress
+from ewsjf_env.config import ConfigError, from_dict
+from ewsjf_env.policy import parse_policy
+from tests.agents.evaluations import quiet, write_trace
+
+ROOT = Path(__file__).parents[2]
+MIX = """
+rate_per_s: 4.0
+arrivals: {kind: poisson}
+classes:
+  - name: short
+    share: 0.7
+    prompt: {kind: uniform, low_tokens: 16, high_tokens: 128}
+    output: {kind: uniform, low_tokens: 1, high_tokens: 4}
+  - name: long
+    share: 0.3
+    prompt: {kind: uniform, low_tokens: 1500, high_tokens: 2500}
+    output: {kind: uniform, low_tokens: 1, high_tokens: 4}
+"""
+TINY: dict[str, Any] = {
+    "loads": [0.7, 1.5],
+    "seeds": 2,
+    "min_requests": 5,
+    "extra_seeds": 1,
+    "extra_rounds": 1,
+    "tuning": {
+        "loads": [0.9, 1.4],
+        "seeds": 1,
+        "finalists": 1,
+        "finalist_seeds": 2,
+        "duration_factor": 0.75,
+    },
+    "workloads": {
+        "mix": {"workload": "mix.yaml", "duration_s": 8.0},
+        "recorded": {"trace": "trace.csv", "duration_s": 10.0},
+    },
+    "families": {
+        "fcfs": {},
+        "sjf_total": {},
+        "hrrn": {"grid": {"exponent": [0.5, 2]}},
+        "ewsjf": {"parameters": ["lambda", "k"], "points": 2, "partition": True},
+    },
+    "controls": {
+        "engines": {"long prefill 512": {"long_prefill_token_threshold": 512}},
+        "workloads": ["mix"],
+        "loads": [1.5],
+    },
+}
+
+
+def shown(stage: str) -> Progress:
+    return quiet
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mix.yaml").write_text(MIX)
+    write_trace(tmp_path / "trace.csv", 1000)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+    """A folder with results, and what was found."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "mix.yaml").write_text(MIX)
+    write_trace(folder / "trace.csv", 1000)
+    data = copy.deepcopy(TINY)
+    data["workloads"]["mix"]["workload"] = str(folder / "mix.yaml")
+    (folder / "study.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    assert main(["--config", str(folder / "study.yaml"), "--out", str(folder / "out")]) == 0
+    return folder, run_study(load_study(folder / "study.yaml"), folder / "out", 1, shown)
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(TINY), **changes}
+
+
+def test_a_study_goes_on_without_repeating(finished: tuple[Path, Study]) -> None:
+    folder, _ = finished
+    runs = folder / "out" / "runs"
+    files = {path: path.stat().st_mtime_ns for path in runs.iterdir()}
+    report = (folder / "out" / "study.md").read_text()
+    lost = min(files)
+    lost.unlink()  # as if it had been killed there
+    (runs / (lost.stem + ".running")).touch()
+    assert main(["--config", str(folder / "study.yaml"), "--out", str(folder / "out")]) == 0
+    after = {path: path.stat().st_mtime_ns for path in runs.iterdir()}
+    assert set(after) == set(files)
+    assert {p for p in files if after[p] != files[p]} == {lost}
+    assert (folder / "out" / "study.md").read_text() == report
+
+
+def test_no_arm_has_seen_a_judged_trace(finished: tuple[Path, Study]) -> None:
+    _, study = finished
+    assert study.training_digests and study.judging_digests
+    assert not study.training_digests & study.judging_digests
+    trained, judged = (study.config.source("recorded", t).load() for t in (True, False))
+    assert trained.table.arrival_s[-1] < judged.table.arrival_s[0]  # type: ignore[attr-defined]
+
+
+def test_every_arm_meets_the_same_traces(finished: tuple[Path, Study]) -> None:
+    _, study = finished
+    for cell, arms in study.arms.items():
+        assert list(arms) == [
+            *TINY["families"], "hrrn tuned", SUBJECT, "hrrn per load", "ewsjf per load"
+        ]  # fmt: skip
+        for seed in study.judged(cell[0]):
+            digests = {study.records(cell, label)[seed]["notes"]["trace"] for label in arms}
+            assert len(digests) == 1
+        assert set(study.objective(cell, "fcfs").values()) == {0.0}
+
+
+def test_the_tuned_policy_is_the_best_of_its_family_in_training(
+    finished: tuple[Path, Study],
+) -> None:
+    _, study = finished
+    for families in study.tuned.values():
+        for order in ("hrrn", "ewsjf"):
+            assert families[order].objective >= families[order].default_objective
+            assert families[order].points == (3 if order == "hrrn" else 4)
+        assert families["sjf_total"].static == canonical(parse_policy("sjf_total"))
+        assert families["hrrn"].at(0.5) == families["hrrn"].by_load[0.9]
+        assert families["hrrn"].at(5.0) == families["hrrn"].by_load[1.4]
+
+
+def test_rivals_are_not_ours_and_no_oracles(finished: tuple[Path, Study]) -> None:
+    _, study = finished
+    assert set(study.rivals()) == {"fcfs", "hrrn", "hrrn tuned", "hrrn per load"}
+    assert study.single_rival() in ("hrrn", "hrrn tuned")
+    assert study.chosen_rival() == "hrrn tuned"
+
+
+def test_more_seeds_go_where_it_is_undecided(
+    finished: tuple[Path, Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = finished
+    cell = ("mix", 1.5)
+
+    def always_one(study: Study, other: str) -> list[tuple[str, float]]:
+        return [cell]
+
+    monkeypatch.setattr(Study, "undecided", always_one)
+    study = run_study(load_study(folder / "study.yaml"), folder / "out", 1, shown)
+    rival = study.single_rival()
+    seeds = study.seeds["mix"]
+    assert set(study.objective(cell, SUBJECT)) == set(study.objective(cell, rival)) == set(seeds)
+    assert set(study.objective(("recorded", 1.5), SUBJECT)) == set(study.judged("recorded"))
+    assert (len(seeds), len(study.judged("mix"))) == (3, 2)
+    assert len(study.overall(SUBJECT)) == 2
+
+
+def test_the_report_holds_what_it_must(finished: tuple[Path, Study]) -> None:
+    folder, study = finished
+    text = (folder / "out" / "study.json").read_text()
+    assert len(text) < 500_000
+    found = json.loads(text)
+    assert len(found["cells"]) == len(found["against_single_rival"]) == 4
+    for cell in found["cells"]:
+        assert set(cell["arms"]) == set(study.labels())
+        assert cell["arms"]["fcfs"][0] == [0.0, 0.0, 0.0]
+    assert {r["arm"] for r in found["lengths"]} >= {"ewsjf", SUBJECT, "ewsjf" + PER_LOAD}
+    (control,) = found["controls"]
+    assert (control["workload"], control["load"]) == ("mix", 1.5)
+    assert found["tuned"]["mix"]["ewsjf"]["cuts"]
+    report = (folder / "out" / "study.md").read_text()
+    for title in (
+        "Who wins over everything", "J by workload", "Who wins where", "Is it dominated?",
+        "Requests by prompt length", "Where nothing helps", "Settings of the engine",
+        "What tuning chose", "J by load",
+    ):  # fmt: skip
+        assert f"## {title}" in report
+    assert "sjf_total (oracle)" in report
+    assert (folder / "out" / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_lull_is_passed_over_and_told_where_there_is_nothing_else(folder: Path) -> None:
+    rows = [f"{t + i / 100},100,1" for t in (0, 500, 1000, 1500) for i in range(50)]
+    text = "\n".join(["arrival_s,prompt_tokens,output_tokens", *rows]) + "\n"
+    (folder / "trace.csv").write_text(text)
+    config = load_study(folder / "study.yaml")
+    source = config.source("recorded", training=False).load()
+    seeds = trace_seeds(config, "recorded", False, 3, 0.3)
+    assert seeds != [0, 1, 2]
+    assert all(len(source.draw(s, 10.0, 0.7 * 0.3)) >= config.min_requests for s in seeds)
+    assert trace_seeds(config, "recorded", False, 5, 0.3)[:3] == seeds
+    with pytest.raises(ConfigError, match="recorded: hardly a window of 10 s at load"):
+        trace_seeds(dataclasses.replace(config, min_requests=101), "recorded", False, 1, 0.3)
+
+
+def test_equal_policies_are_one_run() -> None:
+    named = parse_policy("hrrn(exponent=1)")
+    assert canonical(named).name == canonical(parse_policy("hrrn")).name
+    assert canonical(parse_policy("hrrn(exponent=2)")).name != canonical(named).name
+    assert fcfs().name.startswith("fcfs-")
+
+
+def test_the_queues_of_a_tuned_family_come_from_training_traffic(folder: Path) -> None:
+    config = load_study(folder / "study.yaml")
+    points = Tuner(config, {}).points["mix"]["ewsjf"]
+    shipped = parse_policy("ewsjf")
+    assert points[0].partition == shipped.partition
+    assert all(p.partition != shipped.partition for p in points[1:])
+    assert points[1].parameters == shipped.parameters
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sede": 3}, "unknown key 'sede'; nearest valid name: 'seeds'"),
+        ({"workloads": {"a": {"trce": "x"}}}, "nearest valid name: 'trace'"),
+        ({"workloads": {"a": {}}}, "trace, workload: give exactly one"),
+        ({"families": {"fcfs": {}, "ewsjf": {}, "hrn": {}}}, "nearest valid name: 'hrrn'"),
+        ({"families": {"fcfs": {}, "ewsjf": {}, "hrrn": {"grid": {"exp": [1]}}}}, "'exponent'"),
+        ({"families": {"fcfs": {}, "ewsjf": {}, "hrrn": {"grid": {"exponent": [9]}}}}, "outside"),
+        ({"families": {"fcfs": {}, "ewsjf": {"points": 3}}}, "parameters, points"),
+        ({"families": {"fcfs": {}}}, "'ewsjf' is missing"),
+        ({"tuning": {"seeds": 4, "finalist_seeds": 2}}, r"finalist_seeds: 2 is outside \[4"),
+        ({"loads": [0.7, 0.7]}, "occurs twice"),
+        ({"controls": {"engines": {"x": {"max_seqs": 1}}, "loads": [1.5]}}, "'max_num_seqs'"),
+        ({"controls": {"loads": [9.0]}}, "controls: loads: 9"),
+        ({"controls": {"workloads": ["mx"]}}, "nearest valid name: 'mix'"),
+    ],
+)
+def test_bad_studies_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_dict(StudyConfig, changed(**changes), "study.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "mixx"], "--only: unknown 'mixx'; nearest valid name: 'mix'"),
+        (["--seeds", "0"], "--seeds: 0 is outside [1, 1000]"),
+        (["--jobs", "0"], "--jobs: 0 is outside"),
+        (["--traces", "nowhere"], "workloads: recorded: nowhere/trace.csv"),
+        (["--sedes", "3"], "unknown argument '--sedes'; nearest valid name: '--seeds'"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_nothing_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["--config", "study.yaml", "--out", "out", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", "study.yaml", "--out", "out", "--dry-run", "--only", "recorded"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "tuning, round 1: about 18 runs" in told
+    assert "judging: about 28 runs" in told
+    assert "controls: about 0 runs" in told
+    assert not (folder / "out").exists()
+
+
+def test_the_shipped_study_is_well_formed_and_names_all_orders_but_priority() -> None:
+    from ewsjf_env.scheduling.rivals import ORDERS
+
+    data = yaml.safe_load((ROOT / "configs" / "policy_study.yaml").read_text())
+    config = from_dict(StudyConfig, data, "policy_study.yaml")
+    assert set(ORDERS) - set(config.families) == {"priority"}  # no priorities in these traffics
+    assert config.seeds >= 10
+    for name, workload in config.workloads.items():
+        assert workload.engine is None or (ROOT / workload.engine).exists(), name

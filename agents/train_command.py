@@ -153,7 +153,19 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
         arguments.agent_config,
         **{"windows": WINDOWS, **fields},
     )
+    if config.env.engine == "remote" and not _names_server(arguments):
+        raise ConfigError(
+            "--url: missing, and no remote.url is in --config: which server is tuned?"
+        )
     return config if arguments.storage is None else _sharing(config, arguments.storage)
+
+
+def _names_server(arguments: argparse.Namespace) -> bool:
+    """Whoever forgets the address must not change a stranger's server at the default one."""
+    task = load_yaml(arguments.config) if arguments.config else {}
+    remote = task.get("remote") if isinstance(task, dict) else None
+    named = isinstance(remote, dict) and bool({"url", "urls"} & set(remote))
+    return named or arguments.url is not None
 
 
 def _sharing(config: RunConfig, storage: str) -> RunConfig:

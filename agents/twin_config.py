@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agents.config import StudyConfig
-from ewsjf_env.config import check_range
+from ewsjf_env.config import ConfigError, check_range
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,10 @@ class TwinStudyConfig(StudyConfig):
 
     startup_points: int = 0  # the twin's candidates take their place
     twin: TwinConfig = field(default_factory=TwinConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.storage:  # a window of another run has no traffic that could be replayed
+            raise ConfigError(
+                f"storage: {self.storage!r}: a study with a twin is shared with nobody"
+            )

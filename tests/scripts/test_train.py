@@ -149,6 +149,8 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
         ("--resume run --engine fake", "--engine: cannot be changed by --resume"),
         ("--resume run --url http://h:1", "--url: cannot be changed by --resume"),
         ("--agent sobol --url http://h:1", "--url: 'http://h:1' needs --engine remote"),
+        ("--engine remote", "--url: missing, and no remote.url is in --config"),
+        ("--agent bayes_twin --storage s.journal", "shared with nobody"),
         (
             "--engine remote --url http://h:1 --url http://h:1/",
             "remote: urls: 'http://h:1' occurs twice",

@@ -399,9 +399,10 @@ def test_fewer_live_windows_with_a_twin() -> None:
 
 
 def test_a_wrong_twin_is_not_believed_for_long() -> None:
-    """Its landscape is mirrored: the best is the worst."""
+    """Its ranking is reversed: the best is the worst."""
     settings = agent_config("bayes_twin", QUICK)
-    wrong = load_tuning({**FAKE, "fake": {**FAKE["fake"], "jump_s": 0.0}})
+    weights = {"throughput": -1.0, "ttft_short": -0.5, "slowdown_long": -0.5, "overdue": -1.0}
+    wrong = load_tuning({**FAKE, "objective": {"weights": weights}})
     session = session_of("bayes_twin", FAKE, settings=QUICK)
     setting = AgentSetting(session.space, task=wrong)
     session.agent = make_agent("bayes_twin", setting, settings)

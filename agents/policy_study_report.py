@@ -137,8 +137,9 @@ def _duels(found: Summary) -> list[str]:
     told = ", ".join(f"{n} x {verdict}" for verdict, n in sorted(counts.items()))
     return [
         f"`{SUBJECT}` against the best single rival, {found['single_rival']}: {told}.  *Better by "
-        "the aim*: the whole interval is; *undecided*: it holds 0 and the aim, with the extra "
-        "seeds.  The best rival here was picked in hindsight out of all rival arms, one policy a "
+        "the aim*: the whole interval is; *less*: the interval ends below it; *undecided*: "
+        "it holds 0 and the aim, with the extra seeds; *no difference that matters*: within 0.02.  "
+        "The best rival here was picked in hindsight out of all rival arms, one policy a "
         "load included.",
         "",
         *_table(rows),

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from agents.policy_study import PER_LOAD, SUBJECT, TUNED, Cell, Record, Study
+from agents.policy_study import PER_LOAD, SMALLEST_AIM, SUBJECT, TUNED, Cell, Record, Study
 from agents.policy_study_config import OURS, REFERENCE, described
 from agents.policy_tuning import fcfs
 from agents.runs import write_text
@@ -121,12 +121,14 @@ def _duel(study: Study, cell: Cell, single: str) -> dict[str, Any]:
     verdict = "undecided"
     if gain.bounded and gain.low >= aim:
         verdict = "better by the aim"
+    elif gain.bounded and gain.low > -SMALLEST_AIM and gain.high < SMALLEST_AIM:
+        verdict = "no difference that matters"
     elif gain.bounded and gain.low > 0:
         verdict = "better"
     elif gain.bounded and gain.high < 0:
         verdict = "worse"
     elif gain.bounded and gain.high < aim:
-        verdict = "no difference that matters"
+        verdict = "less than the aim"
     return {
         "workload": cell[0],
         "load": cell[1],
@@ -147,9 +149,13 @@ def _dominated(study: Study) -> list[dict[str, Any]]:
     rows = []
     for cell, arms in study.arms.items():
         for subject in ("ewsjf", SUBJECT, "ewsjf" + PER_LOAD):
+            seen: set[str] = set()
             for label, policy in arms.items():
                 if subject not in arms or policy.oracle or policy.order == "ewsjf":
                     continue
+                if policy.name in seen:  # an arm whose tuning came back to another's values
+                    continue
+                seen.add(policy.name)
                 gaps = [_gap(study, cell, label, subject, m) for m in METRICS]
                 known = [g for g in gaps if g[0].known]
                 better = any(

@@ -18,7 +18,7 @@ from agents.sb3 import SB3Agent
 from agents.sb3_config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
 from agents.static import BestStaticAgent, DefaultAgent, DrawnAgent
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
-from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.tuning import TuningConfig
 
 
@@ -33,6 +33,8 @@ class AgentSetting:
         folder: where an agent may keep its state up to date; None: in memory only.
         study_name: names what the windows depend on beside the space, for example
             `<env id>/<space version>/<workload>`.
+        start_point: what theory would try first, for agents that are set to ask; see
+            `starting_point.start_values`.
     """
 
     space: ParameterSpace
@@ -40,6 +42,7 @@ class AgentSetting:
     seed: int = 0
     folder: Path | None = None
     study_name: str = "ewsjf"
+    start_point: Callable[[], Mapping[str, Value] | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
         seed=setting.seed,
         folder=setting.folder,
         study_name=setting.study_name,
+        start_point=setting.start_point,
     )
 
 

@@ -6,6 +6,7 @@ It writes nothing; `loop.py` keeps the windows that it yields.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -20,6 +21,7 @@ from agents.registry import AgentSetting, make_agent
 from agents.run_config import RunConfig
 from agents.shift import ShiftDetector
 from agents.smoother import Smoother
+from agents.starting_point import start_values
 from agents.tags import Timing
 from agents.traffic_plan import episode_options
 from ewsjf_env.config import ConfigError
@@ -64,6 +66,7 @@ class Session:
             seed=config.seed,
             folder=folder,
             study_name=config.study_name,
+            start_point=functools.partial(start_values, config.task),
         )
         self.agent: Agent = make_agent(config.agent, setting, config.settings)
         self._detector = ShiftDetector(config.shift)

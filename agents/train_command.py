@@ -14,10 +14,12 @@ from typing import Any
 from tqdm import tqdm
 
 from agents.command_line import Parser, run_command, whole
+from agents.config import StudyConfig
 from agents.loop import Progress, tune
 from agents.registry import AGENTS
 from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from agents.run_dir import RunDir, default_folder
+from agents.starting_point import TaskPrior, starting_point
 from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.engine.remote import check_server
 from ewsjf_env.parameters import ParameterSpace
@@ -73,6 +75,8 @@ def _train(words: list[str]) -> int:
         if config.env.engine == "remote":  # before there is a folder
             check_server(config.env.remote)
         load_workload(config.env.workload)
+        if _starts_by_theory(config):
+            TaskPrior(config.task)
         folder = Path(arguments.out) if arguments.out else default_folder(config)
         run, windows = RunDir.create(folder, config), config.windows
     # A tuner that is asked to end leaves a server as one that is interrupted does.
@@ -161,8 +165,27 @@ def _describe(config: RunConfig) -> str:
             f"context: {', '.join(config.context) or 'none'}",
             f"space {space.content_hash}, {len(space)} parameters",
             *table,
+            *_theory(config),
         ]
     )
+
+
+def _starts_by_theory(config: RunConfig) -> bool:
+    return isinstance(config.settings, StudyConfig) and config.settings.start == "analytic"
+
+
+def _theory(config: RunConfig) -> list[str]:
+    """What an agent with `start: analytic` tries after the start values."""
+    if not _starts_by_theory(config):
+        return []
+    point = starting_point(config.task)
+    loads = ", ".join(f"{load:.2f}" for load in point.loads)
+    predicted = f"predicted reward {point.objective:+.3f}, start values {point.own_objective:+.3f}"
+    if not point.moved:
+        return [f"start: analytic, load {loads}: the start values; {predicted}"]
+    own = config.task.space().defaults
+    moved = ", ".join(f"{k}={_short(v)}" for k, v in point.values.items() if v != own[k])
+    return [f"start: analytic, load {loads}: {moved}; {predicted}"]
 
 
 class _Bar:

@@ -41,7 +41,6 @@ from ewsjf_env.records import WindowMetrics
 from ewsjf_env.tuning import TuningConfig
 from ewsjf_env.workload import load_workload
 
-BACKLOG = 2400  # requests that measure the capacity
 HRRN: Mapping[str, Value] = {"lambda": 0.0, "mu": 0.0, "k": 1.0}
 SHIPPED, HRRN_POINT, THEORY = "shipped", "hrrn", "theory"
 
@@ -57,14 +56,16 @@ class PriorStudy:
         seed: of the trace.
         warmup_s: served before the window.
         window_s: measured.
+        backlog: requests that measure the capacity.
     """
 
     workloads: tuple[str, ...] = ("paper_mix", "mixed", "bursty")
     loads: tuple[float, ...] = (0.7, 0.95, 1.3)
     points: int = 24
-    seed: int = 1
+    seed: int = 0
     warmup_s: float = 20.0
     window_s: float = 120.0
+    backlog: int = 800
 
     def __post_init__(self) -> None:
         check_range("points", self.points, 2)
@@ -181,7 +182,7 @@ class _Case:
         compared = [label for label in self.values if label != THEORY]
         spread = pstdev([simulated[label] for label in compared])
         differ = len({round(predicted[label], 9) for label in compared}) > 1 and spread > 0
-        rank = spearmanr([predicted[x] for x in compared], [simulated[x] for x in compared])[0]
+        pair = [predicted[x] for x in compared], [simulated[x] for x in compared]
         return {
             "workload": Path(self.workload).stem,
             "load": self.load,
@@ -190,7 +191,7 @@ class _Case:
             "theory_load": self.point.loads[0],
             "theory_s": round(self.theory_s, 2),
             "theory_values": {name: self.point.values[name] for name in HRRN},
-            "rank": float(rank) if differ else None,
+            "rank": float(spearmanr(*pair)[0]) if differ else None,
             "spread": spread,
             "best": max(simulated[label] for label in compared),
             "theory": simulated[THEORY],
@@ -239,7 +240,7 @@ def _capacities(study: PriorStudy, path: Path) -> dict[str, float]:
     engine = cached_engine(SimulatedConfig())
     for workload in study.workloads:
         if workload not in known:
-            backlog = load_workload(workload).draw_backlog(TRAINING_SEEDS + 1, BACKLOG)
+            backlog = load_workload(workload).draw_backlog(TRAINING_SEEDS + 1, study.backlog)
             known[workload] = engine.measure_capacity(backlog)
             write_json(path, known)
     return known

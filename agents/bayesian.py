@@ -5,7 +5,8 @@ sampler, its arms: start, control windows, model and recommendation are shared, 
 comparison tells proposals apart and nothing else.
 
 1. Window 0 runs the incumbent (the space's defaults), the next ones a few Sobol points near it,
-   which differ from it in the parameters that are not minor.
+   which differ from it in the parameters that are not minor.  With `start: analytic` the first of
+   these is the point that theory finds, see `starting_point`.
 2. Then the sampler proposes.  The incumbent is measured again every fifth window, and after a
    proposal that broke a constraint: its queue would be blamed on the next one.
 3. The incumbent is the best point tried by the *posterior*, never by the luckiest window: mean
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ class StudyAgent:
         folder: where `study.journal` is kept up to date; None: in memory.
         study_name: of the study; names what the trials depend on beside the space.
         shared: where windows of other runs come from, and ours go to; None: nowhere.
+        start_point: values for `start: analytic`, or None where the incumbent is as good; asked
+            when they are needed, and the same every time.
 
     Raises:
         ConfigError: nothing to tune, a missing library, or a study that does not fit.
@@ -88,9 +91,11 @@ class StudyAgent:
         folder: Path | None = None,
         study_name: str = "ewsjf",
         shared: Recorded | None = None,
+        start_point: Callable[[], Mapping[str, Value] | None] | None = None,
     ) -> None:
         self.name = name
         self._shared = shared
+        self._start_point = start_point
         self._space, self._config = space, config
         self._context_size, self._seed, self._study_name = context_size, seed, study_name
         self._distributions = distributions(space)
@@ -129,11 +134,7 @@ class StudyAgent:
         elif self._counted == 0:
             values = self._space.defaults
         else:
-            center = self._encoding.to_point(self._space.defaults)
-            points = self._encoding.start_points(
-                self._config.startup_points, center, self._config.startup_radius, self._seed
-            )
-            values = self._complete(points[self._counted - 1])
+            values = self._startup_values(self._counted - 1)
         self._role = role
         self._diagnose(values, context)
         return values
@@ -274,6 +275,21 @@ class StudyAgent:
     def _search(self, context: tuple[float, ...]) -> dict[str, Value]:
         """A proposal; it waits in the study for its window, or not."""
         return self._space.validate(self._ask(context).params)
+
+    def _startup_values(self, index: int) -> dict[str, Value]:
+        """Start-up point `index`, from 0."""
+        config = self._config
+        if index == 0 and config.start == "analytic":
+            if self._start_point is None:
+                raise ConfigError(f"agent {self.name!r}: start: analytic: no task to think about")
+            found = self._start_point()
+            if found is not None:
+                return self._space.validate(found)
+        center = self._encoding.to_point(self._space.defaults)
+        points = self._encoding.start_points(
+            config.startup_points, center, config.startup_radius, self._seed
+        )
+        return self._complete(points[index])
 
     def _ask(self, context: tuple[float, ...]) -> Trial:
         seed = int(np.random.SeedSequence([self._seed, self._counted]).generate_state(1)[0])

@@ -91,6 +91,8 @@ class StudyConfig:
         sampler: who proposes: `contextual_gp` is ours, the others are Optuna's.
         startup_points: Sobol points after the incumbent, before the sampler proposes, >= 0; they
             differ from it in the parameters that are not minor.
+        start: `analytic`: the first of them is the point that theory finds for the task, see
+            `starting_point`, unless that is the incumbent; `sobol`: it is a Sobol point, too.
         startup_radius: they lie so near the incumbent, in every coordinate of the unit cube,
             (0, 1]; 1: everywhere.
         control_every: every so many windows measure the incumbent again; 0: never.
@@ -109,6 +111,7 @@ class StudyConfig:
 
     sampler: SamplerName = "contextual_gp"
     startup_points: int = 4
+    start: Literal["sobol", "analytic"] = "sobol"
     startup_radius: float = 0.3
     control_every: int = 5
     recover: bool = True
@@ -129,6 +132,8 @@ class StudyConfig:
         check_range("caution", self.caution, 0.0)
         if self.control_every == 1:
             raise ConfigError("control_every: 1 would measure nothing but the incumbent")
+        if self.start == "analytic" and self.startup_points < 1:
+            raise ConfigError("start: analytic needs startup_points >= 1, got 0")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from agents.static import BestStaticAgent, DefaultAgent, DrawnAgent
 from agents.twin_agent import TwinAgent
 from agents.twin_config import TwinStudyConfig
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
-from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.tuning import TuningConfig
 
 
@@ -39,6 +39,8 @@ class AgentSetting:
         shared: windows of other runs, for agents on a study; None: there are none.
         task: what is tuned, for agents with a twin of the engine.
         kept: where an earlier process kept a twin's results, to read; None: in `folder`.
+        start_point: what theory would try first, for agents that are set to ask; see
+            `starting_point.start_values`.
     """
 
     space: ParameterSpace
@@ -49,6 +51,7 @@ class AgentSetting:
     shared: Recorded | None = None
     task: TuningConfig | None = None
     kept: Path | None = None
+    start_point: Callable[[], Mapping[str, Value] | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
         folder=setting.folder,
         study_name=setting.study_name,
         shared=setting.shared,
+        start_point=setting.start_point,
     )
 
 

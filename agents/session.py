@@ -6,6 +6,7 @@ It writes nothing; `loop.py` keeps the windows that it yields.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -22,6 +23,7 @@ from agents.run_config import RunConfig
 from agents.shared_study import SharedStudy
 from agents.shift import ShiftDetector
 from agents.smoother import Smoother
+from agents.starting_point import start_values
 from agents.tags import Timing
 from agents.traffic_plan import episode_options
 from agents.words import counted
@@ -69,6 +71,7 @@ class Session:
             study_name=config.study_name,
             shared=_shared(config, folder),
             task=config.task,
+            start_point=functools.partial(start_values, config.task),
         )
         self.agent: Agent = make_agent(config.agent, setting, config.settings)
         self._detector = ShiftDetector(config.shift)

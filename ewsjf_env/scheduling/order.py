@@ -276,6 +276,13 @@ class ScoredOrder(Order):
                 self._fcfs_step = self._step
         return self.oldest
 
+    def urgency(self, prompt_tokens: int, wait_s: float) -> float:
+        """Score of a head of so many tokens that has waited so long, in the queue it belongs to."""
+        key = self.router.route(prompt_tokens)
+        queue = self._queues.get(key) or Queue(key, float(prompt_tokens), 0.0, self._shares)
+        cost_s = self._cost_s(prompt_tokens)
+        return self.scorer.score(prompt_tokens, wait_s, cost_s, queue, self.traffic)
+
     def may_overtake(self, entry: Entry) -> bool:
         """The bound on overtaking holds for whatever rule would serve an entry first."""
         return entry.arrived_s <= self.oldest.arrived_s + self.overtake_window_s

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from agents.analytic_prior import kleinrock_waits
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
 from ewsjf_env.policy import Policy, parse_policy
 from ewsjf_env.scheduling.partition import Partition
@@ -72,19 +73,7 @@ class Model:
 
     def weighted(self, weights: Sequence[float]) -> list[float]:
         """Kleinrock's delay-dependent priorities: score of a class is weight times wait."""
-        order = sorted(range(len(weights)), key=lambda i: weights[i])
-        b = [weights[i] for i in order]
-        rho = [self.loads[i] for i in order]
-        base = self.residual_s / (1 - sum(rho))
-        waits: list[float] = []
-        for p in range(len(b)):
-            top = base - sum(rho[i] * waits[i] * (1 - b[i] / b[p]) for i in range(p))
-            bottom = 1 - sum(rho[i] * (1 - b[p] / b[i]) for i in range(p + 1, len(b)))
-            waits.append(top / bottom)
-        result = [0.0] * len(b)
-        for place, i in enumerate(order):
-            result[i] = waits[place]
-        return result
+        return kleinrock_waits(self.loads, weights, self.residual_s)
 
 
 def make_model(engine: SimulatedEngine) -> Model:

@@ -43,9 +43,11 @@ def test_moves_away_from_bad_values_and_always_to_the_same_point() -> None:
     assert {n for n, v in point.values.items() if v != own[n]} == {"lambda", "mu", "k"}
     assert starting_point(task) == point
     assert start_values(task) == point.values
-    objective, worst = TaskPrior(task).judge({n: point.values[n] for n in ("lambda", "mu", "k")})
+    prior, names = TaskPrior(task), ("lambda", "mu", "k")
+    objective, worst = prior.judge({name: point.values[name] for name in names})
     assert objective == pytest.approx(point.objective)
-    assert worst <= 0.0
+    # So few points may all break a constraint; the chosen one is no worse than where it began.
+    assert worst <= max(0.0, prior.judge({name: own[name] for name in names})[1])
 
 
 def test_stays_where_no_order_matters() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agents.supervise import supervise
-from ewsjf_env.config import ConfigError
+from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.engine.executor_settings import ExecutorSettings
 from ewsjf_env.engine.simulated_server import (
     simulated_arguments,
@@ -52,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     environment = {**os.environ, **launch.environment}
     if tuner is not None:
-        return supervise(launch.command, environment, tuner, url(vllm_arguments))
+        try:
+            return supervise(launch.command, environment, tuner, url(vllm_arguments))
+        except ConfigError as error:
+            print(f"serve.py: {error}", file=sys.stderr)
+            return 2
     sys.stdout.flush()
     os.execve(launch.command[0], launch.command, environment)
 
@@ -131,6 +135,7 @@ def _tuner(arguments: argparse.Namespace, vllm_arguments: Sequence[str]) -> list
     for path in (TRAIN_SCRIPT, Path(arguments.tune)):
         if not path.is_file():
             raise ConfigError(f"--tune: {path} is not a file")
+    load_yaml(arguments.tune)  # a typing error is told before a model is loaded
     command = [sys.executable, str(TRAIN_SCRIPT), "--engine", "remote"]
     command += ["--url", url(vllm_arguments)]
     return [*command, "--config", arguments.tune]
@@ -139,5 +144,6 @@ def _tuner(arguments: argparse.Namespace, vllm_arguments: Sequence[str]) -> list
 def url(vllm_arguments: Sequence[str]) -> str:
     """Where the server will answer on this machine."""
     host = option_value(vllm_arguments, "--host") or "127.0.0.1"
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return f"http://{host}:{option_value(vllm_arguments, '--port') or 8000}"

@@ -7,7 +7,10 @@ code is ours.  SIGTERM and SIGINT are passed on to the server.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +18,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from types import FrameType
+from urllib.parse import urlsplit
+
+from ewsjf_env.config import ConfigError
 
 POLL_S = 0.5
 STOP_S = 20.0  # what a tuner gets to write down its state
@@ -26,7 +32,12 @@ def supervise(
     tuner_command: Sequence[str],
     url: str,
 ) -> int:
-    """Run both until the server ends; return its exit code (128 + n after signal n)."""
+    """Run both until the server ends; return its exit code (128 + n after signal n).
+
+    Raises:
+        ConfigError: something else answers at the server's address: the tuner would tune that.
+    """
+    check_free(url)
     # In groups of their own: a Ctrl-C at the terminal reaches them through us, once.
     server = subprocess.Popen(server_command, env=dict(environment), start_new_session=True)
 
@@ -55,6 +66,8 @@ def supervise(
     finally:
         if tuner is not None and tuner.poll() is None:
             _stop(tuner)
+        if server.poll() is None:  # we fail: nobody else would stop it
+            _stop(server)
         for number, handler in before.items():
             signal.signal(number, handler)
     code = server.returncode
@@ -66,8 +79,19 @@ def is_healthy(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=1.0) as answer:
             return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
+    except (OSError, urllib.error.URLError, http.client.HTTPException):
         return False
+
+
+def check_free(url: str) -> None:
+    """ConfigError where a server listens already, ours or any other."""
+    parts = urlsplit(url)
+    try:
+        address = parts.hostname or "", parts.port or 80
+    except ValueError:
+        raise ConfigError(f"--port: {parts.netloc.rpartition(':')[2]!r} is no port") from None
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=1.0):
+        raise ConfigError(f"--port: something listens at {url} already; choose another port")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

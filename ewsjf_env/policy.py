@@ -172,7 +172,7 @@ class Policy:
             "parameter_space_hash", space.content_hash if kind == STATIC else None
         )
         generations = space.generations()
-        if given_hash not in generations:
+        if not isinstance(given_hash, str) or given_hash not in generations:
             raise ConfigError(
                 f"{where}: parameter_space_hash: {given_hash!r} is not {space.content_hash!r}, the "
                 f"space of order {order!r} in this version; export the policy again"

@@ -162,3 +162,9 @@ def test_a_parameter_that_the_named_space_does_not_have_is_refused() -> None:
         Policy.from_dict(data)
     with pytest.raises(ConfigError, match="export the policy again"):
         Policy.from_dict({**data, "parameter_space_hash": "0" * 16})
+
+
+@pytest.mark.parametrize("given", [[], {}, 3, None])
+def test_a_hash_that_is_no_text_is_refused_like_any_other(given: object) -> None:
+    with pytest.raises(ConfigError, match="parameter_space_hash"):
+        Policy.from_dict({"order": "ewsjf", "parameter_space_hash": given})

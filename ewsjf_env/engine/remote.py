@@ -93,6 +93,11 @@ class RemoteConfig:
     def link(self) -> Link:
         """A connection that has not been opened yet."""
         key = os.environ.get(self.api_key_env) if self.api_key_env else None
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise ConfigError(
+                f"api_key_env: the key in {self.api_key_env} has characters that no header may "
+                "carry, perhaps a line end"
+            )
         links = [HttpLink(url, key, self.timeout_s, self.model) for url in self.servers]
         return links[0] if len(links) == 1 else ReplicaLink(links)
 

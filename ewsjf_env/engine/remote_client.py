@@ -94,7 +94,8 @@ class HttpLink:
         whole = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s)
         async with self._answer("POST", "/v1/completions", body, headers, whole) as answer:
             if answer.status != 200:
-                raise EngineError(f"HTTP {answer.status}: {_error(await answer.text())}")
+                text = await answer.text(errors="replace")
+                raise EngineError(f"HTTP {answer.status}: {_error(text)}")
             async for line in answer.content:
                 if not line.startswith(_DATA):
                     continue
@@ -122,7 +123,7 @@ class HttpLink:
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         headers = {"X-EWSJF-Author": AUTHOR}
         async with self._answer(method, path, body, headers, timeout) as answer:
-            text = await answer.text()
+            text = await answer.text(errors="replace")
             if answer.status == 200:
                 with contextlib.suppress(ValueError):
                     found = json.loads(text)

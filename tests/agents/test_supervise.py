@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from agents.supervise import is_healthy, supervise
+from ewsjf_env.config import ConfigError
 from tests.serving.server import ROOT, free_port
 
 # Answers /health; ends with the exit code that a file names, or by itself on SIGTERM with 7.
@@ -100,3 +106,30 @@ def test_a_server_that_does_not_start_is_all_there_is(tmp_path: Path) -> None:
     both = Supervised(tmp_path)
     both.end(4)
     assert both.process.wait(60) == 4
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_whoever_has_the_port_already_is_not_tuned(speaks: bool) -> None:
+    """Neither another server, nor something that is none."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        url = f"http://127.0.0.1:{other.getsockname()[1]}"
+        if not speaks:
+            with pytest.raises(ConfigError, match="--port: something listens at"):
+                supervise(["false"], os.environ, ["false"], url)
+            return
+        greeting = threading.Thread(target=_greet, args=(other,), daemon=True)
+        greeting.start()
+        assert not is_healthy(url)
+        greeting.join()
+
+
+def test_a_port_that_is_none_is_told() -> None:
+    with pytest.raises(ConfigError, match="--port: 'abc' is no port"):
+        supervise(["false"], os.environ, ["false"], "http://127.0.0.1:abc")
+
+
+def _greet(other: socket.socket) -> None:
+    connection, _ = other.accept()
+    with connection:
+        connection.recv(100)
+        connection.sendall(b"SSH-2.0-OpenSSH\r\n")

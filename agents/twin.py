@@ -24,7 +24,7 @@ from agents.recorded import RecordedTraffic
 from agents.surrogate import Surrogate
 from agents.twin_config import TwinConfig
 from agents.twin_latency import SpeedFit, compare, fit_speed, perturbed, refit, scaled
-from agents.twin_points import known_points
+from agents.twin_points import known_points, theory_points
 from agents.twin_race import Race
 from agents.twin_replay import Replay, Replayer, Served, Values
 from agents.twin_table import Candidates, Judgement, Table, scores, window_id
@@ -215,6 +215,8 @@ class Twin:
     def _to_look_at(self) -> list[int]:
         """Candidates for the first block: at first all, then the best so far and those tried."""
         if self.table is None or self.model is None:
+            for values in theory_points(self._task) if self._config.theory else ():
+                self._first.append(self._candidates.number(values))
             return list(range(len(self._candidates.values)))
         best = np.argsort(-scores(self.model, self.table.points), kind="stable")
         kept = [self.table.numbers[i] for i in best[: 2 * self._config.finalists]]

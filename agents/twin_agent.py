@@ -3,8 +3,9 @@
 It is `bayes` in all but three things.  Between two windows the twin thinks (`twin.py`).  Its
 results are the prior mean of the model of live windows (`twin_surrogate.py`), from which comes
 what is recommended: still only points that were tried live.  And a proposal is one of the points
-that the twin has looked at well, the one worth most by that model.  When live windows say that
-the twin is wrong, model and proposals are those of `bayes`.
+that the twin has looked at well, the one that would be recommended if it had been tried: to
+explore is the twin's part, not the users'.  When live windows say that the twin is wrong, model
+and proposals are those of `bayes`.
 
 The first window runs the start values, as ever: it is the first traffic that the twin sees.
 """
@@ -17,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from optuna.study import Study
 
 from agents.base import Transition
 from agents.bayesian import StudyAgent
 from agents.encoding import Encoding
-from agents.gp import one_thread
 from agents.surrogate import Surrogate
 from agents.trials import TrialModel
 from agents.twin import Twin
@@ -207,12 +206,14 @@ class TwinAgent(StudyAgent):
         if model is None or table is None or not self._twin_model.trusted:
             return super()._search(context)
         others = [w for n, w in zip(table.numbers, table.windows, strict=True) if n != START]
-        enough = _WELL * max(others, default=0)
-        rows = [i for i, windows in enumerate(table.windows) if windows >= enough]
-        inputs = torch.from_numpy(self._encoding.to_inputs(table.points[rows]))
-        with torch.no_grad(), one_thread():
-            worth = model.acquisition(context)(inputs).numpy()
-        best = rows[int(np.argmax(np.where(np.isnan(worth), -np.inf, worth)))]
+        least = _WELL * max(others, default=0)
+        rows = [i for i, windows in enumerate(table.windows) if windows >= least]
+        points, config = table.points[rows], self._config
+        likely = model.feasibility(points, context)
+        mean, deviation = model.predict(points, context)
+        worth = mean - config.caution * deviation
+        enough = likely >= min(config.feasibility, float(likely.max()))
+        best = rows[int(np.argmax(np.where(enough, worth, -np.inf)))]
         return self.twin.values_of(table.numbers[best])
 
     def _diagnose(self, values: dict[str, Value], context: tuple[float, ...]) -> None:

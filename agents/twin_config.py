@@ -23,6 +23,7 @@ class TwinConfig:
         drawn_blocks: blocks of traffic drawn from the recorded windows, >= 0.
         candidates: points that the twin looks at first, round the known ones, >= 0.
         radius: so near, in every coordinate of the unit cube, (0, 1].
+        theory: so does the point of queueing theory, of the task's own traffic and machine.
         rounds: proposals of the twin's own model between two windows, >= 0.
         finalists: best points that are served all blocks, >= 1.
         trust: how sure one is beforehand that a gain in the twin is one on the machine: standard
@@ -46,6 +47,7 @@ class TwinConfig:
     drawn_blocks: int = 4
     candidates: int = 8
     radius: float = 0.2
+    theory: bool = True
     rounds: int = 6
     finalists: int = 4
     trust: float = 0.35

@@ -6,10 +6,10 @@ for a task gives none.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agents.starting_point import start_values
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.policy import Policy, parse_policy
@@ -28,20 +28,9 @@ def _policy(text: str) -> Callable[[TuningConfig], Points]:
     return points
 
 
-def _analytic(task: TuningConfig) -> Points:
-    """What `agents.analytic_prior` computes from the task, where there is such a module."""
-    try:
-        module = importlib.import_module("agents.analytic_prior")
-    except ModuleNotFoundError:
-        return []
-    points: Callable[[TuningConfig], Points] | None = getattr(module, "points", None)
-    return [] if points is None else points(task)
-
-
 SOURCES: Mapping[str, Callable[[TuningConfig], Points]] = {
     "shipped": _policy("ewsjf"),
     "hrrn": _policy("ewsjf(lambda=0;mu=0;k=1)"),
-    "analytic": _analytic,
 }
 
 
@@ -58,3 +47,14 @@ def known_points(task: TuningConfig) -> Points:
             if values not in found:
                 found.append(values)
     return found
+
+
+def theory_points(task: TuningConfig) -> Points:
+    """What queueing theory would try first, which takes it seconds; empty where it has no say."""
+    if task.engine != "simulated":
+        return []
+    try:
+        found = start_values(task)
+    except ConfigError:
+        return []
+    return [] if found is None else [found]

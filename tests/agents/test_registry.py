@@ -36,11 +36,12 @@ def test_every_agent_is_built(name: str):
     if name == "cmaes":
         pytest.importorskip("cmaes")
     size = 3 if AGENTS[name].sees == "observation" else 0
-    agent = make_agent(name, dataclasses.replace(SETTING, context_size=size))
+    task = TuningConfig(engine="fake", tuned=("lambda", "mu"))
+    agent = make_agent(name, AgentSetting(task.space(), context_size=size, task=task))
     assert isinstance(agent, Agent)
     assert agent.name == name
     assert agent.offline == (name == "best_static")
-    assert agent.act((0.5,) * size) == SETTING.space.defaults
+    assert agent.act((0.5,) * size) == task.space().defaults
 
 
 def test_learners_see_the_whole_observation():

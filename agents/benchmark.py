@@ -229,7 +229,7 @@ def measure_steps(plan: StepPlan) -> list[StepCost]:
         for name in plan.arms:
             ours = cpu_s[name]
             medians = 1e6 * float(np.median(ours)), 1e6 * float(np.median(stock))
-            found.append(StepCost(name, waiting, *medians, _median(ours / stock)))
+            found.append(StepCost(name, waiting, *medians, median(ours / stock)))
     return found
 
 
@@ -283,7 +283,7 @@ def measure_simulation(
             arms[name].reset(trace)
             arms[name].run_window(virtual_s)
             speeds[name].append(virtual_s / (time.process_time() - started_s))
-    return [SimulationSpeed(n, load, virtual_s, _median(np.array(v))) for n, v in speeds.items()]
+    return [SimulationSpeed(n, load, virtual_s, median(np.array(v))) for n, v in speeds.items()]
 
 
 def _arms(waiting: int, plan: StepPlan) -> list[_Arm]:
@@ -301,7 +301,8 @@ def _check_same_work(arms: Sequence[_Arm]) -> None:
         raise EngineError(f"the arms differ in (running, waiting) requests: {counts}")
 
 
-def _median(values: np.ndarray[Any, np.dtype[np.float64]]) -> Estimate:
+def median(values: np.ndarray[Any, np.dtype[np.float64]]) -> Estimate:
+    """Median of measurements, shape (n,), and its bootstrapped 95 % interval."""
     limits = bootstrap(
         (values,), np.median, method="percentile", n_resamples=2000, rng=0
     ).confidence_interval

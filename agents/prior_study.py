@@ -210,8 +210,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     study = found["study"]
     lines = [
         "J against the shipped policy (0 is as good) on one trace of "
-        f"{study['window_s']:g} s after "
-        f"{study['warmup_s']:g} s, seed {study['seed']}, simulated engine {found['engine']}; rank: "
+        f"{study['window_s']:g} s after {study['warmup_s']:g} s, seed {study['seed']}, simulated "
+        f"engine {found['engine']}; rank: "
         f"Spearman's correlation of predicted and simulated J over {study['points'] + 2} points.",
         "",
         "| workload | load | by theory | rank | spread of J | J of theory's point | J of HRRN | "

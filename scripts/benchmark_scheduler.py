@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents import benchmark
+from agents import benchmark, virtual_clock
 from agents.provenance import git_state
 from ewsjf_env.config import ConfigError
 
@@ -37,12 +37,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--load", type=float, default=0.7, help="of FCFS capacity, for virtual over CPU time")
     add("--virtual", type=float, default=120.0, metavar="S", help="0 leaves that part out")
     add("--profile", metavar="ORDER", help="show where the steps of this order spend their time")
+    add("--against", type=Path, metavar="TREE", help="instead: the virtual clock, ours and its")
+    add("--turns", type=int, default=8, metavar="N", help="of each version, with --against")
     add("--out", metavar="FILE.json")
     return parser
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
     a = arguments
+    if a.against:
+        return _against(a)
     plan = benchmark.StepPlan(tuple(a.waiting), a.running, tuple(a.orders), a.repeats)
     if arguments.profile:
         stats = benchmark.profile_steps(plan, arguments.profile, max(plan.waiting))
@@ -71,6 +75,22 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         found["steps"] = [dataclasses.asdict(c) for c in costs]
         found["simulation"] = [dataclasses.asdict(s) for s in speeds]
         Path(arguments.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _against(arguments: argparse.Namespace) -> int:
+    a = arguments
+    speeds = virtual_clock.compare_clocks(a.against, a.virtual or 60.0, a.turns)
+    for s in speeds:
+        g, shares = s.gain, ", ".join(f"{k} {v:.0%}" for k, v in s.shares.items())
+        print(
+            f"{s.case}: {s.speed.value:.0f} virtual seconds a CPU second, before "
+            f"{s.before.value:.0f}; gain {g.value:.3f} [{g.low:.3f}, {g.high:.3f}]; {shares}"
+        )
+    if a.out:
+        meta = {"git": git_state(), "virtual_s": a.virtual, "turns": a.turns}
+        found = {"meta": meta, "cases": virtual_clock.to_rows(speeds)}
+        Path(a.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--points", type=int, default=default.points, metavar="N", help="Sobol points")
     add("--seed", type=int, default=default.seed, metavar="N", help="of the trace")
     add("--window", type=float, default=default.window_s, metavar="S", help="virtual s")
+    add("--backlog", type=int, default=default.backlog, metavar="N", help="measures capacity")
     add("--jobs", type=int, default=1, metavar="N", help="worker processes")
     a = parser.parse_args(argv)
 
@@ -32,7 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         yield from tqdm(keys, total=total, unit="run", mininterval=1.0)
 
     def run() -> int:
-        study = PriorStudy(tuple(a.workloads), tuple(a.loads), a.points, a.seed, window_s=a.window)
+        study = PriorStudy(
+            tuple(a.workloads),
+            tuple(a.loads),
+            a.points,
+            a.seed,
+            window_s=a.window,
+            backlog=a.backlog,
+        )
         run_study(study, a.out, a.jobs, progress)
         print((a.out / "study.md").read_text(encoding="utf-8"))
         return 0

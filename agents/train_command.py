@@ -18,7 +18,7 @@ from agents.command_line import Parser, folder, run_command, say, tool_command, 
 from agents.config import StudyConfig
 from agents.loop import Progress, tune
 from agents.registry import AGENTS
-from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
+from agents.run_config import RunConfig, make_run_config
 from agents.run_dir import RunDir, default_folder
 from agents.shared_study import open_shared
 from agents.start import INTERRUPTED
@@ -53,7 +53,7 @@ def make_parser() -> Parser:
     add("--storage", metavar="S", help="study shared with other runs: journal file or URL")
     add("--seed", type=whole, metavar="N", help="of traffic and proposals (0)")
     add("--windows", type=whole, metavar="N", help=f"windows in all ({WINDOWS})")
-    add("--context", metavar="LIST", help=f"features agents see ({','.join(DEFAULT_CONTEXT)})")
+    add("--context", metavar="LIST", help="features agents see, see config.yaml of a run")
     add("--out", metavar="DIR", help="folder of the run (runs/ENV/AGENT/WORKLOAD/SEED__TIME)")
     add("--resume", metavar="RUN", help="continue this run, to --windows if given")
     add("--dry-run", action="store_true", help="print the parameters and run nothing")

@@ -62,7 +62,10 @@ def address() -> Iterator[str]:
 
 
 def run(command: str, folder: Path, address: str, code: int = 0) -> str:
-    """A script in a folder, on the cluster; what it says on standard error."""
+    """A script in a folder, by --backend on the cluster; what it says on standard error.
+
+    In a process of its own: workers that are there already may stand in another folder.
+    """
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / command.split()[0]), *command.split()[1:]],
         cwd=folder,
@@ -83,37 +86,32 @@ def results(path: Path, *wall: str) -> list[dict[str, Any]]:
 
 @needs_ray
 @pytest.mark.slow
-def test_an_evaluation_on_a_cluster_is_the_same(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_evaluation_on_a_cluster_is_the_same(address: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(WORKLOAD)
     (tmp_path / "engine.yaml").write_text(ENGINE)
     command = "--workload tiny.yaml --engine engine.yaml --seeds 2 --duration 5 --load 0.9"
     command += " --policies fcfs,sjf,ewsjf --jobs 2 --out"
     run(f"evaluate.py {command} on_ray --backend ray", tmp_path, address)
-    monkeypatch.chdir(tmp_path)
-    assert evaluate(f"{command} here".split()) == 0
-    here = results(Path("here/evaluation.json"), "wall_s")
-    assert results(Path("on_ray/evaluation.json"), "wall_s") == here
+    run(f"evaluate.py {command} here", tmp_path, address)
+    here = results(tmp_path / "here/evaluation.json", "wall_s")
+    assert results(tmp_path / "on_ray/evaluation.json", "wall_s") == here
     # Results of one backend are those of the other: nothing is played again.
-    before = {path: path.stat().st_mtime_ns for path in Path("on_ray/runs").iterdir()}
-    assert evaluate(f"{command} on_ray".split()) == 0
-    assert {path: path.stat().st_mtime_ns for path in Path("on_ray/runs").iterdir()} == before
+    runs = tmp_path / "on_ray/runs"
+    before = {path: path.stat().st_mtime_ns for path in runs.iterdir()}
+    run(f"evaluate.py {command} on_ray", tmp_path, address)
+    assert {path: path.stat().st_mtime_ns for path in runs.iterdir()} == before
 
 
 @needs_ray
 @pytest.mark.slow
-def test_a_comparison_on_a_cluster_is_the_same(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_comparison_on_a_cluster_is_the_same(address: str, tmp_path: Path) -> None:
     (tmp_path / "compare.yaml").write_text(yaml.safe_dump(CONFIG))
     command = "--config compare.yaml --agents bayes,random --seeds 2 --jobs 2 --out"
     run(f"compare.py {command} on_ray --backend ray", tmp_path, address)
-    monkeypatch.chdir(tmp_path)
-    assert compare(f"{command} here".split()) == 0
+    run(f"compare.py {command} here", tmp_path, address)
     wall = ("tuned_wall_s", "tuner_s_per_window")
-    here = results(Path("here/comparison.json"), *wall)
-    assert results(Path("on_ray/comparison.json"), *wall) == here
+    here = results(tmp_path / "here/comparison.json", *wall)
+    assert results(tmp_path / "on_ray/comparison.json", *wall) == here
 
 
 @needs_ray

@@ -24,6 +24,7 @@ from agents.runs import Source
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.executor_settings import ExecutorSettings
+from ewsjf_env.policy import parse_policies
 
 USAGE = "gpu_run.sh --out DIR [options] [-- any vllm serve argument]"
 DESCRIPTION = """\
@@ -50,6 +51,7 @@ def make_parser() -> Parser:
     add("--speed", type=number, default=1.0, metavar="X", help="with --simulate (1)")
     add("--workload", action="append", metavar="NAME", help="traffic (paper_mix and mixed)")
     add("--trace", action="append", metavar="FILE", help="recorded traffic, instead or besides")
+    add("--policies", metavar="LIST", help="as in evaluate.py (fcfs,ewsjf)")
     add("--loads", metavar="LIST", help="fractions of FCFS capacity (0.7,0.95,1.3)")
     add("--duration", type=number, metavar="S", help="of a serving run (30)")
     add("--windows", type=whole, metavar="N", help="of the tuner (6)")
@@ -156,6 +158,8 @@ def _plan(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> Gpu
             fields["loads"] = tuple(float(load) for load in arguments.loads.split(","))
         except ValueError:
             raise ConfigError(f"--loads: {arguments.loads!r} is no list of numbers") from None
+    if arguments.policies is not None:
+        fields["policies"] = tuple(p.name for p in parse_policies(arguments.policies))
     sources = [Source(path, is_trace=True) for path in arguments.trace or ()]
     sources += [Source(name) for name in arguments.workload or ()]
     if sources:

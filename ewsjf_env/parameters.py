@@ -176,12 +176,13 @@ class ParameterSpace:
 
     def generations(self) -> dict[str, ParameterSpace]:
         """This space and its earlier generations, by content hash, the latest first."""
-        known = sorted({p.generation for p in self.parameters}, reverse=True)
+        # The first is there even where it was empty: orders without parameters are saved as of it.
+        known = sorted({1, *(p.generation for p in self.parameters)}, reverse=True)
         spaces = [
             ParameterSpace(tuple(p for p in self.parameters if p.generation <= generation))
             for generation in known
         ]
-        return {space.content_hash: space for space in spaces or [self]}
+        return {space.content_hash: space for space in spaces}
 
     def needed(self, values: Mapping[str, Value]) -> ParameterSpace:
         """The earliest generation that can say `values` (of all parameters)."""

@@ -9,6 +9,7 @@ Orders marked `oracle` read the true output length and are an upper bound, never
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ewsjf_env.scheduling.partition import Partition
 from ewsjf_env.scheduling.promotion import PromotingOrder
 from ewsjf_env.scheduling.routing import LengthRouter
 from ewsjf_env.scheduling.scoring import ResponseRatioScore, Scorer, SigmoidScore
+from ewsjf_env.scheduling.step_shape import STEP_PARAMETERS
 
 
 def _keyed(key: Callable[[Values, OrderContext], Callable[[Entry], Key]]) -> Builder:
@@ -90,127 +92,128 @@ _GAMMA = Parameter(
     "gamma", 0.02, 1e-4, 10.0, "log", unit="1/s", description="tail exponent; large is FCFS"
 )
 
+_SPECS: tuple[OrderSpec, ...] = (
+    *EWSJF_ORDERS,
+    OrderSpec("fcfs", "first come, first served", _keyed(lambda v, c: lambda e: e.arrival_key)),
+    OrderSpec(
+        "priority",
+        "user priority, then arrival",
+        _keyed(lambda v, c: lambda e: (e.priority, e.arrived_s)),
+    ),
+    OrderSpec("random", "hash of the request id: the sanity floor", _keyed(_random_key)),
+    OrderSpec("sjf", "shortest prompt first", _keyed(lambda v, c: lambda e: (e.prompt_tokens,))),
+    OrderSpec("spf", "shortest uncached prefill first", _spf),
+    OrderSpec(
+        "sjf_total",
+        "shortest prompt + beta x true output first",
+        _keyed(_total_key),
+        ParameterSpace(
+            (
+                Parameter(
+                    "beta",
+                    2.0,
+                    0.0,
+                    1000.0,
+                    unit="tokens/token",
+                    description="cost of an output token in prompt tokens",
+                ),
+            )
+        ),
+        oracle=True,
+    ),
+    OrderSpec(
+        "linear_aging",
+        "prompt minus r x wait (SGLang 30806)",
+        _keyed(_linear_aging_key),
+        ParameterSpace(
+            (Parameter("r", 20.0, 0.1, 1e5, "log", unit="tokens/s", description="aging rate"),)
+        ),
+    ),
+    OrderSpec(
+        "hrrn",
+        "highest response ratio next, every request scored (SGLang 32911)",
+        _per_request(lambda v: ResponseRatioScore(number(v, "exponent"))),
+        ParameterSpace(
+            (Parameter("exponent", 1.0, 0.25, 4.0, "log", description="W / C^exponent"),)
+        ),
+    ),
+    OrderSpec(
+        "boost",
+        "arrival minus boost(C, gamma) (UniBoost)",
+        _keyed(_boost_key),
+        ParameterSpace((_GAMMA,)),
+    ),
+    OrderSpec(
+        "boost_ada",
+        "boost, gamma refitted from the tail of the waits",
+        _boost_ada,
+        ParameterSpace((_GAMMA,)),
+    ),
+    OrderSpec(
+        "residual_sjf",
+        "shortest uncached first, FCFS once a wait is too long (vLLM 51375)",
+        _residual_sjf,
+        ParameterSpace(
+            (
+                Parameter(
+                    "max_wait_s", 10.0, 0.1, 3600.0, "log", unit="s", description="FCFS beyond"
+                ),
+            )
+        ),
+    ),
+    OrderSpec(
+        "srf",
+        "short requests first, aged long ones before them (vllm-ascend)",
+        _short_first,
+        ParameterSpace(
+            (
+                Parameter(
+                    "short_tokens",
+                    256,
+                    1,
+                    1_000_000,
+                    "integer",
+                    unit="tokens",
+                    description="a prompt up to this is short",
+                ),
+                Parameter(
+                    "long_max_wait_s",
+                    0.0,
+                    0.0,
+                    3600.0,
+                    unit="s",
+                    description="a long one goes first beyond this wait; 0 is never",
+                ),
+            )
+        ),
+    ),
+    OrderSpec(
+        "sigmoid",
+        "half sigmoid of wait, half of shortness (vLLM 29366)",
+        _per_request(
+            lambda v: SigmoidScore(number(v, "median_tokens"), number(v, "median_wait_s"))
+        ),
+        ParameterSpace(
+            (
+                Parameter(
+                    "median_tokens",
+                    32_768.0,
+                    16.0,
+                    1e6,
+                    "log",
+                    unit="tokens",
+                    description="Lm",
+                ),
+                Parameter("median_wait_s", 5.0, 0.01, 3600.0, "log", unit="s", description="Wm"),
+            )
+        ),
+    ),
+)
+
+# How steps are cut is nothing of the order's: every policy may say it.
 ORDERS: dict[str, OrderSpec] = {
-    spec.name: spec
-    for spec in (
-        *EWSJF_ORDERS,
-        OrderSpec("fcfs", "first come, first served", _keyed(lambda v, c: lambda e: e.arrival_key)),
-        OrderSpec(
-            "priority",
-            "user priority, then arrival",
-            _keyed(lambda v, c: lambda e: (e.priority, e.arrived_s)),
-        ),
-        OrderSpec("random", "hash of the request id: the sanity floor", _keyed(_random_key)),
-        OrderSpec(
-            "sjf", "shortest prompt first", _keyed(lambda v, c: lambda e: (e.prompt_tokens,))
-        ),
-        OrderSpec("spf", "shortest uncached prefill first", _spf),
-        OrderSpec(
-            "sjf_total",
-            "shortest prompt + beta x true output first",
-            _keyed(_total_key),
-            ParameterSpace(
-                (
-                    Parameter(
-                        "beta",
-                        2.0,
-                        0.0,
-                        1000.0,
-                        unit="tokens/token",
-                        description="cost of an output token in prompt tokens",
-                    ),
-                )
-            ),
-            oracle=True,
-        ),
-        OrderSpec(
-            "linear_aging",
-            "prompt minus r x wait (SGLang 30806)",
-            _keyed(_linear_aging_key),
-            ParameterSpace(
-                (Parameter("r", 20.0, 0.1, 1e5, "log", unit="tokens/s", description="aging rate"),)
-            ),
-        ),
-        OrderSpec(
-            "hrrn",
-            "highest response ratio next, every request scored (SGLang 32911)",
-            _per_request(lambda v: ResponseRatioScore(number(v, "exponent"))),
-            ParameterSpace(
-                (Parameter("exponent", 1.0, 0.25, 4.0, "log", description="W / C^exponent"),)
-            ),
-        ),
-        OrderSpec(
-            "boost",
-            "arrival minus boost(C, gamma) (UniBoost)",
-            _keyed(_boost_key),
-            ParameterSpace((_GAMMA,)),
-        ),
-        OrderSpec(
-            "boost_ada",
-            "boost, gamma refitted from the tail of the waits",
-            _boost_ada,
-            ParameterSpace((_GAMMA,)),
-        ),
-        OrderSpec(
-            "residual_sjf",
-            "shortest uncached first, FCFS once a wait is too long (vLLM 51375)",
-            _residual_sjf,
-            ParameterSpace(
-                (
-                    Parameter(
-                        "max_wait_s", 10.0, 0.1, 3600.0, "log", unit="s", description="FCFS beyond"
-                    ),
-                )
-            ),
-        ),
-        OrderSpec(
-            "srf",
-            "short requests first, aged long ones before them (vllm-ascend)",
-            _short_first,
-            ParameterSpace(
-                (
-                    Parameter(
-                        "short_tokens",
-                        256,
-                        1,
-                        1_000_000,
-                        "integer",
-                        unit="tokens",
-                        description="a prompt up to this is short",
-                    ),
-                    Parameter(
-                        "long_max_wait_s",
-                        0.0,
-                        0.0,
-                        3600.0,
-                        unit="s",
-                        description="a long one goes first beyond this wait; 0 is never",
-                    ),
-                )
-            ),
-        ),
-        OrderSpec(
-            "sigmoid",
-            "half sigmoid of wait, half of shortness (vLLM 29366)",
-            _per_request(
-                lambda v: SigmoidScore(number(v, "median_tokens"), number(v, "median_wait_s"))
-            ),
-            ParameterSpace(
-                (
-                    Parameter(
-                        "median_tokens",
-                        32_768.0,
-                        16.0,
-                        1e6,
-                        "log",
-                        unit="tokens",
-                        description="Lm",
-                    ),
-                    Parameter(
-                        "median_wait_s", 5.0, 0.01, 3600.0, "log", unit="s", description="Wm"
-                    ),
-                )
-            ),
-        ),
+    spec.name: dataclasses.replace(
+        spec, space=ParameterSpace((*spec.space.parameters, *STEP_PARAMETERS))
     )
+    for spec in _SPECS
 }

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.fairness import OverdueLane
 from ewsjf_env.scheduling.order import Order
+from ewsjf_env.scheduling.step_shape import WaitingTokens
 from ewsjf_env.scheduling.tenants import TenantAccounts
 
 R = TypeVar("R", bound=Hashable)
@@ -77,6 +78,8 @@ class WaitingQueue(Generic[R]):
         self._entries: dict[R, Entry] = {}  # everything that waits here
         self._unstamped: dict[R, Entry] = {}
         self._may_close = False
+        self._shorter_than = 0
+        self._tokens = WaitingTokens()
         # Sequence, first enqueue time and tenant of requests that left; weak: finished ones vanish.
         self._left: WeakKeyDictionary[R, tuple[int, float, str]] = WeakKeyDictionary()
         self._pinned: tuple[Entry, bool] | None = None  # entry, picked from the overdue lane
@@ -92,10 +95,15 @@ class WaitingQueue(Generic[R]):
         self._now_s = max(self._now_s, now_s)
         self._budget_tokens = budget_tokens
         self._pinned = None
+        self._shorter_than = 0
         self._stamp_new()
         for lanes in self._classes.values():
             lanes.order.begin_step(self._now_s)
             lanes.overdue.begin_step(self._now_s, budget_tokens)
+
+    def admit_only(self, shorter_than: int) -> None:
+        """In this step, end where the next prompt has as many tokens or more; 0: do not."""
+        self._shorter_than = shorter_than
 
     def replace_orders(
         self, make_order: Callable[[], Order], make_overdue: Callable[[], OverdueLane]
@@ -126,7 +134,7 @@ class WaitingQueue(Generic[R]):
         if self.tenants is not None:
             entry.tenant = self.tenants.admit(entry.tenant, entry.request_id)
         self._next_seq += 1
-        self._entries[request] = entry
+        self._put(request, entry)
         self._left.pop(request, None)
         if entry.enqueue_s is None:
             self._unstamped[request] = entry
@@ -169,7 +177,7 @@ class WaitingQueue(Generic[R]):
             entry = self._describe_request(request, known[0])
             entry.enqueue_s, entry.tenant = known[1:]
         self._pinned = None
-        self._entries[request] = entry
+        self._put(request, entry)
         lanes = self._lanes(entry)
         if self._by_priority:
             lanes.order.add(entry)
@@ -190,10 +198,15 @@ class WaitingQueue(Generic[R]):
 
     def __bool__(self) -> bool:
         # vLLM asks before it looks at its limits: choose (and score) only where it is needed to
-        # know, which is for orders that may close a step while requests wait.
+        # know, which is for orders and steps that may close while requests wait.
         if not self._entries:
             return False
-        return not self._may_close or self._choose() is not None
+        if not self._may_close and not self._shorter_than:
+            return True
+        chosen = self._choose()
+        if chosen is None:
+            return False
+        return not self._shorter_than or chosen[0].prompt_tokens < self._shorter_than
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -210,6 +223,15 @@ class WaitingQueue(Generic[R]):
 
     def __getitem__(self, index: int) -> R:
         return list(self)[index]
+
+    def tokens_below(self, limit: int) -> int:
+        """Tokens of the waiting prompts that are shorter than `limit`, a power of two."""
+        return self._tokens.below(limit)
+
+    def head_tokens(self) -> int:
+        """Tokens of the next request's prompt; 0 when there is none."""
+        chosen = self._choose()
+        return 0 if chosen is None else chosen[0].prompt_tokens
 
     # -- inspection ----------------------------------------------------------------------------
 
@@ -257,8 +279,13 @@ class WaitingQueue(Generic[R]):
         best = lanes.order.best()
         return None if best is None else (best, False)
 
+    def _put(self, request: R, entry: Entry) -> None:
+        self._entries[request] = entry
+        self._tokens.add(entry.prompt_tokens)
+
     def _take_out(self, request: R, picked: bool) -> None:
         entry = self._entries.pop(request)
+        self._tokens.remove(entry.prompt_tokens)
         if self._pinned is not None and (picked or self._pinned[0] is entry):
             self._pinned = None
         if self._unstamped.pop(request, None) is not None:

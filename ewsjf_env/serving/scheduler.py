@@ -39,6 +39,7 @@ from ewsjf_env.serving.lease import Lease
 from ewsjf_env.serving.prefix import PrefixCache
 from ewsjf_env.serving.recorder import Recorder
 from ewsjf_env.serving.settings import SchedulerSettings, check_vllm_version
+from ewsjf_env.serving.shaping import StepShaper
 from ewsjf_env.serving.watch import SchedulerWatch
 
 # Without any knowledge of the machine: an 8B model on a recent accelerator.
@@ -180,6 +181,7 @@ class _EWSJFMixin:
             seed=settings.seed,
         )
         self._ewsjf_watch = SchedulerWatch(self.waiting, self._ewsjf_clock())
+        self._ewsjf_shaper = StepShaper(self)
         self._ewsjf_ready = True
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
@@ -193,7 +195,7 @@ class _EWSJFMixin:
         if tenants is not None:
             tenants.left(self.finished_req_ids)
             tenants.sweep(self.requests)
-        self.waiting.begin_step(now_s, self.max_num_scheduled_tokens)
+        self._ewsjf_shaper.begin_step(self.waiting, now_s)
         output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
         self._ewsjf_timer.end(output)
         self._ewsjf_watch.after_step(output, self.kv_cache_manager.usage, now_s)

@@ -1,0 +1,85 @@
+"""How does a policy's step shape reach vLLM's `schedule`?
+
+By the two limits that `schedule` itself reads in every step, `max_num_scheduled_tokens` and
+`long_prefill_token_threshold`, and by a waiting queue that closes at a length.  With shaping off
+they are what the operator gave.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from ewsjf_env.scheduling.policy_queue import PolicyQueue
+from ewsjf_env.scheduling.step_shape import WHOLE, StepLoad, StepSettings, shape_step
+
+
+class StepShaper:
+    """Shapes the steps of one scheduler.
+
+    Args:
+        scheduler: vLLM's scheduler, complete.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        config = scheduler.scheduler_config
+        self._scheduler = scheduler
+        self._budget_tokens = int(scheduler.max_num_scheduled_tokens)
+        self._threshold_tokens = int(config.long_prefill_token_threshold)
+        # Where a prompt, or a picture in it, must be taken whole, a smaller step never fits it.
+        self.possible = bool(
+            config.enable_chunked_prefill
+            and not getattr(config, "disable_chunked_mm_input", False)
+            and not getattr(scheduler, "need_mamba_block_aligned_split", False)
+        )
+        self._shaping = False
+
+    def begin_step(self, queue: PolicyQueue[Any], now_s: float) -> None:
+        """Begin a step of the waiting queue, and cut it as the policy says."""
+        settings = StepSettings.of(queue.policy.parameters)
+        if settings.off or not self.possible:
+            if self._shaping:
+                self._limit(self._budget_tokens, 0)
+                self._shaping = False
+            queue.begin_step(now_s, self._budget_tokens)
+            return
+        if not self._shaping:
+            # The worker of a one-process engine holds the same object: change a copy.
+            self._scheduler.scheduler_config = copy.copy(self._scheduler.scheduler_config)
+            self._shaping = True
+        load = self._load(settings)
+        queue.begin_step(now_s, load.budget_tokens)
+        shape = WHOLE
+        if len(queue) and len(self._scheduler.running) < self._scheduler.max_num_running_reqs:
+            shape = shape_step(settings, load, queue.tokens_below, queue.head_tokens)
+        queue.admit_only(shape.shorter_than)
+        self._limit(load.budget_tokens, shape.chunk_tokens)
+
+    def _load(self, settings: StepSettings) -> StepLoad:
+        scheduler = self._scheduler
+        per_decode = 1 + int(getattr(scheduler, "num_spec_tokens", 0))
+        decoding = longest = total = 0
+        for request in scheduler.running:
+            left = request.num_tokens + request.num_output_placeholders
+            left -= request.num_computed_tokens
+            if left > per_decode:
+                total += left
+                longest = max(longest, left)
+            else:
+                decoding += 1
+        pool, block = scheduler.kv_cache_manager.block_pool, scheduler.block_size
+        decode_tokens = decoding * per_decode
+        return StepLoad(
+            budget_tokens=settings.budget_tokens(self._budget_tokens, decode_tokens),
+            decode_tokens=decode_tokens,
+            longest_left_tokens=longest,
+            left_tokens=total,
+            free_tokens=(pool.get_num_free_blocks() - decoding) * block,
+            cache_tokens=pool.num_gpu_blocks * block,
+        )
+
+    def _limit(self, budget_tokens: int, chunk_tokens: int) -> None:
+        own = self._threshold_tokens
+        chunk = min(own, chunk_tokens) if own and chunk_tokens else own or chunk_tokens
+        self._scheduler.max_num_scheduled_tokens = budget_tokens
+        self._scheduler.scheduler_config.long_prefill_token_threshold = chunk

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ewsjf_env.policy import Policy, parse_policy
+from ewsjf_env.scheduling.rivals import ORDERS
+from ewsjf_env.scheduling.step_shape import (
+    WHOLE,
+    StepLoad,
+    StepSettings,
+    StepShape,
+    WaitingTokens,
+    shape_step,
+)
+
+LOAD = StepLoad(
+    budget_tokens=612,
+    decode_tokens=100,
+    longest_left_tokens=3000,
+    left_tokens=3000,
+    free_tokens=50_000,
+    cache_tokens=56_000,
+)
+YIELDING = StepSettings(0.25, 0.9)
+
+
+def shape(load: StepLoad = LOAD, waiting: int = 200, head: int = 80) -> StepShape:
+    return shape_step(YIELDING, load, lambda limit: waiting, lambda: head)
+
+
+def test_the_budget_is_what_decodes_and_a_share_of_the_engines() -> None:
+    assert StepSettings(0.25).budget_tokens(2048, 100) == 612
+    assert StepSettings(1.0).budget_tokens(2048, 100) == 2048
+    assert StepSettings(0.05).budget_tokens(10, 0) == 1
+
+
+def test_a_long_prompt_leaves_what_waits_in_shorter_ones() -> None:
+    assert shape() == StepShape(chunk_tokens=312, shorter_than=2048)
+
+
+def test_it_leaves_no_more_than_the_share() -> None:
+    assert shape(waiting=10_000) == StepShape(chunk_tokens=512 - 460, shorter_than=2048)
+
+
+@pytest.mark.parametrize(
+    ("load", "waiting", "head"),
+    [
+        (LOAD, 0, 0),  # nobody is shorter
+        (LOAD, 200, 2048),  # the order puts a long one first
+        (StepLoad(612, 100, 0, 0, 50_000, 56_000), 200, 80),  # no prompt is under way
+        (StepLoad(612, 100, 3000, 3000, 19_000, 56_000), 200, 80),  # little cache is free
+    ],
+)
+def test_it_leaves_nothing(load: StepLoad, waiting: int, head: int) -> None:
+    assert shape(load, waiting, head) == WHOLE
+
+
+def test_the_order_is_not_asked_where_it_does_not_matter() -> None:
+    def asked() -> int:
+        raise AssertionError("chosen for nothing")
+
+    assert shape_step(StepSettings(0.25, 0.0), LOAD, lambda limit: 200, asked) == WHOLE
+    assert shape_step(YIELDING, LOAD, lambda limit: 0, asked) == WHOLE
+
+
+@given(
+    st.lists(st.integers(1, 1 << 20), min_size=1, max_size=50),
+    st.integers(0, 20),
+    st.data(),
+)
+def test_waiting_tokens_are_counted_by_size(
+    prompts: list[int], power: int, data: st.DataObject
+) -> None:
+    tokens = WaitingTokens()
+    for prompt in prompts:
+        tokens.add(prompt)
+    gone = data.draw(st.integers(0, len(prompts)))
+    for prompt in prompts[:gone]:
+        tokens.remove(prompt)
+    assert tokens.below(1 << power) == sum(p for p in prompts[gone:] if p < 1 << power)
+
+
+@pytest.mark.parametrize("order", sorted(ORDERS))
+def test_every_order_can_be_shaped_and_is_saved_as_before_where_it_is_not(order: str) -> None:
+    plain = Policy.from_dict({"order": order})
+    assert StepSettings.of(plain.parameters).off
+    assert "prefill_share" not in plain.to_dict()["parameters"]
+    shaped = plain.with_parameters({"prefill_share": 0.25, "yield_share": 0.5})
+    again = Policy.from_json(shaped.to_json(), "it")
+    assert StepSettings.of(again.parameters) == StepSettings(0.25, 0.5)
+
+
+def test_shaping_is_no_parameter_of_a_tuner_that_was_not_asked() -> None:
+    space = parse_policy("ewsjf").space
+    assert "prefill_share" not in space.tunable()
+    assert "prefill_share" in space.tunable(asked=["prefill_share"])

@@ -3,7 +3,7 @@
     capacity   FCFS capacity of every training and every judging traffic
     tuning     see `policy_tuning`
     judging    every arm on the same unseen traces: defaults, `X tuned` (one policy for all
-               loads), `X per load` (that of the nearest training load), and the controls
+               loads), `X per load` (that of the nearest training load), and other engines
     more seeds where the comparison that matters is undecided
 
 All runs are files (`runs.py`): started again after whatever ended it, the study repeats nothing.
@@ -18,7 +18,8 @@ from statistics import fmean
 from typing import Any
 
 from agents.evaluation import Plan, make_jobs, measure_capacities
-from agents.policy_study_config import OURS, StudyConfig
+from agents.policy_study_config import StudyConfig
+from agents.policy_study_families import MAIN, RIVAL, FamilyConfig
 from agents.policy_traces import trace_seeds
 from agents.policy_tuning import Tuned, Tuner, canonical, fcfs, objectives, round_robin, unique
 from agents.runs import Job, Progress, run_jobs, simulate_window
@@ -28,7 +29,7 @@ from ewsjf_env.engine.base import EngineError
 from ewsjf_env.policy import Policy, parse_policy
 
 TUNED, PER_LOAD = " tuned", " per load"
-SUBJECT = "ewsjf" + TUNED
+SUBJECT = MAIN + TUNED
 SMALLEST_AIM = 0.02  # of J: where there is nothing to gain, less than this decides nothing
 Record = dict[str, Any]
 Cell = tuple[str, float]
@@ -44,7 +45,7 @@ class Study:
         config: of it.
         capacities: FCFS capacity in requests/s by label of a traffic.
         seeds: judged traces of each workload, the extra ones at the end.
-        tuned: by workload and order.
+        tuned: by workload and label of the family.
         arms: the policy of each arm, by (workload, load) and label, in order.
         runs: judged records by (workload, load), policy name and seed.
         control_runs: FCFS and tuned EWSJF under other engines, by (workload, load), label of the
@@ -87,10 +88,14 @@ class Study:
         """The traces of a workload that all arms met."""
         return self.seeds[name][: self.config.seeds]
 
+    def family(self, label: str) -> FamilyConfig:
+        """Whose arm it is."""
+        return self.config.families[label.removesuffix(TUNED).removesuffix(PER_LOAD)]
+
     def rivals(self) -> list[str]:
-        """Arms that are neither ours nor read true outputs."""
+        """Arms that are neither ours nor controls, and do not read true outputs."""
         first = next(iter(self.arms.values()))
-        return [x for x, p in first.items() if p.order not in OURS and not p.oracle]
+        return [x for x, p in first.items() if self.family(x).role == RIVAL and not p.oracle]
 
     def best_rival(self, labels: Sequence[str]) -> str:
         """The strongest of some arms in hindsight: by mean J over everything."""
@@ -102,11 +107,18 @@ class Study:
 
     def chosen_rival(self) -> str:
         """The rival that the training traffic alone would have chosen."""
-        orders = [o for o in self.config.families if o not in OURS and not parse_policy(o).oracle]
-        best = max(
-            orders, key=lambda o: fmean(families[o].objective for families in self.tuned.values())
+        rivals = [
+            label
+            for label, family in self.config.families.items()
+            if family.role == RIVAL and not parse_policy(family.order).oracle
+        ]
+        return self.single_arm(
+            max(rivals, key=lambda x: fmean(found[x].objective for found in self.tuned.values()))
         )
-        return best + TUNED if self.config.families[best].tuned else best
+
+    def single_arm(self, family: str) -> str:
+        """The arm of a family that has one policy for all loads: tuned, where it is tuned."""
+        return family + TUNED if self.config.families[family].tuned else family
 
     def gain(self, cell: Cell, label: str, other: str) -> Estimate:
         """Paired difference of J between two arms over the seeds that both have."""
@@ -169,10 +181,11 @@ def run_study(config: StudyConfig, out: Path, workers: int, shown: Shown) -> Stu
 
 def arms_of(config: StudyConfig, tuned: Mapping[str, Tuned], load: float) -> dict[str, Policy]:
     """The arms on one workload at one load: defaults, tuned, per load."""
-    arms = {order: canonical(parse_policy(order)) for order in config.families}
-    families = [order for order, family in config.families.items() if family.tuned]
-    arms |= {order + TUNED: tuned[order].static for order in families}
-    return arms | {order + PER_LOAD: tuned[order].at(load) for order in families}
+    families = config.families.items()
+    arms = {x: canonical(parse_policy(x)) for x, family in families if family.order == x}
+    arms |= {x + TUNED: tuned[x].static for x, family in families if family.tuned}
+    per_load = [x for x, family in families if family.tuned and family.per_load]
+    return arms | {x + PER_LOAD: tuned[x].at(load) for x in per_load}
 
 
 def _capacities(config: StudyConfig, out: Path, workers: int, shown: Shown) -> dict[str, float]:

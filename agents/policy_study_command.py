@@ -90,7 +90,9 @@ def describe(config: StudyConfig, jobs: int) -> str:
     tuned = sum(family.tuned for family in config.families.values())
     # Defaults, best points and best at each load overlap: about two of three remain.
     kept = round(2 / 3 * (1 + plan.finalists + len(plan.loads))) * tuned
-    arms = len(config.families) + tuned + round(0.5 * tuned)
+    plain = sum(family.order == label for label, family in config.families.items())
+    per_load = sum(family.tuned and family.per_load for family in config.families.values())
+    arms = plain + tuned + round(0.5 * per_load)  # at most loads the nearest is the tuned one
     a_load = {
         "tuning, round 1": points * plan.seeds,
         "tuning, round 2": (kept + len(config.families) - tuned)
@@ -115,7 +117,7 @@ def describe(config: StudyConfig, jobs: int) -> str:
     minutes = {stage: cost / 60 / jobs for stage, cost in cost_s.items()}
     lines = [
         f"workloads ({len(config.workloads)}): " + ", ".join(config.workloads),
-        f"orders ({len(config.families)}): "
+        f"families ({len(config.families)}): "
         + ", ".join(f"{o} {f.size}" if f.tuned else o for o, f in config.families.items()),
         f"loads: training {_listed(plan.loads)}; judging {_listed(config.loads)}",
         f"seeds: {plan.seeds} and {plan.finalist_seeds} in training, {config.seeds} in judging",

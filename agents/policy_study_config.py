@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agents.policy_study_families import FamilyConfig, completed
 from agents.runs import Source
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, to_dict
 from ewsjf_env.engine.simulated import SimulatedConfig
-from ewsjf_env.policy import parse_policy
-from ewsjf_env.scheduling.rivals import ORDERS
 from ewsjf_env.workload import Workload, load_workload
 from ewsjf_env.workload.spec import ReplaySpec, replay_workload
 
-REFERENCE = "fcfs"
-OURS = ("ewsjf", "ewsjf_normalised", "ewsjf_hrrn")
-"""Orders of this project; all others, the authors' own code and the published score among them,
-are rivals."""
 MAX_SEEDS = 1000
 
 
@@ -101,48 +95,6 @@ class WorkloadConfig:
 
 
 @dataclass(frozen=True)
-class FamilyConfig:
-    """An order and how it is tuned: by Sobol points, by a grid, or not at all.
-
-    Attributes:
-        parameters: names that move ...
-        points: ... over so many Sobol points of their space, besides the defaults; or
-        grid: values by name, of which all combinations are tried besides the defaults.
-        partition: the points have the queues that Refine-and-Prune makes of training traffic,
-            not those that ship.
-    """
-
-    parameters: tuple[str, ...] = ()
-    points: int = 0
-    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    partition: bool = False
-
-    def __post_init__(self) -> None:
-        check_range("points", self.points, 0, 4096)
-        if bool(self.parameters) != bool(self.points):
-            raise ConfigError("parameters, points: give both, or neither")
-        if self.grid and self.parameters:
-            raise ConfigError("grid, parameters: give at most one of them")
-        for name, values in self.grid.items():
-            if not values:
-                raise ConfigError(f"grid: {name}: the list is empty")
-        if self.partition and not self.tuned:
-            raise ConfigError("partition: true needs a grid, or parameters and points")
-
-    @property
-    def tuned(self) -> bool:
-        """False for an order that stays at its defaults."""
-        return bool(self.parameters or self.grid)
-
-    @property
-    def size(self) -> int:
-        """Number of points with the defaults, at most."""
-        points = math.prod(len(v) for v in self.grid.values()) if self.grid else self.points
-        # A family with queues of its own has the default values with both kinds of queues.
-        return 1 + points + (self.partition and not self.grid)
-
-
-@dataclass(frozen=True)
 class TuningPlan:
     """How the families are tuned.
 
@@ -195,7 +147,7 @@ class StudyConfig:
 
     Attributes:
         workloads: by name.
-        families: by order.
+        families: by label, which begins the names of its arms; with all that follows from it.
         traces: folder of the recordings, beside the YAML file or from the working directory.
         split: recordings are trained on before and judged after this fraction, (0, 1).
         loads: judged.
@@ -230,11 +182,7 @@ class StudyConfig:
         check_range("extra_seeds", self.extra_seeds, 0, MAX_SEEDS)
         check_range("extra_rounds", self.extra_rounds, 0, 10)
         check_range("aim", self.aim, 0.0)
-        for order in (REFERENCE, "ewsjf"):
-            if order not in self.families:
-                raise ConfigError(f"families: {order!r} is missing")
-        for order, family in self.families.items():
-            _check_family(order, family)
+        object.__setattr__(self, "families", completed(self.families))
         for name in self.controls.workloads:
             if name not in self.workloads:
                 hint = nearest(name, self.workloads)
@@ -333,18 +281,3 @@ def _check_loads(where: str, loads: Sequence[float]) -> None:
         check_range(where, load, 0.0, low_open=True)
     if len(set(loads)) < len(loads):
         raise ConfigError(f"{where}: a value occurs twice in {list(loads)}")
-
-
-def _check_family(order: str, family: FamilyConfig) -> None:
-    if order not in ORDERS:
-        raise ConfigError(f"families: unknown order {order!r}{nearest(order, ORDERS)}")
-    try:
-        space = parse_policy(order).space
-        space.subset(family.parameters)
-        for name, values in family.grid.items():
-            for value in values:
-                space[name].check(value)
-    except ConfigError as error:
-        raise ConfigError(f"families: {order}: {error}") from None
-    if family.partition and not ORDERS[order].partitioned:
-        raise ConfigError(f"families: {order}: partition: the order has no queues")

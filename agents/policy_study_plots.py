@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from agents.plots import Points, draw_points, front, label_points
 from agents.policy_study import PER_LOAD, SUBJECT
-from agents.policy_study_config import REFERENCE
+from agents.policy_study_families import REFERENCE
 from agents.policy_study_report import shown_loads
 
 AGAINST = {

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agents.policy_study import PER_LOAD, SUBJECT
+from agents.policy_study_families import CONTROL, RIVAL
 
 WORSE = "▲"
 WORSE_SHARE = 0.01
@@ -27,7 +28,7 @@ def markdown(found: Summary) -> str:
         "workload's training traffic, one policy for all loads; `X per load`: the best at the "
         "nearest training load.  What judges was not seen in tuning: the rest of a recording "
         f"(tuned on its first {config['split']:.0%}), or other seeds.  (oracle) reads true output "
-        "lengths.",
+        "lengths; a (control) is another order with something of ours, and counts as no rival.",
         "",
         *_section("Who wins over everything", _comparisons(found)),
         *_section("J by workload, mean over loads", _overall_table(found)),
@@ -36,6 +37,7 @@ def markdown(found: Summary) -> str:
         *_section("Requests by prompt length", _lengths(found)),
         *_section("Where nothing helps", _nothing(found)),
         *_section("Settings of the engine instead of an order", _controls(found)),
+        *_section("Controls by policy", _policy_controls(found)),
         *_section("What tuning chose", _tuned(found)),
         "## J by load",
     ]
@@ -59,17 +61,21 @@ def _title(found: Summary, name: str) -> str:
 
 
 def _label(found: Summary, label: str) -> str:
-    arm = next(a for a in found["arms"] if a["arm"] == label)
-    return f"{label} (oracle)" if arm["oracle"] else label
+    arm = _arm(found, label)
+    marks = {"control": arm["role"] == CONTROL, "oracle": arm["oracle"]}
+    return label + "".join(f" ({mark})" for mark, held in marks.items() if held)
+
+
+def _arm(found: Summary, label: str) -> Mapping[str, Any]:
+    arm: Mapping[str, Any] = next(a for a in found["arms"] if a["arm"] == label)
+    return arm
 
 
 def _comparisons(found: Summary) -> list[str]:
     aim = found["config"]["aim"]
     rows = [["arm", "against", "what this is", "J more by", "that is"]]
     for row in found["comparisons"]:
-        share = "-" if row["share"] is None else f"{row['share']:+.0%}"
-        cells = [row["ours"], row["theirs"], row["why"], _estimate(row["gain"], "+"), share]
-        rows.append([str(c) for c in cells])
+        rows.append([str(row[key]) for key in ("ours", "theirs", "why")] + _gain(row))
     return [
         f"The best single rival, by its mean J over everything judged, is "
         f"**{found['single_rival']}**; training traffic would have chosen "
@@ -82,7 +88,7 @@ def _comparisons(found: Summary) -> list[str]:
 def _overall_table(found: Summary) -> list[str]:
     names = list(found["by_workload"])
     order = sorted(found["overall"], key=lambda x: -found["overall"][x][0])
-    fair = [label for label in order if label == _label(found, label)]
+    fair = [label for label in order if not _arm(found, label)["oracle"]]
     best = {}
     for place, means in _means(found).items():
         best[place] = max(zip(map(means.__getitem__, fair), fair, strict=True))[1]
@@ -154,14 +160,16 @@ def _dominated(found: Summary) -> list[str]:
         "with the whole interval of each difference.",
         "",
     ]
-    for arm in ("ewsjf", SUBJECT, "ewsjf" + PER_LOAD):
-        rows = [r for r in found["dominated"] if r["arm"] == arm and not r["by_ours"]]
-        where = {(r["workload"], r["load"]) for r in rows}
-        surely = {(r["workload"], r["load"]) for r in rows if r["surely"]}
-        lines.append(
-            f"* `{arm}` is dominated by a rival in {len(where)} of {places} places, surely in "
-            f"{len(surely)}."
-        )
+    arms, roles = ([a[key] for a in found["arms"]] for key in ("arm", "role"))
+    for arm in (x for x in ("ewsjf", SUBJECT, "ewsjf" + PER_LOAD) if x in arms):
+        for role in (x for x in (RIVAL, CONTROL) if x in roles):
+            rows = [r for r in found["dominated"] if r["arm"] == arm and r["by_role"] == role]
+            where = {(r["workload"], r["load"]) for r in rows}
+            surely = {(r["workload"], r["load"]) for r in rows if r["surely"]}
+            lines.append(
+                f"* `{arm}` is dominated by a {role} in {len(where)} of {places} places, surely "
+                f"in {len(surely)}."
+            )
     rows = [["workload", "load", "arm", "by"]]
     by_place: dict[tuple[str, float, str], list[str]] = {}
     for r in found["dominated"]:
@@ -227,17 +235,35 @@ def _controls(found: Summary) -> list[str]:
     ]
 
 
+def _policy_controls(found: Summary) -> list[str]:
+    if not found["policy_controls"]:
+        return ["No family is a control."]
+    head = ["control", "plain arm", "J plain", "J control", "control more by"]
+    rows = [[*head, f"{SUBJECT} over control", "that is"]]
+    for r in found["policy_controls"]:
+        values = [_estimate(r["plain_objective"]), _estimate(r["control_objective"])]
+        values += [_estimate(r["gain"], "+"), *_gain(r["subject_over_control"])]
+        rows.append([r["control"], r["plain"], *values])
+    return [
+        "A control is another order with something that ours has, tuned alike: what that is "
+        "worth without our order (`control more by`), and what our order is worth beside it.  "
+        "Mean J over everything judged.",
+        "",
+        *_table(rows),
+    ]
+
+
 def _tuned(found: Summary) -> list[str]:
-    rows = [["workload", "order", "points", "J in training", "its defaults'", "values", "by load"]]
+    rows = [["workload", "family", "points", "J in training", "its defaults'", "values", "by load"]]
     for name, families in found["tuned"].items():
-        for order, row in families.items():
+        for label, row in families.items():
             if "static" not in row:
                 continue
             by_load = "; ".join(f"{x}: {_values(v)}" for x, v in row["by_load"].items())
             rows.append(
                 [
                     name,
-                    order,
+                    label,
                     str(row["points"]),
                     f"{row['training_objective']:.3f}",
                     f"{row['of_the_defaults']:.3f}",
@@ -252,6 +278,11 @@ def _values(values: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{n}={v:.3g}" if isinstance(v, float) else f"{n}={v}" for n, v in values.items()
     )
+
+
+def _gain(row: Mapping[str, Any]) -> list[str]:
+    share = "-" if row["share"] is None else f"{row['share']:+.0%}"
+    return [_estimate(row["gain"], "+"), share]
 
 
 def _estimate(value: Sequence[float | None], sign: str = "") -> str:

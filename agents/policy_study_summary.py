@@ -7,7 +7,6 @@ and two arms are compared seed by seed.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,13 +15,13 @@ from statistics import fmean
 from typing import Any
 
 from agents.policy_study import PER_LOAD, SMALLEST_AIM, SUBJECT, TUNED, Cell, Record, Study
-from agents.policy_study_config import OURS, REFERENCE, described
+from agents.policy_study_config import described
+from agents.policy_study_controls import engine_controls, gained, plain, policy_controls, rounded
+from agents.policy_study_families import MAIN, OUR, REFERENCE
 from agents.policy_tuning import fcfs
 from agents.runs import write_text
 from agents.statistics import Estimate, difference, mean, ratio
-from ewsjf_env.objective import relative_objective
 from ewsjf_env.policy import Policy
-from ewsjf_env.records import WindowMetrics
 
 METRICS = ("ttft_mean_s", "ttft_p99_s", "wait_max_s", "ttft_long_p95_s")
 """What an arm must be no worse in to dominate another."""
@@ -34,12 +33,13 @@ NOTHING = 0.05  # of J: an arm that gains less helps nobody
 def summarise(study: Study) -> dict[str, Any]:
     """The content of `study.json`; `meta` is added by the command."""
     single, chosen = study.single_rival(), study.chosen_rival()
-    told = list(dict.fromkeys(("ewsjf", SUBJECT, "ewsjf" + PER_LOAD, single)))
+    wanted = dict.fromkeys(("ewsjf", SUBJECT, "ewsjf" + PER_LOAD, single))
+    told = [label for label in wanted if label in study.labels()]
     return {
         "config": described(study.config),
         "capacity_requests_per_s": study.capacities,
         "arms": _arms(study),
-        "overall": {label: _plain(mean(study.overall(label))) for label in study.labels()},
+        "overall": {label: plain(mean(study.overall(label))) for label in study.labels()},
         "by_workload": _by_workload(study),
         "single_rival": single,
         "rival_chosen_in_training": chosen,
@@ -48,7 +48,8 @@ def summarise(study: Study) -> dict[str, Any]:
         "dominated": _dominated(study),
         "lengths": [row for label in told for row in _lengths(study, label)],
         "nothing_helps": _nothing_helps(study),
-        "controls": _controls(study),
+        "controls": engine_controls(study),
+        "policy_controls": policy_controls(study),
         "tuned": _tuned(study),
         "cells": [_cell(study, cell) for cell in study.arms],
     }
@@ -69,7 +70,13 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
 def _arms(study: Study) -> list[dict[str, Any]]:
     first = next(iter(study.arms.values()))
     return [
-        {"arm": label, "order": p.order, "ours": p.order in OURS, "oracle": p.oracle}
+        {
+            "arm": label,
+            "order": p.order,
+            "role": study.family(label).role,
+            "ours": study.family(label).role == OUR,
+            "oracle": p.oracle,
+        }
         for label, p in first.items()
     ]
 
@@ -84,17 +91,17 @@ def _by_workload(study: Study) -> dict[str, dict[str, Any]]:
                 fmean(study.objective(cell, label)[seed] for cell in cells)
                 for seed in study.judged(name)
             ]
-            found.setdefault(name, {})[label] = _plain(mean(values))
+            found.setdefault(name, {})[label] = plain(mean(values))
     return found
 
 
 def _comparisons(study: Study, single: str, chosen: str) -> list[dict[str, Any]]:
     """Ours against rivals over everything; who of them is the strongest is told in hindsight."""
     rivals = study.rivals()
-    plain = study.best_rival([r for r in rivals if not r.endswith((TUNED, PER_LOAD))])
+    default = study.best_rival([r for r in rivals if not r.endswith((TUNED, PER_LOAD))])
     per_load = study.best_rival(rivals)
-    pairs = (
-        ("ewsjf", plain, "defaults: best rival at its defaults, in hindsight"),
+    pairs: tuple[tuple[str, str, str], ...] = (
+        ("ewsjf", default, "defaults: best rival at its defaults, in hindsight"),
         ("ewsjf", single, "default EWSJF against the best single rival"),
         (SUBJECT, single, "best single rival, defaults or tuned, in hindsight"),
         (SUBJECT, chosen, "the rival that training traffic would have chosen"),
@@ -102,14 +109,19 @@ def _comparisons(study: Study, single: str, chosen: str) -> list[dict[str, Any]]
         ("ewsjf" + PER_LOAD, per_load, "best rival of all, one policy a load included"),
         ("ewsjf" + PER_LOAD, SUBJECT, "what a policy for each load is worth"),
     )
+    # The order of the subject with other parameters tuned: what the order alone does.
+    for label, family in study.config.families.items():
+        if family.order == MAIN and family.role == OUR and label != MAIN:
+            other = study.single_arm(label)
+            pairs += (
+                (SUBJECT, other, "the same order, tuned otherwise"),
+                (other, single, "the order tuned otherwise against the best single rival"),
+            )
     rows = []
     for ours, theirs, why in pairs:
         if ours not in study.labels():
             continue
-        a, b = study.overall(ours), study.overall(theirs)
-        share = fmean(a) / fmean(b) - 1.0 if fmean(b) > 0 else None
-        gain = _plain(difference(a, b))
-        rows.append({"ours": ours, "theirs": theirs, "why": why, "gain": gain, "share": share})
+        rows.append({"ours": ours, "theirs": theirs, "why": why, **gained(study, ours, theirs)})
     return rows
 
 
@@ -133,11 +145,11 @@ def _duel(study: Study, cell: Cell, single: str) -> dict[str, Any]:
         "workload": cell[0],
         "load": cell[1],
         "seeds": len(study.objective(cell, SUBJECT)),
-        "gain": _plain(gain),
+        "gain": plain(gain),
         "aim": round(aim, 4),
         "verdict": verdict,
         "best_rival_here": local,
-        "gain_over_it": _plain(study.gain(cell, SUBJECT, local)),
+        "gain_over_it": plain(study.gain(cell, SUBJECT, local)),
     }
 
 
@@ -166,8 +178,7 @@ def _dominated(study: Study) -> list[dict[str, Any]]:
                     continue
                 surely = all(d.bounded and d.high <= 0 for d, _ in known)
                 row = {"workload": cell[0], "load": cell[1], "arm": subject, "by": label}
-                ours = policy.order in OURS
-                rows.append({**row, "by_ours": ours, "surely": surely})
+                rows.append({**row, "by_role": study.family(label).role, "surely": surely})
     return rows
 
 
@@ -193,7 +204,7 @@ def _lengths(study: Study, label: str) -> list[dict[str, Any]]:
             if share.known:
                 row = {"arm": label, "workload": cell[0], "load": cell[1]}
                 limits = {"above": bucket["low_tokens"], "up_to": bucket["high_tokens"]}
-                rows.append({**row, **limits, "ratio": _plain(share)})
+                rows.append({**row, **limits, "ratio": plain(share)})
     return rows
 
 
@@ -206,50 +217,15 @@ def _nothing_helps(study: Study) -> list[dict[str, Any]]:
         found = mean(list(study.objective(cell, best).values()))
         if found.value < NOTHING or (found.bounded and found.low <= 0):
             row = {"workload": cell[0], "load": cell[1], "best": best}
-            rows.append({**row, "objective": _plain(found)})
+            rows.append({**row, "objective": plain(found)})
     return rows
-
-
-def _controls(study: Study) -> list[dict[str, Any]]:
-    """What other settings of the engine do to J without reordering, and with it."""
-    rows = []
-    for cell, engines in study.control_runs.items():
-        base = study.runs[cell][fcfs().name]
-        subject = study.arms[cell][SUBJECT].name
-        here = _plain(mean(list(study.objective(cell, SUBJECT).values())))
-        for label, runs in engines.items():
-            alone, ordered = runs[fcfs().name], runs[subject]
-            row = {"workload": cell[0], "load": cell[1], "engine": label}
-            rows.append(
-                {
-                    **row,
-                    "fcfs_over_fcfs": _plain(_objective(alone, base)),
-                    "ewsjf_over_fcfs": _plain(_objective(ordered, base)),
-                    "ewsjf_over_fcfs_there": _plain(_objective(ordered, alone)),
-                    "ewsjf_without_it": here,
-                }
-            )
-    return rows
-
-
-def _objective(runs: Mapping[int, Record], reference: Mapping[int, Record]) -> Estimate:
-    """J of runs against others on the same traces."""
-    return mean(
-        [
-            relative_objective(
-                WindowMetrics.from_dict(runs[seed]["metrics"]),
-                WindowMetrics.from_dict(reference[seed]["metrics"]),
-            ).total
-            for seed in sorted(set(runs) & set(reference))
-        ]
-    )
 
 
 def _tuned(study: Study) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, families in study.tuned.items():
-        for order, tuned in families.items():
-            family = study.config.families[order]
+        for label, tuned in families.items():
+            family = study.config.families[label]
             moved = tuple(family.grid) or family.parameters
             row: dict[str, Any] = {
                 "training_objective": round(tuned.objective, 4),
@@ -261,7 +237,7 @@ def _tuned(study: Study) -> dict[str, dict[str, Any]]:
                 row["by_load"] = {f"{x:g}": _values(p, moved) for x, p in tuned.by_load.items()}
                 if family.partition:
                     row["cuts"] = list(tuned.static.partition.cuts)
-            found.setdefault(name, {})[order] = row
+            found.setdefault(name, {})[label] = row
     return found
 
 
@@ -275,17 +251,17 @@ def _cell(study: Study, cell: Cell) -> dict[str, Any]:
     arms: dict[str, Any] = {}
     for label in study.arms[cell]:
         runs = [study.records(cell, label)[seed] for seed in study.judged(cell[0])]
-        values = [_rounded(_known_mean([_metric(r, m) for r in runs])) for m in _all_metrics()]
+        values = [rounded(_known_mean([_metric(r, m) for r in runs])) for m in _all_metrics()]
         found = [study.objective(cell, label)[seed] for seed in study.judged(cell[0])]
-        arms[label] = [_plain(mean(found)), values]
+        arms[label] = [plain(mean(found)), values]
     some = study.records(cell, REFERENCE)
     return {
         "workload": cell[0],
         "load": cell[1],
-        "arrived_per_s": _rounded(
+        "arrived_per_s": rounded(
             fmean(float(r["notes"]["achieved_rate_per_s"]) for r in some.values())
         ),
-        "requests_a_window": _rounded(fmean(r["metrics"]["arrivals"] for r in some.values())),
+        "requests_a_window": rounded(fmean(r["metrics"]["arrivals"] for r in some.values())),
         "metrics": list(_all_metrics()),
         "arms": arms,
     }
@@ -308,11 +284,3 @@ def _bucket(record: Record, index: int) -> float:
 def _known_mean(values: Sequence[float]) -> float:
     known = [v for v in values if not math.isnan(v)]
     return fmean(known) if known else math.nan
-
-
-def _plain(estimate: Estimate) -> list[float | None]:
-    return [_rounded(v) for v in dataclasses.astuple(estimate)]
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else float(f"{value:.4g}")

@@ -20,7 +20,8 @@ from typing import Any
 
 from agents.default_policy import training_partition
 from agents.evaluation import Plan, make_jobs
-from agents.policy_study_config import REFERENCE, FamilyConfig, StudyConfig
+from agents.policy_study_config import StudyConfig
+from agents.policy_study_families import REFERENCE, FamilyConfig
 from agents.policy_traces import trace_seeds
 from agents.runs import Job, cached_engine
 from agents.static_search import ScanPlan, candidates
@@ -40,10 +41,10 @@ Scores = Mapping[Cell, Mapping[str, Mapping[int, float]]]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning one order on one workload came to.
+    """What tuning one family on one workload came to.
 
     Attributes:
-        order: of the family.
+        family: its label.
         static: the policy that is best over all training loads; its defaults for one that is
             not tuned.
         by_load: training load -> the policy that is best there.
@@ -52,7 +53,7 @@ class Tuned:
         points: that were tried.
     """
 
-    order: str
+    family: str
     static: Policy
     by_load: Mapping[float, Policy]
     objective: float
@@ -78,10 +79,10 @@ def fcfs() -> Policy:
 
 
 def family_points(
-    order: str, family: FamilyConfig, workload: Workload, engine: SimulatedConfig
+    family: FamilyConfig, workload: Workload, engine: SimulatedConfig
 ) -> list[Policy]:
-    """All points of a family, the defaults first; always the same ones."""
-    default = parse_policy(order)
+    """All points of a family, the defaults of its order first; always the same ones."""
+    default = parse_policy(family.order)
     if not family.tuned:
         return [canonical(default)]
     base = default
@@ -135,13 +136,12 @@ class Tuner:
         self._capacities = dict(capacities)
         self.points = {
             name: {
-                order: family_points(
-                    order,
+                label: family_points(
                     family,
                     config.source(name, training=True).load(),
                     config.workloads[name].simulated,
                 )
-                for order, family in config.families.items()
+                for label, family in config.families.items()
             }
             for name in config.workloads
         }
@@ -158,13 +158,13 @@ class Tuner:
         """The finalists, and what is not tuned, on more traces."""
         plan = self.config.tuning
         chosen = {
-            name: [p for order in families for p in self._finalists(name, order, scores)]
+            name: [p for label in families for p in self._finalists(name, label, scores)]
             for name, families in self.points.items()
         }
         return self._jobs(chosen, plan.seeds, plan.finalist_seeds)
 
     def winners(self, first: Scores, both: Scores) -> dict[str, dict[str, Tuned]]:
-        """The tuned policies by workload and order.
+        """The tuned policies by workload and label of the family.
 
         Args:
             first: J of the first round, which chose the finalists.
@@ -172,16 +172,16 @@ class Tuner:
         """
         found: dict[str, dict[str, Tuned]] = {}
         for name, families in self.points.items():
-            for order, points in families.items():
-                finalists = self._finalists(name, order, first)
+            for label, points in families.items():
+                finalists = self._finalists(name, label, first)
                 means = {p.name: self._means(name, p, both) for p in finalists}
                 static = max(finalists, key=lambda p: fmean(means[p.name].values()))
                 by_load = {
                     load: max(finalists, key=lambda p: means[p.name][load])
                     for load in self.config.tuning.loads
                 }
-                found.setdefault(name, {})[order] = Tuned(
-                    order,
+                found.setdefault(name, {})[label] = Tuned(
+                    label,
                     static,
                     by_load,
                     objective=fmean(means[static.name].values()),
@@ -190,9 +190,9 @@ class Tuner:
                 )
         return found
 
-    def _finalists(self, name: str, order: str, scores: Scores) -> list[Policy]:
+    def _finalists(self, name: str, family: str, scores: Scores) -> list[Policy]:
         """The defaults, the best at each load and the best over all loads, without repeats."""
-        points = self.points[name][order]
+        points = self.points[name][family]
         means = {p.name: self._means(name, p, scores) for p in points}
         best = sorted(points, key=lambda p: -fmean(means[p.name].values()))
         chosen = [points[0], *best[: self.config.tuning.finalists]]

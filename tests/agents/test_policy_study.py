@@ -57,6 +57,13 @@ TINY: dict[str, Any] = {
         "sjf_total": {},
         "hrrn": {"grid": {"exponent": [0.5, 2]}},
         "ewsjf": {"parameters": ["lambda", "k"], "points": 2, "partition": True},
+        "ewsjf_k": {"order": "ewsjf", "parameters": ["k"], "points": 1, "per_load": False},
+        "square": {
+            "order": "hrrn",
+            "grid": {"exponent": [2, 3]},
+            "per_load": False,
+            "role": "control",
+        },
     },
     "controls": {
         "engines": {"long prefill 512": {"long_prefill_token_threshold": 512}},
@@ -97,6 +104,12 @@ def command(folder: Path) -> list[str]:
     return ["--config", str(folder / "study.yaml"), "--out", str(folder / "out"), "--jobs", "1"]
 
 
+def family(label: str, **values: Any) -> dict[str, Any]:
+    """Families with one more, as a change of `TINY`."""
+    ewsjf = {"parameters": ["k"], "points": 1}
+    return {"families": {"fcfs": {}, "ewsjf": ewsjf, label: values}}
+
+
 def changed(**changes: Any) -> dict[str, Any]:
     return {**copy.deepcopy(TINY), **changes}
 
@@ -128,7 +141,8 @@ def test_every_arm_meets_the_same_traces(finished: tuple[Path, Study]) -> None:
     _, study = finished
     for cell, arms in study.arms.items():
         assert list(arms) == [
-            *TINY["families"], "hrrn tuned", SUBJECT, "hrrn per load", "ewsjf per load"
+            "fcfs", "sjf_total", "hrrn", "ewsjf", "hrrn tuned", SUBJECT, "ewsjf_k tuned",
+            "square tuned", "hrrn per load", "ewsjf per load",
         ]  # fmt: skip
         for seed in study.judged(cell[0]):
             digests = {study.records(cell, label)[seed]["notes"]["trace"] for label in arms}
@@ -147,6 +161,63 @@ def test_the_tuned_policy_is_the_best_of_its_family_in_training(
         assert families["sjf_total"].static == canonical(parse_policy("sjf_total"))
         assert families["hrrn"].at(0.5) == families["hrrn"].by_load[0.9]
         assert families["hrrn"].at(5.0) == families["hrrn"].by_load[1.4]
+
+
+def test_a_second_family_of_an_order_has_its_defaults_among_its_points(
+    finished: tuple[Path, Study],
+) -> None:
+    _, study = finished
+    for families in study.tuned.values():
+        assert families["square"].points == 3
+        assert families["square"].static.order == "hrrn"
+        assert families["square"].default_objective == families["hrrn"].default_objective
+        assert families["ewsjf_k"].default_objective == families["ewsjf"].default_objective
+
+
+def test_controls_are_tuned_and_judged_but_no_rivals(finished: tuple[Path, Study]) -> None:
+    folder, _ = finished
+    found = json.loads((folder / "out" / "study.json").read_text())
+    roles = {arm["arm"]: arm["role"] for arm in found["arms"]}
+    assert roles["square tuned"] == "control"
+    assert roles["ewsjf_k tuned"] == roles[SUBJECT] == "ours"
+    assert roles["hrrn tuned"] == roles["fcfs"] == "rival"
+    assert {a["arm"] for a in found["arms"] if a["ours"]} == {
+        "ewsjf", SUBJECT, "ewsjf_k tuned", "ewsjf per load"
+    }  # fmt: skip
+    (row,) = found["policy_controls"]
+    assert (row["control"], row["plain"]) == ("square tuned", "hrrn tuned")
+    control, plain = found["overall"]["square tuned"][0], found["overall"]["hrrn tuned"][0]
+    assert row["gain"][0] == pytest.approx(control - plain, abs=1e-3)
+    over = row["subject_over_control"]
+    assert over["gain"][0] == pytest.approx(found["overall"][SUBJECT][0] - control, abs=1e-3)
+    assert over["share"] == pytest.approx(over["gain"][0] / control, abs=0.01)
+    assert "square" not in {r["best_rival_here"].split()[0] for r in found["against_single_rival"]}
+    report = (folder / "out" / "study.md").read_text()
+    assert "square tuned (control)" in report
+
+
+def test_the_strongest_control_is_still_no_rival(finished: tuple[Path, Study]) -> None:
+    _, study = finished
+    better = {
+        name: {
+            **families,
+            "square": dataclasses.replace(families["square"], objective=9.0),
+            "ewsjf_k": dataclasses.replace(families["ewsjf_k"], objective=9.0),
+        }
+        for name, families in study.tuned.items()
+    }
+    objectives = copy.deepcopy(study.objectives)
+    for cell, arms in study.arms.items():
+        scores = objectives[cell][arms["square tuned"].name]
+        objectives[cell]["other"] = dict.fromkeys(scores, 9.0)
+    renamed = {
+        cell: {**found, "square tuned": dataclasses.replace(found["square tuned"], name="other")}
+        for cell, found in study.arms.items()
+    }
+    other = dataclasses.replace(study, tuned=better, objectives=objectives, arms=renamed)
+    assert other.best_rival(other.labels()) == "square tuned"
+    assert other.single_rival() == study.single_rival()
+    assert other.chosen_rival() == study.chosen_rival()
 
 
 def test_rivals_are_not_ours_and_no_oracles(finished: tuple[Path, Study]) -> None:
@@ -192,7 +263,7 @@ def test_the_report_holds_what_it_must(finished: tuple[Path, Study]) -> None:
     for title in (
         "Who wins over everything", "J by workload", "Who wins where", "Is it dominated?",
         "Requests by prompt length", "Where nothing helps", "Settings of the engine",
-        "What tuning chose", "J by load",
+        "Controls by policy", "What tuning chose", "J by load",
     ):  # fmt: skip
         assert f"## {title}" in report
     assert "sjf_total (oracle)" in report
@@ -240,6 +311,19 @@ def test_the_queues_of_a_tuned_family_come_from_training_traffic(folder: Path) -
         ({"families": {"fcfs": {}, "ewsjf": {}, "hrrn": {"grid": {"exponent": [9]}}}}, "outside"),
         ({"families": {"fcfs": {}, "ewsjf": {"points": 3}}}, "parameters, points"),
         ({"families": {"fcfs": {}}}, "'ewsjf' is missing"),
+        ({"families": {"fcfs": {}, "ewsjf": {}}}, "ewsjf: needs a grid, or parameters and points"),
+        (family("a", order="hrn"), "families: a: order: unknown 'hrn'; nearest valid name: 'hrrn'"),
+        (family("a b", order="hrrn"), "label 'a b' may hold letters, digits and _ only"),
+        (family("a", order="sjf"), "the defaults are those of 'sjf'"),
+        (family("sjf", order="hrrn", grid={"exponent": [2]}), "under the name of another order"),
+        (family("hrrn", role="rivl"), "families: hrrn: role: unknown 'rivl'.*'rival'"),
+        (family("hrrn", per_load=3), "families: hrrn: per_load"),
+        (family("hrrn", role="control"), "a control needs a label that is not"),
+        (
+            family("a", order="hrrn", role="control", grid={"exponent": [2]}),
+            "told beside the family 'hrrn', which is missing",
+        ),
+        (family("fcfs", role="ours"), "families: fcfs: role: 'ours' is not 'rival'"),
         ({"tuning": {"seeds": 4, "finalist_seeds": 2}}, r"finalist_seeds: 2 is outside \[4"),
         ({"loads": [0.7, 0.7]}, "occurs twice"),
         ({"controls": {"engines": {"x": {"max_seqs": 1}}, "loads": [1.5]}}, "'max_num_seqs'"),
@@ -278,8 +362,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     words = ["--config", "study.yaml", "--out", "out", "--dry-run", "--only", "recorded"]
     assert main(words) == 0
     told = capsys.readouterr().out
-    assert "tuning, round 1: about 18 runs" in told
-    assert "judging: about 28 runs" in told
+    assert "tuning, round 1: about 28 runs" in told
+    assert "judging: about 36 runs" in told
     assert "controls: about 0 runs" in told
     assert not (folder / "out").exists()
 
@@ -289,7 +373,9 @@ def test_the_shipped_study_is_well_formed_and_names_all_orders_but_priority() ->
 
     data = yaml.safe_load((ROOT / "configs" / "policy_study.yaml").read_text())
     config = from_dict(StudyConfig, data, "policy_study.yaml")
-    assert set(ORDERS) - set(config.families) == {"priority"}  # no priorities in these traffics
+    assert set(ORDERS) - {f.order for f in config.families.values()} == {
+        "priority"
+    }  # no priorities in these traffics
     assert config.seeds >= 10
     for name, workload in config.workloads.items():
         assert workload.engine is None or (ROOT / workload.engine).exists(), name

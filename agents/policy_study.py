@@ -112,9 +112,8 @@ class Study:
             for label, family in self.config.families.items()
             if family.role == RIVAL and not parse_policy(family.order).oracle
         ]
-        return self.single_arm(
-            max(rivals, key=lambda x: fmean(found[x].objective for found in self.tuned.values()))
-        )
+        tuned = self.tuned.values()
+        return self.single_arm(max(rivals, key=lambda x: fmean(f[x].objective for f in tuned)))
 
     def single_arm(self, family: str) -> str:
         """The arm of a family that has one policy for all loads: tuned, where it is tuned."""

@@ -33,6 +33,8 @@ class FamilyConfig:
         parameters: names that move ...
         points: ... over so many Sobol points of their space, besides the defaults; or
         grid: values by name, of which all combinations are tried besides the defaults.
+        grids: more of them, besides either: where other orders are points of this one, it should
+            not have to find by chance what they are given.
         partition: the points have the queues that Refine-and-Prune makes of training traffic,
             not those that ship.
         per_load: whether the best at each training load is an arm of its own.
@@ -44,6 +46,7 @@ class FamilyConfig:
     parameters: tuple[str, ...] = ()
     points: int = 0
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    grids: tuple[Mapping[str, tuple[float, ...]], ...] = ()
     partition: bool = False
     per_load: bool = True
     role: str = ""
@@ -54,9 +57,12 @@ class FamilyConfig:
             raise ConfigError("parameters, points: give both, or neither")
         if self.grid and self.parameters:
             raise ConfigError("grid, parameters: give at most one of them")
-        for name, values in self.grid.items():
-            if not values:
-                raise ConfigError(f"grid: {name}: the list is empty")
+        for grid in self.all_grids:
+            for name, values in grid.items():
+                if not values:
+                    raise ConfigError(f"grid: {name}: the list is empty")
+        if self.grids and not self.tuned:
+            raise ConfigError("grids: needs a grid, or parameters and points")
         if self.partition and not self.tuned:
             raise ConfigError("partition: true needs a grid, or parameters and points")
         if self.role and self.role not in ROLES:
@@ -68,9 +74,15 @@ class FamilyConfig:
         return bool(self.parameters or self.grid)
 
     @property
+    def all_grids(self) -> tuple[Mapping[str, tuple[float, ...]], ...]:
+        """`grid`, where there is one, and `grids`."""
+        return (*((self.grid,) if self.grid else ()), *self.grids)
+
+    @property
     def size(self) -> int:
         """Number of points with the defaults, at most."""
-        points = math.prod(len(v) for v in self.grid.values()) if self.grid else self.points
+        points = self.points
+        points += sum(math.prod(len(v) for v in grid.values()) for grid in self.all_grids)
         # A family with queues of its own has the default values with both kinds of queues.
         return 1 + points + (self.partition and not self.grid)
 
@@ -115,9 +127,10 @@ def _completed(label: str, family: FamilyConfig) -> FamilyConfig:
         )
     space = parse_policy(order).space
     space.subset(family.parameters)
-    for name, values in family.grid.items():
-        for value in values:
-            space[name].check(value)
+    for grid in family.all_grids:
+        for name, values in grid.items():
+            for value in values:
+                space[name].check(value)
     if family.partition and not ORDERS[order].partitioned:
         raise ConfigError("partition: the order has no queues")
     role = family.role or (OUR if order in OURS else RIVAL)

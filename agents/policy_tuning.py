@@ -91,12 +91,11 @@ def family_points(
         fixed_cost_tokens = max(1.0, prior.c0_s / prior.c1_s_per_token)
         partition = training_partition(workload, fixed_cost_tokens, engine.max_model_len - 1)
         base = dataclasses.replace(default, partition=partition)
-    values: list[dict[str, Value]]
-    if family.grid:
-        values = [dict(zip(family.grid, p, strict=True)) for p in product(*family.grid.values())]
-    else:
-        plan = ScanPlan(family.parameters, family.points, rates_per_s=())
-        values = candidates(base, plan)
+    values: list[dict[str, Value]] = []
+    if family.parameters:
+        values += candidates(base, ScanPlan(family.parameters, family.points, rates_per_s=()))
+    for grid in family.all_grids:
+        values += [dict(zip(grid, p, strict=True)) for p in product(*grid.values())]
     points = [base.with_parameters(v) for v in values]
     return list({p.name: p for p in map(canonical, [default, *points])}.values())
 

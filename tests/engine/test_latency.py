@@ -194,3 +194,24 @@ def test_unknown_preset_names_the_nearest() -> None:
         LatencyModel.load("llama3-8b_h10")
     with pytest.raises(ConfigError, match="cannot be read"):
         LatencyModel.load("missing.json")
+
+
+def test_a_step_too_large_for_a_graph_takes_its_launch() -> None:
+    model = LatencyModel.load("llama2-13b_a100-80g")
+    launching = dataclasses.replace(
+        model, measured=dataclasses.replace(model.coefficients, launch_s=1.0, captured_tokens=512)
+    )
+    assert launching.step_s(500, 12, 0, 0.0) == model.step_s(500, 12, 0, 0.0) < 1.0
+    assert launching.step_s(500, 13, 0, 0.0) == 1.0
+    assert launching.step_s(50_000, 0, 0, 0.0) == model.step_s(50_000, 0, 0, 0.0) > 1.0
+    assert launching.content_hash != model.content_hash
+    # It is not told by these steps, and the fit keeps it.
+    assert launching.fit(random_steps(model, 40, 0.0)).coefficients.launch_s == 1.0
+
+
+def test_a_model_without_launches_is_the_same_machine_whatever_its_graphs() -> None:
+    model = LatencyModel.load("llama2-13b_a100-80g")
+    other = dataclasses.replace(
+        model, measured=dataclasses.replace(model.coefficients, captured_tokens=64)
+    )
+    assert other.content_hash == model.content_hash

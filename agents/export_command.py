@@ -87,6 +87,14 @@ def _export(arguments: argparse.Namespace) -> int:
     print(f"{policy.name}: {policy.kind}; {result}")
     if not result.better and not arguments.force:
         return say(REFUSED, f"refused: {_reason(result)}; --force writes it all the same")
+    if not result.better:
+        print(f"warning: written by --force although {_reason(result)}", file=sys.stderr)
+    if result.violations > result.default_violations:
+        print(
+            f"warning: it breaks a limit in {result.violations:.0%} of the unseen windows, the "
+            f"start in {result.default_violations:.0%}: look at `constraints` before you serve it",
+            file=sys.stderr,
+        )
     notes = provenance(run, result, plan, forced=not result.better)
     dataclasses.replace(policy, provenance=notes).save(out)
     print(out)

@@ -87,6 +87,8 @@ def test_what_is_not_better_is_refused_unless_forced(
     assert "confirming" not in printed  # known without playing
     assert out.read_bytes() == before
     assert main([str(runs / "idle"), "--out", str(out), "--force", *SMALL]) == 0
+    warned = capsys.readouterr().err
+    assert "warning: written by --force although it serves as the default does" in warned
     notes: Any = Policy.load(out).provenance
     assert notes["forced"] is True
     assert notes["evaluation"]["better"] is False

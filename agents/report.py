@@ -39,6 +39,7 @@ COLUMNS = (
     Column("long mean s", "ttft_long_mean_s"),
     Column("long p95 s", "ttft_long_p95_s"),
     Column("max wait s", "wait_max_s", digits=1),
+    Column("TPOT p95 s", "tpot_p95_s", digits=3),
     Column("slowdown p99", "slowdown_p99", digits=1),
     Column("Jain", "jain_slowdown", larger_is_better=True),
     Column("unfinished", "outstanding", digits=0),
@@ -68,6 +69,7 @@ LEGEND = (
     f"short: prompts of at most {_SETTINGS.short_max_tokens} tokens; long: of more than "
     f"{_SETTINGS.long_min_tokens}.",
     "max wait: the longest TTFT of any request.",
+    "TPOT: time per output token after the first, of finished requests.",
     "slowdown: TTFT over the time that the prompt's prefill takes alone on the machine.",
     "Jain: Jain's fairness index of the mean slowdowns of short, middle and long prompts: 1 when "
     "all are slowed alike, towards 1/3 when one class alone is.",

@@ -27,6 +27,7 @@ FIRST_STEP = 0.1  # of ln speed
 TRIES = 4
 CLOSE = 0.02  # a mean log error that needs no better speed
 GROWN, NEWEST_STEPS = 1.5, 5_000
+_TIMES = tuple(f.name for f in dataclasses.fields(Coefficients) if f.name != "captured_tokens")
 _FLOOR_S = 0.05  # differences of shorter waits are chance
 
 
@@ -48,20 +49,17 @@ class SpeedFit:
 def scaled(model: LatencyModel, speed: float) -> LatencyModel:
     """The model of a machine that is `speed` times as fast."""
     c = model.coefficients
-    faster = Coefficients(**{f.name: getattr(c, f.name) / speed for f in dataclasses.fields(c)})
-    return dataclasses.replace(model, measured=faster)
+    faster = {name: getattr(c, name) / speed for name in _TIMES}
+    return dataclasses.replace(model, measured=dataclasses.replace(c, **faster))
 
 
 def perturbed(model: LatencyModel, error: float, seed: int) -> LatencyModel:
-    """A wrong model: each coefficient times a factor drawn from [1 - error, 1 + error]."""
+    """A wrong model: each of its times times a factor drawn from [1 - error, 1 + error]."""
     random = np.random.default_rng([seed, 20])
     c = model.coefficients
-    factors = random.uniform(1.0 - error, 1.0 + error, len(dataclasses.fields(c)))
-    wrong = {
-        f.name: getattr(c, f.name) * float(x)
-        for f, x in zip(dataclasses.fields(c), factors, strict=True)
-    }
-    return dataclasses.replace(model, measured=Coefficients(**wrong))
+    factors = random.uniform(1.0 - error, 1.0 + error, len(_TIMES))
+    wrong = {name: getattr(c, name) * float(x) for name, x in zip(_TIMES, factors, strict=True)}
+    return dataclasses.replace(model, measured=dataclasses.replace(c, **wrong))
 
 
 def refit(model: LatencyModel, log: str, known: int) -> tuple[LatencyModel, int]:

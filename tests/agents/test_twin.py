@@ -245,12 +245,19 @@ def test_latencies_are_compared_window_by_window() -> None:
 
 
 def test_a_wrong_latency_model_is_wrong_as_asked() -> None:
-    right = LatencyModel.load("llama2-13b_a100-80g")
+    roofline = LatencyModel.load("llama2-13b_a100-80g")
+    right = dataclasses.replace(
+        roofline, measured=dataclasses.replace(roofline.coefficients, launch_s=0.01)
+    )
     wrong = perturbed(right, 0.2, 3)
     ratios = [
         getattr(wrong.coefficients, f.name) / getattr(right.coefficients, f.name)
         for f in dataclasses.fields(right.coefficients)
+        if f.name != "captured_tokens"
     ]
+    assert len(ratios) == 6
+    for other in (wrong, scaled(right, 2.0)):  # a number of tokens takes no time
+        assert other.coefficients.captured_tokens == right.coefficients.captured_tokens
     assert all(0.8 <= r <= 1.2 for r in ratios)
     assert max(ratios) - min(ratios) > 0.05
     assert wrong == perturbed(right, 0.2, 3)

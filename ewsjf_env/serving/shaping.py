@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from vllm.v1.request import RequestStatus
+
 from ewsjf_env.scheduling.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.step_shape import WHOLE, StepLoad, StepSettings, shape_step
 
@@ -35,7 +37,12 @@ class StepShaper:
         self._shaping = False
 
     def begin_step(self, queue: PolicyQueue[Any], now_s: float) -> None:
-        """Begin a step of the waiting queue, and cut it as the policy says."""
+        """Begin a step of the waiting queue, and cut it as the policy says.
+
+        Args:
+            queue: of the scheduler; its policy says how.
+            now_s: on the scheduler's clock, seconds.
+        """
         settings = StepSettings.of(queue.policy.parameters)
         if settings.off or not self.possible:
             if self._shaping:
@@ -51,7 +58,7 @@ class StepShaper:
         queue.begin_step(now_s, load.budget_tokens)
         shape = WHOLE
         if len(queue) and len(self._scheduler.running) < self._scheduler.max_num_running_reqs:
-            shape = shape_step(settings, load, queue.tokens_below, queue.head_tokens)
+            shape = shape_step(settings, load, queue.tokens_below, lambda: _head_tokens(queue))
         queue.admit_only(shape.shorter_than)
         self._limit(load.budget_tokens, shape.chunk_tokens)
 
@@ -83,3 +90,12 @@ class StepShaper:
         chunk = min(own, chunk_tokens) if own and chunk_tokens else own or chunk_tokens
         self._scheduler.max_num_scheduled_tokens = budget_tokens
         self._scheduler.scheduler_config.long_prefill_token_threshold = chunk
+
+
+def _head_tokens(queue: PolicyQueue[Any]) -> int:
+    """Tokens of the next prompt; endless where it waits for something else than its turn.
+
+    A grammar or a remote cache may take seconds, and nobody should yield to who cannot come.
+    """
+    ready = queue.peek().status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+    return queue.head_tokens() if ready else 1 << 62

@@ -141,3 +141,18 @@ def test_an_engine_that_takes_prompts_whole_is_left_alone() -> None:
         assert dict(run_step(scheduler, in_flight, 1).num_scheduled_tokens) == {"long": 240}
     finally:
         config.enable_chunked_prefill = True
+
+
+def test_nobody_yields_to_who_cannot_come() -> None:
+    setup, scheduler = scheduler_with(False, SHAPED.format(1.0, 0.5))
+    in_flight: list[Any] = []
+    short = make_request(setup, "short", 12, 2, 0.0)
+    scheduler.add_request(make_request(setup, "long", 240, 2, 0.0))
+    run_step(scheduler, in_flight, 1)
+    scheduler.add_request(short)
+    shaper, config = scheduler._ewsjf_shaper, scheduler.scheduler_config
+    waiting = short.status
+    for status, chunk in ((waiting, BUDGET - 12), (type(waiting).WAITING_FOR_REMOTE_KVS, 0)):
+        short.status = status
+        shaper.begin_step(scheduler.waiting, scheduler.ewsjf_now())
+        assert config.long_prefill_token_threshold == chunk

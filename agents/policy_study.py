@@ -19,7 +19,7 @@ from typing import Any
 
 from agents.evaluation import Plan, make_jobs, measure_capacities
 from agents.policy_study_config import StudyConfig
-from agents.policy_study_families import MAIN, RIVAL, FamilyConfig
+from agents.policy_study_families import MAIN, OUR, RIVAL, FamilyConfig
 from agents.policy_traces import trace_seeds
 from agents.policy_tuning import Tuned, Tuner, canonical, fcfs, objectives, round_robin, unique
 from agents.runs import Job, Progress, run_jobs, simulate_window
@@ -91,6 +91,11 @@ class Study:
     def family(self, label: str) -> FamilyConfig:
         """Whose arm it is."""
         return self.config.families[label.removesuffix(TUNED).removesuffix(PER_LOAD)]
+
+    def main_arms(self) -> list[str]:
+        """Arms of the order that the study is about, however it is tuned."""
+        first = next(iter(self.arms.values()))
+        return [x for x, p in first.items() if self.family(x).role == OUR and p.order == MAIN]
 
     def rivals(self) -> list[str]:
         """Arms that are neither ours nor controls, and do not read true outputs."""
@@ -203,14 +208,10 @@ def _capacities(config: StudyConfig, out: Path, workers: int, shown: Shown) -> d
 def _tune(study: Study, out: Path, workers: int, shown: Shown) -> None:
     tuner = Tuner(study.config, study.capacities)
     records = _played(tuner.first_round(), out, workers, shown("tuning, round 1"))
-    first = objectives(records)
+    first = tuner.measured(records)
     more = _played(tuner.second_round(first), out, workers, shown("tuning, round 2"))
-    both = {cell: {p: dict(seeds) for p, seeds in found.items()} for cell, found in first.items()}
-    for cell, found in objectives(more).items():
-        for policy, seeds in found.items():
-            both[cell][policy] |= seeds
     study.training_digests = {r["notes"]["trace"] for r in (*records, *more)}
-    study.tuned = tuner.winners(first, both)
+    study.tuned = tuner.winners(first, tuner.measured([*records, *more]))
 
 
 def _judging_jobs(study: Study) -> list[Job]:

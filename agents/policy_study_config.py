@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agents.policy_study_families import FamilyConfig, completed
 from agents.runs import Source
+from agents.static_search import TRAINING_SEEDS
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, to_dict
 from ewsjf_env.engine.simulated import SimulatedConfig
 from ewsjf_env.workload import Workload, load_workload
@@ -152,6 +153,8 @@ class StudyConfig:
         split: recordings are trained on before and judged after this fraction, (0, 1).
         loads: judged.
         seeds: judged traces a load, >= 2 for intervals.
+        first_seed: of the judged traces, [0, 5000]; another one gives fresh traces to a study
+            that was changed after a look at its results.
         min_requests: a window with fewer at the lowest load is passed over, see `policy_traces`.
         extra_seeds: added where the comparison that matters is undecided ...
         extra_rounds: ... at most so often.
@@ -165,6 +168,7 @@ class StudyConfig:
     split: float = 0.6
     loads: tuple[float, ...] = (0.5, 0.7, 0.95, 1.2, 1.5)
     seeds: int = 10
+    first_seed: int = 0
     min_requests: int = 30
     extra_seeds: int = 10
     extra_rounds: int = 2
@@ -178,6 +182,7 @@ class StudyConfig:
         _check_loads("loads", self.loads)
         check_range("split", self.split, 0.01, 0.99)
         check_range("seeds", self.seeds, 1, MAX_SEEDS)
+        check_range("first_seed", self.first_seed, 0, TRAINING_SEEDS // 2)
         check_range("min_requests", self.min_requests, 1)
         check_range("extra_seeds", self.extra_seeds, 0, MAX_SEEDS)
         check_range("extra_rounds", self.extra_rounds, 0, 10)

@@ -40,6 +40,8 @@ class FamilyConfig:
         per_load: whether the best at each training load is an arm of its own.
         role: one of `ROLES`; empty: that of the order.  A control is another order with
             something of ours: judged like all, but no rival.
+        frontier: whether points are set aside that a rival's point dominates on the training
+            traffic (see `policy_frontier`); where none is left, the defaults remain.
     """
 
     order: str = ""
@@ -50,6 +52,7 @@ class FamilyConfig:
     partition: bool = False
     per_load: bool = True
     role: str = ""
+    frontier: bool = False
 
     def __post_init__(self) -> None:
         check_range("points", self.points, 0, 4096)
@@ -65,6 +68,8 @@ class FamilyConfig:
             raise ConfigError("grids: needs a grid, or parameters and points")
         if self.partition and not self.tuned:
             raise ConfigError("partition: true needs a grid, or parameters and points")
+        if self.frontier and not self.tuned:
+            raise ConfigError("frontier: true needs a grid, or parameters and points")
         if self.role and self.role not in ROLES:
             raise ConfigError(f"role: unknown {self.role!r}{nearest(self.role, ROLES)}")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from agents.policy_study import PER_LOAD, SUBJECT
-from agents.policy_study_families import CONTROL, RIVAL
+from agents.policy_study import SUBJECT
+from agents.policy_study_families import CONTROL, MAIN, RIVAL
 
 WORSE = "▲"
 WORSE_SHARE = 0.01
@@ -160,8 +160,8 @@ def _dominated(found: Summary) -> list[str]:
         "with the whole interval of each difference.",
         "",
     ]
-    arms, roles = ([a[key] for a in found["arms"]] for key in ("arm", "role"))
-    for arm in (x for x in ("ewsjf", SUBJECT, "ewsjf" + PER_LOAD) if x in arms):
+    roles = [a["role"] for a in found["arms"]]
+    for arm in (a["arm"] for a in found["arms"] if a["order"] == MAIN and a["ours"]):
         for role in (x for x in (RIVAL, CONTROL) if x in roles):
             rows = [r for r in found["dominated"] if r["arm"] == arm and r["by_role"] == role]
             where = {(r["workload"], r["load"]) for r in rows}

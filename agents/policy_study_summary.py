@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from agents.policy_frontier import METRICS, SURE_SHARE, metric
 from agents.policy_study import PER_LOAD, SMALLEST_AIM, SUBJECT, TUNED, Cell, Record, Study
 from agents.policy_study_config import described
 from agents.policy_study_controls import engine_controls, gained, plain, policy_controls, rounded
@@ -23,10 +24,13 @@ from agents.runs import write_text
 from agents.statistics import Estimate, difference, mean, ratio
 from ewsjf_env.policy import Policy
 
-METRICS = ("ttft_mean_s", "ttft_p99_s", "wait_max_s", "ttft_long_p95_s")
-"""What an arm must be no worse in to dominate another."""
-MORE_METRICS = ("ttft_short_mean_s", "ttft_short_p95_s", "output_tokens_per_s", "overdue_share")
-SURE_SHARE = 0.01  # a smaller relative difference is none, however sure it is
+MORE_METRICS = (
+    "ttft_short_mean_s",
+    "ttft_short_p95_s",
+    "output_tokens_per_s",
+    "overdue_share",
+    "tpot_p95_s",
+)
 NOTHING = 0.05  # of J: an arm that gains less helps nobody
 
 
@@ -160,10 +164,10 @@ def _dominated(study: Study) -> list[dict[str, Any]]:
     """
     rows = []
     for cell, arms in study.arms.items():
-        for subject in ("ewsjf", SUBJECT, "ewsjf" + PER_LOAD):
+        for subject in study.main_arms():
             seen: set[str] = set()
             for label, policy in arms.items():
-                if subject not in arms or policy.oracle or policy.order == "ewsjf":
+                if policy.oracle or policy.order == "ewsjf":
                     continue
                 if policy.name in seen:  # an arm whose tuning came back to another's values
                     continue
@@ -182,12 +186,12 @@ def _dominated(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def _gap(study: Study, cell: Cell, label: str, other: str, metric: str) -> tuple[Estimate, float]:
+def _gap(study: Study, cell: Cell, label: str, other: str, name: str) -> tuple[Estimate, float]:
     """Difference of a metric between two arms, and the ratio of its means."""
     a, b = study.records(cell, label), study.records(cell, other)
     seeds = sorted(set(a) & set(b))
-    ours = [_metric(a[s], metric) for s in seeds]
-    theirs = [_metric(b[s], metric) for s in seeds]
+    ours = [metric(a[s], name) for s in seeds]
+    theirs = [metric(b[s], name) for s in seeds]
     return difference(ours, theirs), ratio(ours, theirs).value
 
 
@@ -251,7 +255,7 @@ def _cell(study: Study, cell: Cell) -> dict[str, Any]:
     arms: dict[str, Any] = {}
     for label in study.arms[cell]:
         runs = [study.records(cell, label)[seed] for seed in study.judged(cell[0])]
-        values = [rounded(_known_mean([_metric(r, m) for r in runs])) for m in _all_metrics()]
+        values = [rounded(_known_mean([metric(r, m) for r in runs])) for m in _all_metrics()]
         found = [study.objective(cell, label)[seed] for seed in study.judged(cell[0])]
         arms[label] = [plain(mean(found)), values]
     some = study.records(cell, REFERENCE)
@@ -269,11 +273,6 @@ def _cell(study: Study, cell: Cell) -> dict[str, Any]:
 
 def _all_metrics() -> tuple[str, ...]:
     return METRICS + MORE_METRICS
-
-
-def _metric(record: Record, metric: str) -> float:
-    value = record["metrics"][metric]
-    return math.nan if value is None else float(value)
 
 
 def _bucket(record: Record, index: int) -> float:

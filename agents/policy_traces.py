@@ -20,6 +20,8 @@ def trace_seeds(
 ) -> list[int]:
     """The first `count` seeds of a workload, ascending; more of them begin with the same ones.
 
+    Judged are those from the study's `first_seed` on.
+
     At the lowest load their windows have `min_requests` or more.  A slice at a higher load begins
     at the same moment of the recording and is longer.
 
@@ -32,7 +34,7 @@ def trace_seeds(
     duration_s *= config.tuning.duration_factor if training else 1.0
     rate_per_s = min(loads) * capacity_per_s
     found: list[int] = []
-    seed = first = TRAINING_SEEDS if training else 0
+    seed = first = TRAINING_SEEDS if training else config.first_seed
     while len(found) < count:
         if _requests(workload, seed, duration_s, rate_per_s) >= config.min_requests:
             found.append(seed)

@@ -20,8 +20,9 @@ from typing import Any
 
 from agents.default_policy import training_partition
 from agents.evaluation import Plan, make_jobs
+from agents.policy_frontier import dominated
 from agents.policy_study_config import StudyConfig
-from agents.policy_study_families import REFERENCE, FamilyConfig
+from agents.policy_study_families import REFERENCE, RIVAL, FamilyConfig
 from agents.policy_traces import trace_seeds
 from agents.runs import Job, cached_engine
 from agents.static_search import ScanPlan, candidates
@@ -37,6 +38,19 @@ Record = dict[str, Any]
 Cell = tuple[str, float]  # workload and load
 Scores = Mapping[Cell, Mapping[str, Mapping[int, float]]]
 """J by workload and load, name of the policy, and seed."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the training runs so far say.
+
+    Attributes:
+        scores: J of every run.
+        dominated: names of the policies that a rival's point dominates, by workload and load.
+    """
+
+    scores: Scores
+    dominated: Mapping[Cell, frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -153,30 +167,48 @@ class Tuner:
         }
         return self._jobs(chosen, 0, self.config.tuning.seeds)
 
-    def second_round(self, scores: Scores) -> list[Job]:
+    def measured(self, records: Sequence[Record]) -> Measured:
+        """All that records of either round say."""
+        judges = {
+            self.config.source(name, training=True).label: {
+                policy.name
+                for label, points in families.items()
+                if self.config.families[label].role == RIVAL
+                for policy in points
+                if not policy.oracle
+            }
+            for name, families in self.points.items()
+        }
+        return Measured(objectives(records), dominated(records, judges))
+
+    def second_round(self, first: Measured) -> list[Job]:
         """The finalists, and what is not tuned, on more traces."""
         plan = self.config.tuning
         chosen = {
-            name: [p for label in families for p in self._finalists(name, label, scores)]
+            name: [p for label in families for p in self._finalists(name, label, first)]
             for name, families in self.points.items()
         }
         return self._jobs(chosen, plan.seeds, plan.finalist_seeds)
 
-    def winners(self, first: Scores, both: Scores) -> dict[str, dict[str, Tuned]]:
+    def winners(self, first: Measured, both: Measured) -> dict[str, dict[str, Tuned]]:
         """The tuned policies by workload and label of the family.
 
         Args:
-            first: J of the first round, which chose the finalists.
-            both: J of both rounds.
+            first: of the first round, which chose the finalists.
+            both: of both rounds.
         """
         found: dict[str, dict[str, Tuned]] = {}
         for name, families in self.points.items():
             for label, points in families.items():
                 finalists = self._finalists(name, label, first)
-                means = {p.name: self._means(name, p, both) for p in finalists}
-                static = max(finalists, key=lambda p: fmean(means[p.name].values()))
+                means = {p.name: self._means(name, p, both.scores) for p in finalists}
+                everywhere = self._allowed(name, label, finalists, both)
+                static = max(everywhere, key=lambda p: fmean(means[p.name].values()))
                 by_load = {
-                    load: max(finalists, key=lambda p: means[p.name][load])
+                    load: max(
+                        self._allowed(name, label, finalists, both, load),
+                        key=lambda p: means[p.name][load],
+                    )
                     for load in self.config.tuning.loads
                 }
                 found.setdefault(name, {})[label] = Tuned(
@@ -189,15 +221,33 @@ class Tuner:
                 )
         return found
 
-    def _finalists(self, name: str, family: str, scores: Scores) -> list[Policy]:
+    def _finalists(self, name: str, family: str, first: Measured) -> list[Policy]:
         """The defaults, the best at each load and the best over all loads, without repeats."""
         points = self.points[name][family]
-        means = {p.name: self._means(name, p, scores) for p in points}
-        best = sorted(points, key=lambda p: -fmean(means[p.name].values()))
+        means = {p.name: self._means(name, p, first.scores) for p in points}
+        allowed = self._allowed(name, family, points, first)
+        best = sorted(allowed, key=lambda p: -fmean(means[p.name].values()))
         chosen = [points[0], *best[: self.config.tuning.finalists]]
         for load in self.config.tuning.loads:
-            chosen.append(max(points, key=lambda p: means[p.name][load]))
+            allowed = self._allowed(name, family, points, first, load)
+            chosen.append(max(allowed, key=lambda p: means[p.name][load]))
         return list({p.name: p for p in chosen}.values())
+
+    def _allowed(
+        self,
+        name: str,
+        family: str,
+        points: Sequence[Policy],
+        found: Measured,
+        load: float | None = None,
+    ) -> Sequence[Policy]:
+        """Points that may win at a load, None: at all of them; the first one where none may."""
+        if not self.config.families[family].frontier:
+            return points
+        label = self.config.source(name, training=True).label
+        loads = self.config.tuning.loads if load is None else (load,)
+        beaten = frozenset[str]().union(*(found.dominated[label, x] for x in loads))
+        return [p for p in points if p.name not in beaten] or points[:1]
 
     def _means(self, name: str, policy: Policy, scores: Scores) -> dict[float, float]:
         label = self.config.source(name, training=True).label

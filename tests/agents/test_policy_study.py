@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from agents.policy_frontier import METRICS, dominated
 from agents.policy_study import PER_LOAD, SUBJECT, Study, run_study
 from agents.policy_study_command import main
 from agents.policy_study_config import StudyConfig, load_study
+from agents.policy_study_families import FamilyConfig
 from agents.policy_traces import trace_seeds
-from agents.policy_tuning import Tuner, canonical, fcfs
+from agents.policy_tuning import Measured, Tuner, canonical, fcfs
 from agents.runs import Progress
 from ewsjf_env.config import ConfigError, from_dict
 from ewsjf_env.policy import parse_policy
@@ -282,6 +284,64 @@ def test_a_lull_is_passed_over_and_told_where_there_is_nothing_else(folder: Path
     assert trace_seeds(config, "recorded", False, 5, 0.3)[:3] == seeds
     with pytest.raises(ConfigError, match="recorded: hardly a window of 10 s at load"):
         trace_seeds(dataclasses.replace(config, min_requests=101), "recorded", False, 1, 0.3)
+
+
+def test_fresh_traces_begin_with_another_seed(folder: Path) -> None:
+    config = load_study(folder / "study.yaml")
+    later = dataclasses.replace(config, first_seed=40)
+    seeds = trace_seeds(later, "mix", False, 3, 3.0)
+    assert min(seeds) >= 40
+    assert trace_seeds(later, "mix", True, 3, 3.0) == trace_seeds(config, "mix", True, 3, 3.0)
+    with pytest.raises(ConfigError, match=r"first_seed: 5001 is outside \[0, 5000\]"):
+        dataclasses.replace(config, first_seed=5001)
+
+
+def run(policy: str, seed: int, values: list[float | None]) -> dict[str, Any]:
+    """A record with what the frontier looks at."""
+    metrics = dict(zip(METRICS, values, strict=True))
+    return {"workload": "mix", "load": 0.9, "policy": policy, "seed": seed, "metrics": metrics}
+
+
+def test_a_policy_is_dominated_by_one_that_is_better_in_all_it_was_measured_in() -> None:
+    records = [
+        run("judge", 0, [1.0, 5.0, 9.0, None]),
+        run("judge", 1, [3.0, 5.0, 9.0, None]),
+        run("worse", 0, [2.0, 5.0, 9.0, 4.0]),  # no long prompts for the judge: not compared
+        run("equal", 0, [1.0, 5.0, 9.0, None]),
+        run("trade", 0, [0.5, 5.0, 10.0, None]),
+        run("hardly", 0, [1.009, 5.0, 9.0, None]),
+        run("longer", 0, [9.0, 9.0, 9.0, None]),  # met a trace that the judge has not met
+        run("longer", 7, [9.0, 9.0, 9.0, None]),
+    ]
+    assert dominated(records, {"mix": ["judge"]}) == {("mix", 0.9): {"worse"}}
+    assert dominated(records, {"other": ["judge"]}) == {("mix", 0.9): frozenset()}
+
+
+def test_a_frontier_family_wins_with_what_no_rival_dominates(folder: Path) -> None:
+    config = load_study(folder / "study.yaml").only(["mix"])
+    careful = FamilyConfig("ewsjf", parameters=("k",), points=2, frontier=True)
+    families = {**config.families, "ewsjf_frontier": careful}
+    tuner = Tuner(dataclasses.replace(config, families=families), {})
+    points = {x: [p.name for p in tuner.points["mix"][x]] for x in families}
+    default, *others = points["ewsjf_frontier"]
+    assert others
+    best, rival = others[-1], points["hrrn"][0]
+    names = dict.fromkeys(name for family in points.values() for name in family)
+    scores = {
+        ("mix_training", load): {n: {0: 1.0 if n == best else 0.0} for n in names}
+        for load in config.tuning.loads
+    }
+    free = Measured(scores, {cell: frozenset() for cell in scores})
+    assert tuner.winners(free, free)["mix"]["ewsjf_frontier"].static.name == best
+    low, high = config.tuning.loads
+    beaten = free.dominated | {("mix_training", low): frozenset([best, rival])}
+    found = tuner.winners(free, Measured(scores, beaten))["mix"]["ewsjf_frontier"]
+    assert found.static.name != best
+    assert found.by_load[low].name != best
+    assert found.by_load[high].name == best
+    everything = {cell: frozenset(names) for cell in scores}
+    none_left = Measured(scores, everything)
+    assert tuner.winners(none_left, none_left)["mix"]["ewsjf_frontier"].static.name == default
 
 
 def test_equal_policies_are_one_run() -> None:

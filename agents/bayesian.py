@@ -4,9 +4,9 @@
 sampler, its arms: start, control windows, model and recommendation are shared, so that a
 comparison tells proposals apart and nothing else.
 
-1. Window 0 runs the incumbent (the space's defaults), the next ones a few Sobol points near it,
-   which differ from it in the parameters that are not minor.  With `start: analytic` the first of
-   these is the point that theory finds, see `starting_point`.
+1. Window 0 runs the incumbent (the space's defaults), the next ones the points that are known to
+   do well elsewhere, see `known_points`, and a few Sobol points near it, which differ from it in
+   the parameters that are not minor.
 2. Then the sampler proposes.  The incumbent is measured again every fifth window, and after a
    proposal that broke a constraint: its queue would be blamed on the next one.
 3. The incumbent is the best point tried by the *posterior*, never by the luckiest window: mean
@@ -31,7 +31,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from agents.base import Transition
-from agents.config import StudyConfig
+from agents.config import Start, StudyConfig
 from agents.drift import Cusum
 from agents.encoding import Encoding, distributions
 from agents.optuna_samplers import optuna_sampler
@@ -71,8 +71,8 @@ class StudyAgent:
         folder: where `study.journal` is kept up to date; None: in memory.
         study_name: of the study; names what the trials depend on beside the space.
         shared: where windows of other runs come from, and ours go to; None: nowhere.
-        start_point: values for `start: analytic`, or None where the incumbent is as good; asked
-            when they are needed, and the same every time.
+        start_points: the setting `start` -> values to begin with, the same every time; None: there
+            is no task to know any of.
 
     Raises:
         ConfigError: nothing to tune, a missing library, or a study that does not fit.
@@ -91,11 +91,12 @@ class StudyAgent:
         folder: Path | None = None,
         study_name: str = "ewsjf",
         shared: Recorded | None = None,
-        start_point: Callable[[], Mapping[str, Value] | None] | None = None,
+        start_points: Callable[[Start], Sequence[Mapping[str, Value]]] | None = None,
     ) -> None:
         self.name = name
         self._shared = shared
-        self._start_point = start_point
+        self._start_points = start_points
+        self._first: list[dict[str, Value]] | None = None
         self._space, self._config = space, config
         self._context_size, self._seed, self._study_name = context_size, seed, study_name
         self._distributions = distributions(space)
@@ -279,17 +280,25 @@ class StudyAgent:
     def _startup_values(self, index: int) -> dict[str, Value]:
         """Start-up point `index`, from 0."""
         config = self._config
-        if index == 0 and config.start == "analytic":
-            if self._start_point is None:
-                raise ConfigError(f"agent {self.name!r}: start: analytic: no task to think about")
-            found = self._start_point()
-            if found is not None:
-                return self._space.validate(found)
+        if self._first is None:
+            self._first = self._first_points()
+        if index < len(self._first):
+            return self._first[index]
         center = self._encoding.to_point(self._space.defaults)
         points = self._encoding.start_points(
             config.startup_points, center, config.startup_radius, self._seed
         )
         return self._complete(points[index])
+
+    def _first_points(self) -> list[dict[str, Value]]:
+        """Those that the setting `start` names, without the incumbent."""
+        start = self._config.start
+        if self._start_points is not None:
+            found = [self._space.validate(v) for v in self._start_points(start)]
+            return [values for values in found if values != self._space.defaults]
+        if start == "analytic":
+            raise ConfigError(f"agent {self.name!r}: start: analytic: no task to think about")
+        return []
 
     def _ask(self, context: tuple[float, ...]) -> Trial:
         seed = int(np.random.SeedSequence([self._seed, self._counted]).generate_state(1)[0])

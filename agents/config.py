@@ -12,6 +12,7 @@ from typing import Literal
 from agents.storage import check_storage
 from ewsjf_env.config import ConfigError, check_range
 
+Start = Literal["known", "sobol", "analytic"]
 SamplerName = Literal["contextual_gp", "tpe", "gp", "cmaes", "random"]
 
 
@@ -89,10 +90,11 @@ class StudyConfig:
 
     Attributes:
         sampler: who proposes: `contextual_gp` is ours, the others are Optuna's.
-        startup_points: Sobol points after the incumbent, before the sampler proposes, >= 0; they
-            differ from it in the parameters that are not minor.
-        start: `analytic`: the first of them is the point that theory finds for the task, see
-            `starting_point`, unless that is the incumbent; `sobol`: it is a Sobol point, too.
+        startup_points: after the incumbent, before the sampler proposes, >= 0.  Those that `start`
+            leaves are Sobol points that differ from it in the parameters that are not minor.
+        start: what comes first among them: `known`: points that did well on other traffic, see
+            `known_points`; `analytic`: the point that theory finds for the task, see
+            `starting_point`, unless that is the incumbent; `sobol`: nothing.
         startup_radius: they lie so near the incumbent, in every coordinate of the unit cube,
             (0, 1]; 1: everywhere.
         control_every: every so many windows measure the incumbent again; 0: never.
@@ -111,7 +113,7 @@ class StudyConfig:
 
     sampler: SamplerName = "contextual_gp"
     startup_points: int = 4
-    start: Literal["sobol", "analytic"] = "sobol"
+    start: Start = "known"
     startup_radius: float = 0.3
     control_every: int = 5
     recover: bool = True

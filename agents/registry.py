@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from agents.base import Agent
 from agents.bayesian import StudyAgent
-from agents.config import BestStaticConfig, DefaultConfig, DrawnConfig, StudyConfig
+from agents.config import BestStaticConfig, DefaultConfig, DrawnConfig, Start, StudyConfig
 from agents.sb3 import SB3Agent
 from agents.sb3_config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
 from agents.shared_study import Recorded
@@ -39,8 +39,8 @@ class AgentSetting:
         shared: windows of other runs, for agents on a study; None: there are none.
         task: what is tuned, for agents with a twin of the engine.
         kept: where an earlier process kept a twin's results, to read; None: in `folder`.
-        start_point: what theory would try first, for agents that are set to ask; see
-            `starting_point.start_values`.
+        start_points: what an agent on a study begins with, by its setting `start`; see
+            `known_points.first_points`.
     """
 
     space: ParameterSpace
@@ -51,7 +51,7 @@ class AgentSetting:
     shared: Recorded | None = None
     task: TuningConfig | None = None
     kept: Path | None = None
-    start_point: Callable[[], Mapping[str, Value] | None] | None = None
+    start_points: Callable[[Start], Sequence[Mapping[str, Value]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
         folder=setting.folder,
         study_name=setting.study_name,
         shared=setting.shared,
-        start_point=setting.start_point,
+        start_points=setting.start_points,
     )
 
 

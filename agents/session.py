@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from agents.base import Agent, Transition, WithHelpers
+from agents.known_points import first_points
 from agents.recorded import RecordedTraffic
 from agents.registry import AGENTS, AgentSetting, make_agent
 from agents.run_config import RunConfig
 from agents.shared_study import SharedStudy
 from agents.shift import ShiftDetector
 from agents.smoother import Smoother
-from agents.starting_point import start_values
 from agents.tags import Timing
 from agents.traffic_plan import episode_options
 from agents.words import counted
@@ -71,7 +71,7 @@ class Session:
             study_name=config.study_name,
             shared=_shared(config, folder),
             task=config.task,
-            start_point=functools.partial(start_values, config.task),
+            start_points=functools.partial(first_points, config.task),
         )
         self.agent: Agent = make_agent(config.agent, setting, config.settings)
         self._detector = ShiftDetector(config.shift)

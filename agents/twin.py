@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from agents.encoding import Encoding
+from agents.known_points import known_points, theory_points
 from agents.recorded import RecordedTraffic
 from agents.surrogate import Surrogate
 from agents.twin_config import TwinConfig
 from agents.twin_latency import SpeedFit, compare, fit_speed, perturbed, refit, scaled
-from agents.twin_points import known_points, theory_points
 from agents.twin_race import Race
 from agents.twin_replay import Replay, Replayer, Served, Values
 from agents.twin_table import Candidates, Judgement, Table, scores, window_id

@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 from agents.bayesian import StudyAgent
-from agents.config import StudyConfig
+from agents.config import Start, StudyConfig
 from agents.prior_study import PriorStudy, run_study
 from agents.registry import agent_config
 from agents.starting_point import TaskPrior, search, start_values, starting_point
 from agents.train_command import main
 from ewsjf_env.config import ConfigError
+from ewsjf_env.parameters import Value
 from ewsjf_env.tuning import load_tuning
 from tests.agents.run_folders import TASK, go_on, make_run, records_of
 from tests.agents.test_work_study import silent
@@ -104,12 +105,28 @@ def startup(tuner: StudyAgent) -> list[dict[str, Any]]:
     return [t.params for t in tuner.study.trials]
 
 
-def test_the_first_start_up_point_is_theorys() -> None:
-    point = {"x0": 0.125, "x1": 0.75}
-    tried = startup(agent(start_point=lambda: point))
+@pytest.mark.parametrize("start", ["analytic", "known"])
+def test_the_first_start_up_points_are_those_that_are_named(start: Start) -> None:
+    config = dataclasses.replace(ANALYTIC, start=start)
+    asked, points = [], [cube_space(2).defaults, {"x0": 0.125, "x1": 0.75}]
+
+    def named(start: Start) -> list[dict[str, Value]]:
+        asked.append(start)
+        return points
+
+    tried = startup(agent(config, start_points=named))
     sobol = startup(agent(dataclasses.replace(ANALYTIC, start="sobol")))
-    assert tried == [sobol[0], point, *sobol[2:]]
-    assert startup(agent(start_point=lambda: None)) == sobol
+    assert tried == [sobol[0], points[1], *sobol[2:]]  # the incumbent is not tried twice
+    assert asked == [start]
+    assert startup(agent(config, start_points=lambda _: [])) == sobol
+    many = [{"x0": x, "x1": x} for x in (0.125, 0.25, 0.625, 0.75)]
+    assert startup(agent(config, start_points=lambda _: many))[1:] == many[:3]
+
+
+def test_known_points_need_no_task_and_theory_does() -> None:
+    assert startup(agent(dataclasses.replace(ANALYTIC, start="known"))) == startup(
+        agent(dataclasses.replace(ANALYTIC, start="sobol"))
+    )
     with pytest.raises(ConfigError, match="start: analytic"):
         startup(agent())
     with pytest.raises(ConfigError, match="start: analytic needs startup_points >= 1, got 0"):

@@ -16,6 +16,7 @@ import pytest
 
 from agents import twin_replay
 from agents.encoding import Encoding, distributions
+from agents.known_points import known_points
 from agents.recorded import RecordedTraffic
 from agents.registry import AgentSetting, agent_config, make_agent
 from agents.run_config import make_run_config
@@ -24,7 +25,6 @@ from agents.surrogate import Observations, fit_surrogate
 from agents.twin_agent import TwinAgent
 from agents.twin_config import TwinConfig
 from agents.twin_latency import SpeedFit, compare, fit_speed, perturbed, scaled
-from agents.twin_points import known_points
 from agents.twin_replay import Replay, Replayer, serve
 from agents.twin_surrogate import Said, combine, trust_in
 from agents.twin_table import START, Candidates, Judgement
@@ -328,6 +328,9 @@ def test_known_points_are_of_the_tasks_own_space() -> None:
     assert len(points) == 2
     assert points[1]["k"] == pytest.approx(4.945, abs=0.01)
     assert len(known_points(load_tuning({**FAKE, "policy": "hrrn", "tuned": []}))) == 1
+    shaped = {**SIMULATED, "policy": "ewsjf", "tuned": ["k", "prefill_share", "yield_share"]}
+    values = {"k": pytest.approx(4.945, abs=0.01), "prefill_share": 0.5, "yield_share": 0.9}
+    assert known_points(load_tuning(shaped))[1] == values
 
 
 # -- the agent -----------------------------------------------------------------------------------
@@ -413,7 +416,7 @@ def test_a_wrong_twin_is_not_believed_for_long() -> None:
     session = session_of("bayes_twin", FAKE, settings=QUICK)
     setting = AgentSetting(session.space, task=wrong)
     session.agent = make_agent("bayes_twin", setting, settings)
-    records = played(session, 12)
+    records = played(session, 16)
     trust = [r["diagnostics"].get("twin/trust", 1.0) for r in records]
     assert trust[1] == 1.0
     assert trust[-1] < settings.twin.least_trust

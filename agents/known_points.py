@@ -1,7 +1,7 @@
 """Which policies are worth a look before anything is known?
 
-Points that others found on other traffic cost the twin one replay each; a source that knows none
-for a task gives none.
+Points that were found on other traffic cost a tuner one window each, and its twin one replay; a
+source that knows none for a task gives none.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agents.config import Start
 from agents.starting_point import start_values
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import ParameterSpace, Value
@@ -30,7 +31,8 @@ def _policy(text: str) -> Callable[[TuningConfig], Points]:
 
 SOURCES: Mapping[str, Callable[[TuningConfig], Points]] = {
     "shipped": _policy("ewsjf"),
-    "hrrn": _policy("ewsjf(lambda=0;mu=0;k=1)"),
+    # What was best in shares tried on an H200, see README; a task that does not tune it drops it.
+    "shaped": _policy("ewsjf(prefill_share=0.5;yield_share=0.9)"),
 }
 
 
@@ -50,7 +52,7 @@ def known_points(task: TuningConfig) -> Points:
 
 
 def theory_points(task: TuningConfig) -> Points:
-    """What queueing theory would try first, which takes it seconds; empty where it has no say."""
+    """What queueing theory would try first, which takes it seconds; none where it has no say."""
     if task.engine != "simulated":
         return []
     try:
@@ -58,3 +60,17 @@ def theory_points(task: TuningConfig) -> Points:
     except ConfigError:
         return []
     return [] if found is None else [found]
+
+
+def first_points(task: TuningConfig, start: Start) -> Points:
+    """What an agent begins with, by its setting `start`.
+
+    Raises:
+        ConfigError: theory has no say on the task, and was asked.
+    """
+    if start == "known":
+        return known_points(task)[1:]
+    if start == "analytic":
+        found = start_values(task)
+        return [] if found is None else [found]
+    return []

@@ -16,24 +16,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from agents.runs import Job, Progress, Source, run_jobs, write_json, write_text
+from agents.runs import Progress, Source, run_jobs, write_json, write_text
+from agents.static_search import TRAINING_SEEDS
 from agents.statistics import Estimate, mean, ratio
+from agents.work_runs import ArmJob, Record, simulate_arm
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, to_dict
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedConfig
 from ewsjf_env.policy import parse_policy
-from ewsjf_env.records import RequestRecord
 from ewsjf_env.scheduling.tenants import TenantSettings
-from ewsjf_env.workload import Trace, load_workload
+from ewsjf_env.workload import load_workload
 
-SAMPLE_S = 1.0  # between two looks at the service of tenants
-QUIET, FLOOD = 0, 1  # priorities of the workload's classes
 HINTS = "ewsjf(w_output={weight:g})"
-Record = dict[str, Any]
+TRAINING_TRACES = 3
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,27 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class ArmJob(Job):
-    """A run of an arm."""
+class Choice:
+    """A rival with one parameter, whose value other traces of the same traffic choose.
 
-    alone: bool = False
+    Attributes:
+        policy: with `{:g}` where the value goes.
+        values: of which the one of the least mean TTFT is taken.
+    """
+
+    policy: str
+    values: tuple[float, ...]
+
+    def arm(self, value: float) -> Arm:
+        """With one of the values."""
+        policy = self.policy.format(value)
+        return Arm(f"{policy}, tuned", policy)
+
+
+RIVALS = (
+    Choice("hrrn(exponent={:g})", (0.5, 1, 1.5, 2, 3)),
+    Choice("linear_aging(r={:g})", (5, 20, 50, 100, 300)),
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +87,7 @@ class Study:
         arms: the first one is what the others are compared with.
         metrics: shown, by title.
         engine: of all arms, but for what an arm changes.
+        choices: more arms, of which other traces choose the value.
     """
 
     workload: str
@@ -77,9 +95,10 @@ class Study:
     arms: tuple[Arm, ...]
     metrics: Mapping[str, str]
     engine: SimulatedConfig = dataclasses.field(default_factory=SimulatedConfig)
+    choices: tuple[Choice, ...] = RIVALS
 
 
-def hint_study(rate_per_s: float = 1.3, weight: float = 1.0) -> Study:
+def hint_study(rate_per_s: float = 1.7, weight: float = 1.0) -> Study:
     """Hints of several qualities; the oracle is a policy that reads the true output.
 
     At most 16 requests run: where a batch has room for all, no order matters.
@@ -95,6 +114,7 @@ def hint_study(rate_per_s: float = 1.3, weight: float = 1.0) -> Study:
         (
             Arm("ewsjf, by length", "ewsjf"),
             Arm("fcfs", "fcfs"),
+            Arm("random", "random"),
             Arm("no hints, learned", weighed),
             *hinted,
             Arm("sjf_total (oracle)", f"sjf_total(beta={weight:g})"),
@@ -119,6 +139,7 @@ def tenant_study(rate_per_s: float = 8.0) -> Study:
         (
             Arm("ewsjf, quiet tenant alone", "ewsjf", alone=True),
             Arm("fcfs", "fcfs"),
+            Arm("random", "random"),
             Arm("ewsjf", "ewsjf"),
             Arm("fcfs, shares", "fcfs", shares),
             Arm("ewsjf, shares", "ewsjf", shares),
@@ -146,96 +167,37 @@ def run_study(
     Raises:
         ConfigError: some runs failed; their reasons are beside the results.
     """
-    jobs: list[Job] = []
-    for seed in range(seeds):
-        for arm in study.arms:
-            jobs.append(_job(study, arm, seed, duration_s))
-    records, failures = run_jobs(jobs, out, workers, progress, simulate=simulate_arm)
-    for key, reason in failures.items():
-        raise ConfigError(f"run {key} failed: {reason}")
+    study = _with_choices(study, duration_s, out, workers, progress)
+    jobs = [_job(study, arm, seed, duration_s) for seed in range(seeds) for arm in study.arms]
+    records = _played(jobs, out, workers, progress)
     found = summary(study, records, seeds, duration_s)
     write_json(out / "study.json", found)
     write_text(out / "study.md", markdown(study, found))
     return found
 
 
-def simulate_arm(job: Job) -> Record:
-    """Play a job; plain values."""
-    assert isinstance(job, ArmJob)
-    trace = load_workload(job.source.path).draw(job.seed, job.duration_s, job.rate_per_s)
-    owners = None if trace.priority is None else trace.priority
-    if job.alone:
-        trace = _only_quiet(trace)
-        owners = trace.priority
-    engine = SimulatedEngine(job.engine)
-    engine.install(job.policy)
-    engine.reset(trace)
-    if owners is None:
-        metrics = engine.run_window(job.duration_s).to_dict()
-        engine.drain()
-        times = [(r.finish_s or engine.now()) - r.arrival_s for r in engine.records()]
-        metrics["e2e_mean_s"] = float(np.mean(times))
-    else:
-        metrics = _tenant_metrics(engine, owners.tolist(), job.duration_s)
-    return {"policy": job.policy.name, "seed": job.seed, "metrics": metrics}
+def _with_choices(
+    study: Study, duration_s: float, out: Path, workers: int, progress: Progress
+) -> Study:
+    """The same study with an arm for each choice, the value taken on training traces."""
+    seeds = range(TRAINING_SEEDS, TRAINING_SEEDS + TRAINING_TRACES)
+    arms = [choice.arm(value) for choice in study.choices for value in choice.values]
+    jobs = [_job(study, arm, seed, duration_s) for arm in arms for seed in seeds]
+    found: dict[str, list[float]] = {}
+    for record in _played(jobs, out, workers, progress):
+        found.setdefault(record["policy"], []).append(record["metrics"]["ttft_mean_s"])
+    chosen = [
+        min((c.arm(value) for value in c.values), key=lambda arm: fmean(found[arm.label]))
+        for c in study.choices
+    ]
+    return dataclasses.replace(study, arms=(*study.arms, *chosen), choices=())
 
 
-def _tenant_metrics(engine: SimulatedEngine, owners: list[int], duration_s: float) -> Record:
-    """TTFT and service by tenant, looked at once a second."""
-    weights = TenantSettings()
-    low = high = None
-    widest, tokens = 0.0, 0.0
-    for _ in range(round(duration_s / SAMPLE_S)):
-        window = engine.run_window(SAMPLE_S)
-        tokens += window.output_tokens_per_s * SAMPLE_S
-        records = engine.records()
-        served, waiting = [0.0, 0.0], [False, False]
-        for record, owner in zip(records, owners, strict=False):
-            if record.first_token_s is None:
-                waiting[owner] = True
-                continue
-            served[owner] += weights.output_weight * record.generated_tokens
-            computed = record.prompt_tokens - record.cached_tokens
-            served[owner] += weights.prompt_weight * computed
-        gap = served[FLOOD] - served[QUIET]
-        if all(waiting):
-            low = gap if low is None else min(low, gap)
-            high = gap if high is None else max(high, gap)
-            widest = max(widest, high - low)
-        else:
-            low = high = None
-    found: Record = {"output_tokens_per_s": tokens / duration_s, "service_difference": widest}
-    for name, owner in (("quiet", QUIET), ("flood", FLOOD)):
-        ages = [
-            _ttft_s(record, engine.now())
-            for record, of in zip(engine.records(), owners, strict=False)
-            if of == owner
-        ]
-        found[f"{name}_service_per_s"] = served[owner] / duration_s
-        for q in (50, 95):
-            found[f"{name}_ttft_p{q}_s"] = float(np.percentile(ages, q)) if ages else None
-    longest = max(r.prompt_tokens for r in engine.records())
-    kv_tokens = engine.kv_blocks * engine.config.block_tokens
-    found["bound"] = 2.0 * max(weights.prompt_weight * longest, weights.output_weight * kv_tokens)
-    return found
-
-
-def _ttft_s(record: RequestRecord, now_s: float) -> float:
-    """A request that has no token yet counts with its age."""
-    end_s = now_s if record.first_token_s is None else record.first_token_s
-    return end_s - record.arrival_s
-
-
-def _only_quiet(trace: Trace) -> Trace:
-    assert trace.priority is not None
-    kept = trace.priority == QUIET
-    return dataclasses.replace(
-        trace,
-        arrival_s=trace.arrival_s[kept],
-        prompt_tokens=trace.prompt_tokens[kept],
-        output_tokens=trace.output_tokens[kept],
-        priority=trace.priority[kept],
-    )
+def _played(jobs: Sequence[ArmJob], out: Path, workers: int, progress: Progress) -> list[Record]:
+    records, failures = run_jobs(list(jobs), out, workers, progress, simulate=simulate_arm)
+    for key, reason in failures.items():
+        raise ConfigError(f"run {key} failed: {reason}")
+    return records
 
 
 def _job(study: Study, arm: Arm, seed: int, duration_s: float) -> ArmJob:

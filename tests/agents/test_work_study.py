@@ -6,10 +6,20 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
-from agents.work_study import STUDIES, Study, hint_study, run_study, tenant_study
+from agents.static_search import TRAINING_SEEDS
+from agents.work_study import (
+    STUDIES,
+    TRAINING_TRACES,
+    Choice,
+    Study,
+    hint_study,
+    run_study,
+    tenant_study,
+)
 
 ROOT = Path(__file__).parents[2]
 SHORT_S = 8.0
@@ -27,6 +37,7 @@ def small(study: Study, rate_per_s: float, *labels: str) -> Study:
         rate_per_s=rate_per_s,
         arms=tuple(arm for arm in study.arms if arm.label in labels),
         engine=dataclasses.replace(study.engine, max_num_seqs=4),
+        choices=(),
     )
 
 
@@ -62,6 +73,21 @@ def test_shares_protect_the_quiet_tenant_and_alone_it_meets_the_same_arrivals(
     p95 = "quiet_ttft_p95_s"
     assert alone[p95]["mean"][0] <= shared[p95]["mean"][0] < free[p95]["mean"][0]
     assert shared["service_difference"]["mean"][0] <= found["bound"]
+
+
+def test_rivals_are_tuned_on_other_traces(tmp_path: Path) -> None:
+    choice = Choice("linear_aging(r={:g})", (5.0, 1000.0))
+    study = dataclasses.replace(small(tenant_study(), 12.0, "fcfs"), choices=(choice,))
+    found = run_study(study, 2, SHORT_S, tmp_path, 1, silent)
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("linear*.json")]
+    training = [r for r in runs if r["seed"] >= TRAINING_SEEDS]
+    means = {
+        label: fmean(r["metrics"]["ttft_mean_s"] for r in training if r["policy"] == label)
+        for label in (choice.arm(value).label for value in choice.values)
+    }
+    assert len(training) == 2 * TRAINING_TRACES
+    assert list(found["arms"]) == ["fcfs", min(means, key=lambda label: means[label])]
+    assert len(set(means.values())) == 2
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))

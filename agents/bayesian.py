@@ -21,23 +21,24 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from agents.base import Transition
-from agents.config import Start, StudyConfig
+from agents.config import StudyConfig
 from agents.drift import Cusum
 from agents.encoding import Encoding, distributions
+from agents.opening import Named, Opening
 from agents.optuna_samplers import optuna_sampler
+from agents.proposal import Proposal
 from agents.sampler import ContextualGPSampler
 from agents.shared_study import Recorded
-from agents.study import JOURNAL, KILLED, discard_unfinished, open_study
+from agents.study import JOURNAL, KILLED, open_study
 from agents.trials import (
     BREACHED,
     CHANGE,
@@ -54,8 +55,6 @@ from agents.trials import (
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import ParameterSpace, Value
 
-_ROUNDING = 1e-6  # of a coordinate of the unit cube, by way of a float32 action
-REPLACED = "another point was executed"
 UNUSED = "proposed, never run"
 
 
@@ -71,8 +70,7 @@ class StudyAgent:
         folder: where `study.journal` is kept up to date; None: in memory.
         study_name: of the study; names what the trials depend on beside the space.
         shared: where windows of other runs come from, and ours go to; None: nowhere.
-        start_points: the setting `start` -> values to begin with, the same every time; None: there
-            is no task to know any of.
+        start_points: what to begin with; None: there is no task to know any points of.
 
     Raises:
         ConfigError: nothing to tune, a missing library, or a study that does not fit.
@@ -91,12 +89,10 @@ class StudyAgent:
         folder: Path | None = None,
         study_name: str = "ewsjf",
         shared: Recorded | None = None,
-        start_points: Callable[[Start], Sequence[Mapping[str, Value]]] | None = None,
+        start_points: Named | None = None,
     ) -> None:
         self.name = name
         self._shared = shared
-        self._start_points = start_points
-        self._first: list[dict[str, Value]] | None = None
         self._space, self._config = space, config
         self._context_size, self._seed, self._study_name = context_size, seed, study_name
         self._distributions = distributions(space)
@@ -106,6 +102,7 @@ class StudyAgent:
         if config.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
             raise ConfigError(f"agent {name!r}: needs the package cmaes: pip install cmaes")
         self._encoding = Encoding(tuned, {p.name for p in space.parameters if p.minor})
+        self._opening = Opening(space, self._encoding, config, seed, start_points)
         self._breached = False  # by the last proposal, so that the incumbent has to clear up
         self._open(folder)
 
@@ -123,7 +120,7 @@ class StudyAgent:
         """Values for the next window."""
         context = self._checked(context)
         self._last_context = context
-        self._discard_pending(UNUSED)
+        self._proposal.discard(UNUSED)
         if self._shared is not None:
             self._shared.gather(self.windows)
         self._take_over(self.windows)
@@ -135,7 +132,7 @@ class StudyAgent:
         elif self._counted == 0:
             values = self._space.defaults
         else:
-            values = self._startup_values(self._counted - 1)
+            values = self._opening.values(self._counted - 1)
         self._role = role
         self._diagnose(values, context)
         return values
@@ -172,7 +169,8 @@ class StudyAgent:
             attributes |= self._judge_surprise(transition, values, context)
             attributes |= self._beside(transition)
         margins = dict(transition.margins) if transition.measured else {}
-        self._record(values, state, value, attributes, margins)
+        self._proposal.record(values, state, value, attributes, margins)
+        self._role = "replayed"
         self._breached = attributes[BREACHED]
         self._seen.add(transition.window)
         self._counted += not transition.void
@@ -234,7 +232,7 @@ class StudyAgent:
         for trial in counted(trials):
             if SURPRISE in trial.user_attrs:
                 self._cusum.add(trial.user_attrs[SURPRISE])
-        self._pending: Trial | None = None
+        self._proposal = Proposal(self._study, self._distributions, self._encoding)
         self._role = "replayed"
         self._diagnostics: dict[str, float] = {}
         if self._shared is not None:
@@ -275,32 +273,9 @@ class StudyAgent:
 
     def _search(self, context: tuple[float, ...]) -> dict[str, Value]:
         """A proposal; it waits in the study for its window, or not."""
-        return self._space.validate(self._ask(context).params)
+        return self._ask(context)
 
-    def _startup_values(self, index: int) -> dict[str, Value]:
-        """Start-up point `index`, from 0."""
-        config = self._config
-        if self._first is None:
-            self._first = self._first_points()
-        if index < len(self._first):
-            return self._first[index]
-        center = self._encoding.to_point(self._space.defaults)
-        points = self._encoding.start_points(
-            config.startup_points, center, config.startup_radius, self._seed
-        )
-        return self._complete(points[index])
-
-    def _first_points(self) -> list[dict[str, Value]]:
-        """Those that the setting `start` names, without the incumbent."""
-        start = self._config.start
-        if self._start_points is not None:
-            found = [self._space.validate(v) for v in self._start_points(start)]
-            return [values for values in found if values != self._space.defaults]
-        if start == "analytic":
-            raise ConfigError(f"agent {self.name!r}: start: analytic: no task to think about")
-        return []
-
-    def _ask(self, context: tuple[float, ...]) -> Trial:
+    def _ask(self, context: tuple[float, ...]) -> dict[str, Value]:
         seed = int(np.random.SeedSequence([self._seed, self._counted]).generate_state(1)[0])
         if self._config.sampler == "contextual_gp":
             sampler = ContextualGPSampler(
@@ -316,8 +291,7 @@ class StudyAgent:
             self._study.sampler = sampler
         else:
             self._study.sampler = optuna_sampler(self._config.sampler, seed, self._startup)
-        self._pending = self._study.ask(self._distributions)
-        return self._pending
+        return self._space.validate(self._proposal.ask())
 
     def _propose_again(self, context: Sequence[float]) -> None:
         """Ask for what another process proposed, before its window is learnt.
@@ -327,37 +301,6 @@ class StudyAgent:
         self._role = self._next_role()
         if self._role == "search" and len(context) == self._context_size:
             self._search(self._checked(context))
-
-    def _record(
-        self,
-        values: dict[str, Value],
-        state: TrialState,
-        value: float,
-        attributes: dict[str, Any],
-        margins: dict[str, float],
-    ) -> None:
-        """Store a window: in the trial that proposed it, or in a new one of what was executed."""
-        trial = self._pending
-        if trial is not None and self._is_same(trial.params, values):
-            for key, content in attributes.items():
-                trial.set_user_attr(key, content)
-            for name, margin in margins.items():
-                trial.set_constraint(name, margin)
-            self._study.tell(trial, value if state == TrialState.COMPLETE else None, state)
-        else:
-            self._discard_pending(REPLACED)
-            self._study.add_trial(
-                optuna.create_trial(
-                    state=state,
-                    value=value if state == TrialState.COMPLETE else None,
-                    params=dict(values),
-                    distributions=self._distributions,
-                    user_attrs=attributes,
-                    constraints=margins,
-                )
-            )
-        self._pending = None
-        self._role = "replayed"
 
     def _judge_surprise(
         self, transition: Transition, values: dict[str, Value], context: tuple[float, ...]
@@ -393,16 +336,6 @@ class StudyAgent:
                 "bo/posterior_std": float(deviation[0]),
                 "bo/feasibility": float(model.feasibility(point, context)[0]),
             }
-
-    def _discard_pending(self, reason: str) -> None:
-        if self._pending is not None:
-            discard_unfinished(self._study, reason)
-            self._pending = None
-
-    def _is_same(self, proposed: Mapping[str, Value], executed: Mapping[str, Value]) -> bool:
-        """An action is float32: what comes back of a proposal may be rounded."""
-        apart = self._encoding.to_point(proposed) - self._encoding.to_point(executed)
-        return bool(np.abs(apart).max() < _ROUNDING)
 
     def _complete(self, point: Sequence[float] | np.ndarray) -> dict[str, Value]:
         return self._space.validate(self._encoding.to_values(point))

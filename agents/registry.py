@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from agents.base import Agent
 from agents.bayesian import StudyAgent
-from agents.config import BestStaticConfig, DefaultConfig, DrawnConfig, Start, StudyConfig
+from agents.config import BestStaticConfig, DefaultConfig, DrawnConfig, StudyConfig
+from agents.opening import Named
 from agents.sb3 import SB3Agent
 from agents.sb3_config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
 from agents.shared_study import Recorded
@@ -21,7 +22,7 @@ from agents.static import BestStaticAgent, DefaultAgent, DrawnAgent
 from agents.twin_agent import TwinAgent
 from agents.twin_config import TwinStudyConfig
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
-from ewsjf_env.parameters import ParameterSpace, Value
+from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.tuning import TuningConfig
 
 
@@ -51,7 +52,7 @@ class AgentSetting:
     shared: Recorded | None = None
     task: TuningConfig | None = None
     kept: Path | None = None
-    start_points: Callable[[Start], Sequence[Mapping[str, Value]]] | None = None
+    start_points: Named | None = None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def _policy(text: str) -> Callable[[TuningConfig], Points]:
 
 SOURCES: Mapping[str, Callable[[TuningConfig], Points]] = {
     "shipped": _policy("ewsjf"),
-    # Half of the budget did least harm on an H200, see README; a task that does not tune it drops it.
+    # Half of the budget did least harm on an H200 (README); a task that does not tune it drops it.
     "shaped": _policy("ewsjf(prefill_share=0.5;yield_share=0.9)"),
 }
 

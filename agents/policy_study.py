@@ -88,6 +88,11 @@ class Study:
         """The traces of a workload that all arms met."""
         return self.seeds[name][: self.config.seeds]
 
+    def common(self, cell: Cell, label: str) -> list[float]:
+        """J of an arm on the traces that all arms met: arms are ranked by these."""
+        found = self.objective(cell, label)
+        return [found[seed] for seed in self.judged(cell[0])]
+
     def family(self, label: str) -> FamilyConfig:
         """Whose arm it is."""
         return self.config.families[label.removesuffix(TUNED).removesuffix(PER_LOAD)]

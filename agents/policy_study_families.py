@@ -139,6 +139,8 @@ def _completed(label: str, family: FamilyConfig) -> FamilyConfig:
     if family.partition and not ORDERS[order].partitioned:
         raise ConfigError("partition: the order has no queues")
     role = family.role or (OUR if order in OURS else RIVAL)
+    if family.frontier and role == RIVAL:
+        raise ConfigError("frontier: true: a rival is not kept from what rivals do")
     if role == CONTROL and label == order:
         raise ConfigError("role: a control needs a label that is not the name of its order")
     for fixed, wanted in ((REFERENCE, RIVAL), (MAIN, OUR)):

@@ -131,7 +131,7 @@ def _comparisons(study: Study, single: str, chosen: str) -> list[dict[str, Any]]
 
 def _duel(study: Study, cell: Cell, single: str) -> dict[str, Any]:
     """Tuned EWSJF against the best single rival, and against whoever is best in this place."""
-    means = {r: fmean(study.objective(cell, r).values()) for r in study.rivals()}
+    means = {r: fmean(study.common(cell, r)) for r in study.rivals()}
     local = max(means, key=lambda r: means[r])
     gain, aim = study.gain(cell, SUBJECT, single), study.aim(cell, single)
     verdict = "undecided"
@@ -213,15 +213,15 @@ def _lengths(study: Study, label: str) -> list[dict[str, Any]]:
 
 
 def _nothing_helps(study: Study) -> list[dict[str, Any]]:
-    """Cells where no arm without an oracle surely gains more than `NOTHING`."""
+    """Cells where no arm without an oracle gains `NOTHING` or more, and surely anything."""
     rows = []
     for cell, arms in study.arms.items():
         fair = [label for label, policy in arms.items() if not policy.oracle]
-        best = max(fair, key=lambda x: fmean(study.objective(cell, x).values()))
-        found = mean(list(study.objective(cell, best).values()))
-        if found.value < NOTHING or (found.bounded and found.low <= 0):
+        gains = {label: mean(study.common(cell, label)) for label in fair}
+        if not any(g.value >= NOTHING and (not g.bounded or g.low > 0) for g in gains.values()):
+            best = max(fair, key=lambda label: gains[label].value)
             row = {"workload": cell[0], "load": cell[1], "best": best}
-            rows.append({**row, "objective": plain(found)})
+            rows.append({**row, "objective": plain(gains[best])})
     return rows
 
 

@@ -26,7 +26,7 @@ from agents.static_search import TRAINING_SEEDS
 from agents.statistics import Estimate, mean, ratio
 from agents.work_runs import ArmJob, Record, simulate_arm
 from ewsjf_env import __version__
-from ewsjf_env.config import ConfigError, to_dict
+from ewsjf_env.config import ConfigError, check_range, to_dict
 from ewsjf_env.engine.simulated import SimulatedConfig
 from ewsjf_env.policy import parse_policy
 from ewsjf_env.scheduling.tenants import TenantSettings
@@ -34,6 +34,7 @@ from ewsjf_env.workload import load_workload
 
 HINTS = "ewsjf(w_output={weight:g})"
 TRAINING_TRACES = 3
+MAX_DURATION_S = 1e5  # a day of virtual time
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,12 @@ def run_study(
     """Run what has no result yet, and write `study.json` and `study.md` to `out`.
 
     Raises:
-        ConfigError: some runs failed; their reasons are beside the results.
+        ConfigError: a value out of its range, or some runs failed: their reasons are beside the
+            results.
     """
+    check_range("--seeds", seeds, 1, TRAINING_SEEDS)
+    check_range("--duration", duration_s, 0.0, MAX_DURATION_S, low_open=True)
+    check_range("--jobs", workers, 1)
     study = _with_choices(study, duration_s, out, workers, progress)
     jobs = [_job(study, arm, seed, duration_s) for seed in range(seeds) for arm in study.arms]
     records = _played(jobs, out, workers, progress)

@@ -378,6 +378,11 @@ def test_the_queues_of_a_tuned_family_come_from_training_traffic(folder: Path) -
         (family("sjf", order="hrrn", grid={"exponent": [2]}), "under the name of another order"),
         (family("hrrn", role="rivl"), "families: hrrn: role: unknown 'rivl'.*'rival'"),
         (family("hrrn", per_load=3), "families: hrrn: per_load"),
+        (family("hrrn", frontier=True), "frontier: true needs a grid, or parameters and points"),
+        (
+            family("hrrn", grid={"exponent": [2]}, frontier=True),
+            "frontier: true: a rival is not kept from what rivals do",
+        ),
         (family("hrrn", role="control"), "a control needs a label that is not"),
         (
             family("a", order="hrrn", role="control", grid={"exponent": [2]}),

@@ -20,6 +20,7 @@ from agents.work_study import (
     run_study,
     tenant_study,
 )
+from ewsjf_env.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
 SHORT_S = 8.0
@@ -88,6 +89,23 @@ def test_rivals_are_tuned_on_other_traces(tmp_path: Path) -> None:
     assert len(training) == 2 * TRAINING_TRACES
     assert list(found["arms"]) == ["fcfs", min(means, key=lambda label: means[label])]
     assert len(set(means.values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("seeds", "duration_s", "workers", "message"),
+    [
+        (0, SHORT_S, 1, r"--seeds: 0 is outside \[1, 10000\]"),
+        (1, -5.0, 1, r"--duration: -5.0 is outside"),
+        (1, float("nan"), 1, r"--duration: nan is outside"),
+        (1, SHORT_S, 0, r"--jobs: 0 is outside"),
+    ],
+)
+def test_bad_sizes_are_refused_before_anything_runs(
+    tmp_path: Path, seeds: int, duration_s: float, workers: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_study(hint_study(), seeds, duration_s, tmp_path / "out", workers, silent)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))

@@ -13,6 +13,7 @@ from agents.judging import HeldOut
 from agents.registry import AGENTS
 from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest
+from ewsjf_env.policy import parse_policy
 from ewsjf_env.tuning import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.workload import load_workload
 
@@ -28,7 +29,8 @@ class ArmConfig:
         settings: of the agent.
         windows: of its tuning runs; None: those of the task.
         guarded: tuned inside the safety guard.
-        policy: tuned instead of the task's, as in `policy.parse_policy`.
+        policy: tuned instead of the task's, as in `policy.parse_policy`; of the task's `tuned`
+            and `frozen` parameters those that it has.
     """
 
     agent: str
@@ -146,6 +148,9 @@ class ComparisonConfig:
         env["safety"] = {**safety, "enabled": arm.guarded}
         if arm.policy is not None:
             env["policy"] = arm.policy
+            has = parse_policy(arm.policy).space
+            for key in {"tuned", "frozen"} & env.keys():
+                env[key] = [name for name in env[key] if name in has]
         from_dict(SafetySettings, env["safety"], f"tasks: {task}: safety")
         windows = arm.windows or chosen.windows or self.windows
         return make_run_config(

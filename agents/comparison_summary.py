@@ -20,7 +20,7 @@ from agents.scores import iqm, probability_of_improvement, stratified
 from agents.statistics import Estimate, difference, mean
 
 DEFAULT, RANDOM = "default", "random"
-ENOUGH = 0.95  # of the best gain that anyone found
+ENOUGH = 0.95  # of the best gain: the best that anyone found, or the best mean of an arm
 RECOVERED = 0.9  # of the new best, after a jump
 LEAST_GAIN = 0.01  # a task whose best gain is smaller has nothing to share out
 Judged = Mapping[str, Any]
@@ -46,14 +46,23 @@ def _task(runs: Sequence[Judged]) -> dict[str, Any]:
         best = max([best, *points])
     zero = float(np.nanmean(base)) if base is not None else 0.0
     best_gain = best - zero
+    # A maximum over all seeds is luck in part; what an arm reaches on average is not.
+    steady_gain = max(_steady(found, scores[name]) for name, found in arms.items()) - zero
     new_best = max((p["score"] for r in runs for p in r.get("after_jump", ())), default=math.nan)
     table = {
         name: _arm(found, scores, name, zero, best_gain, new_best) for name, found in arms.items()
     }
+    if steady_gain >= LEAST_GAIN:
+        target = zero + ENOUGH * steady_gain
+        for name, row in table.items():
+            if "curve" in row:
+                curves = [run["curve"] for run in arms[name].values()]
+                row["windows_to_steady"] = _first(curves, target)
     return {
         "seeds": len({run["seed"] for run in runs}),
         "default_score": zero,
         "best_gain": best_gain,
+        "steady_gain": steady_gain,
         "new_best_after_jump": new_best,
         "arms": table,
     }
@@ -131,6 +140,15 @@ def _first(curves: Sequence[Sequence[Mapping[str, float]]], target: float) -> di
         "never": int(np.isinf(array).sum()),
         "seeds": len(array),
     }
+
+
+def _steady(found: Mapping[int, Judged], scores: Floats) -> float:
+    """The best mean score, over all seeds, that an arm has at its end or on the way."""
+    means = [float(np.nanmean(scores))]
+    if all("curve" in run for run in found.values()):
+        curve = _mean_curve([run["curve"] for run in found.values()], 0.0)
+        means += [point["gain"].value for point in curve]
+    return max(means)
 
 
 def _mean_curve(

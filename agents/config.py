@@ -99,7 +99,8 @@ class StudyConfig:
             (0, 1]; 1: everywhere.
         control_every: every so many windows measure the incumbent again; 0: never.
         recover: so does the window after a proposal that broke a constraint, which leaves a queue.
-        feasibility: least probability of meeting all constraints for a recommendation, [0, 1].
+        feasibility: least probability that a window under a recommendation meets all constraints,
+            [0, 1]; about as likely as under the start is enough, too.
         caution: standard deviations of the posterior that a recommendation is judged below its
             mean, >= 0.
         surrogate: the model behind the recommendation, and behind `contextual_gp`.

@@ -20,6 +20,7 @@ from agents.gp import GaussianProcess, Hyperparameters, condition, fit, one_thre
 from agents.prior import GPPrior, default_prior
 
 REWARD = "reward"
+_LESS = 0.05  # of probability: what is less likely by no more than this is as likely
 _OUTLIER = 5.0  # robust standard deviations
 _MAX_HALVINGS = 30.0  # noise beyond 2^30 times changes nothing but the conditioning
 Vector = NDArray[np.float64]
@@ -75,6 +76,12 @@ class Target:
             mean, variance = mean + known / self.scale, variance + uncertain / self.scale**2
         return mean, variance
 
+    def log_below_zero(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Log probability, (m,), that a window's value is <= 0, its noise included."""
+        mean, variance = self.posterior(inputs)
+        noise = self.process.hyperparameters.floor
+        return log_feasibility(mean, variance + noise, -self.center / self.scale)
+
     def predict(self, inputs: torch.Tensor) -> tuple[Vector, Vector]:
         """Mean and standard deviation of the latent quantity, (m,) each, in its own unit."""
         with torch.no_grad(), one_thread():
@@ -115,10 +122,20 @@ class Surrogate:
         return self.reward.predict(self._inputs(points, context))
 
     def feasibility(self, points: Points, context: Sequence[float]) -> Vector:
-        """Probability, (m,), that all constraints hold at points (m, d)."""
+        """Probability, (m,), that a window at points (m, d) meets all constraints."""
         with torch.no_grad(), one_thread():
             logs = self._log_feasibility(self._inputs(points, context))
         return np.asarray(np.exp(logs.numpy()), dtype=float)
+
+    def enough(
+        self, points: Points, context: Sequence[float], fallback: Points, least: float
+    ) -> NDArray[np.bool_]:
+        """Which of the points (m, d) meet the constraints likely enough, (m,).
+
+        That is with probability `least`, or about as probably as the fallback, (d,).
+        """
+        probability = self.feasibility(np.vstack([points, fallback]), context)
+        return np.asarray(probability[:-1] >= min(least, float(probability[-1]) - _LESS))
 
     def recommend(
         self,
@@ -129,9 +146,8 @@ class Surrogate:
     ) -> Points:
         """The best point, (d,), of those tried and a fallback, by the posterior.
 
-        Feasible enough is what meets the constraints with `least_feasibility`, or at least as
-        probably as the fallback.  The best of those is that of the largest mean less `caution`
-        standard deviations.
+        Of what is feasible `enough` it is that of the largest mean less `caution` standard
+        deviations.
 
         Args:
             context: features of the traffic.
@@ -140,8 +156,7 @@ class Surrogate:
             caution: >= 0.
         """
         points = np.vstack([self.tried, fallback])
-        probability = self.feasibility(points, context)
-        enough = probability >= min(least_feasibility, float(probability[-1]))
+        enough = self.enough(points, context, fallback, least_feasibility)
         mean, deviation = self.predict(points, context)
         chosen = np.argmax(np.where(enough, mean - caution * deviation, -np.inf))
         return np.array(points[int(chosen)], dtype=float)
@@ -175,8 +190,7 @@ class Surrogate:
     def _log_feasibility(self, inputs: torch.Tensor) -> torch.Tensor:
         total = torch.zeros(len(inputs), dtype=inputs.dtype)
         for target in self.constraints.values():
-            mean, variance = target.posterior(inputs)
-            total = total + log_feasibility(mean, variance, -target.center / target.scale)
+            total = total + target.log_below_zero(inputs)
         return total
 
     def _inputs(self, points: Points, context: Sequence[float]) -> torch.Tensor:

@@ -209,10 +209,10 @@ class TwinAgent(StudyAgent):
         least = _WELL * max(others, default=0)
         rows = [i for i, windows in enumerate(table.windows) if windows >= least]
         points, config = table.points[rows], self._config
-        likely = model.feasibility(points, context)
+        start = table.points[table.numbers.index(START)]
+        enough = model.enough(points, context, start, config.feasibility)
         mean, deviation = model.predict(points, context)
         worth = mean - config.caution * deviation
-        enough = likely >= min(config.feasibility, float(likely.max()))
         best = rows[int(np.argmax(np.where(enough, worth, -np.inf)))]
         return self.twin.values_of(table.numbers[best])
 

@@ -179,13 +179,41 @@ def test_the_summary_by_hand() -> None:
     assert bayes["over_random"]["difference"]["value"] == pytest.approx(0.7)
     assert bayes["over_random"]["p"] == pytest.approx(2 / 16)  # all four signs agree
     assert bayes["over_random"]["probability"] == 1.0
-    assert bayes["windows_to_95"] == {"median": 4, "low": 4, "high": 4, "never": 0, "seeds": 4}
+    assert task["steady_gain"] == 1.0
+    assert (
+        bayes["windows_to_95"]
+        == bayes["windows_to_steady"]
+        == {"median": 4, "low": 4, "high": 4, "never": 0, "seeds": 4}
+    )
     assert random["windows_to_95"]["median"] == "never"
     assert bayes["regret"]["value"] == pytest.approx((1.0 - 0.5) * 10)
     overall = summarise(runs)["overall"]
     assert overall["bayes"]["iqm"]["value"] == 1.0
     assert overall["default"]["iqm"]["value"] == 0.0
     assert overall["random"]["iqm"]["value"] == pytest.approx(0.3)
+
+
+def test_the_best_mean_is_not_the_luckiest_run() -> None:
+    def run(seed: int, *scores: float) -> dict[str, Any]:
+        curve = [{"windows": n, "score": s} for n, s in zip((1, 4, 8), scores, strict=True)]
+        return run_of("bayes", seed, scores[-1], curve=curve)
+
+    runs = [run_of("default", seed, 0.0) for seed in range(2)]
+    task = summarise([*runs, run(0, 0.0, 0.4, 0.2), run(1, 0.0, 0.2, 0.2)])["tasks"]["t"]
+    assert task["best_gain"] == 0.4
+    assert task["steady_gain"] == pytest.approx(0.3)  # after four windows, not at the end
+    assert task["arms"]["bayes"]["windows_to_steady"]["never"] == 1
+    # Without any curve it is the best mean of what arms end with.
+    without = summarise([*runs, run_of("bayes", 0, 0.1), run_of("bayes", 1, 0.3)])
+    assert without["tasks"]["t"]["steady_gain"] == pytest.approx(0.2)
+
+
+def test_an_arm_of_another_order_tunes_what_it_has() -> None:
+    env = {"tuned": ["lambda", "prefill_share"], "frozen": ["k"], "reference": "ewsjf"}
+    arms = {"fcfs": {"agent": "default", "policy": "fcfs"}}
+    found = config(tasks={"a": {"env": env}}, arms=arms)
+    assert found.run_config("a", "fcfs", 0).task.space().names == ("prefill_share",)
+    assert found.run_config("a", "default", 0).task.space().names == ("lambda", "prefill_share")
 
 
 def test_a_task_without_any_gain_has_no_scores() -> None:

@@ -19,8 +19,8 @@ from agents.sb3 import SB3Agent
 from agents.sb3_config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
 from agents.shared_study import Recorded
 from agents.static import BestStaticAgent, DefaultAgent, DrawnAgent
-from agents.twin_agent import TwinAgent
-from agents.twin_config import TwinStudyConfig
+from agents.twin.agent import TwinAgent
+from agents.twin.config import TwinStudyConfig
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.tuning import TuningConfig

@@ -4,4 +4,4 @@
 from agents.start import start
 
 if __name__ == "__main__":
-    start("agents.compare_command")
+    start("agents.comparison.command")

@@ -3,7 +3,7 @@
 
 import sys
 
-from agents.policy_study_command import main
+from agents.policy_study.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

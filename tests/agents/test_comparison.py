@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
-from agents.compare_command import main
-from agents.comparison import JUDGED, jobs_of, play_all
-from agents.comparison_config import ComparisonConfig, load_comparison
-from agents.comparison_report import markdown
-from agents.comparison_summary import summarise
-from agents.judging import HeldOut, judge, judge_curve
+from agents.comparison.command import main
+from agents.comparison.config import ComparisonConfig, load_comparison
+from agents.comparison.judging import HeldOut, judge, judge_curve
+from agents.comparison.play import JUDGED, jobs_of, play_all
+from agents.comparison.report import markdown
+from agents.comparison.summary import summarise
 from agents.run_config import make_run_config
 from agents.smoother import Smoother
 from ewsjf_env.config import ConfigError, from_dict
@@ -62,7 +62,7 @@ def test_held_out_traces_are_not_those_of_tuning() -> None:
             return super().reset(**options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agents.judging.SchedulerTuningEnv", Spy)
+        patch.setattr("agents.comparison.judging.SchedulerTuningEnv", Spy)
         judge(run, HeldOut(seeds=3, windows=1), lambda _: run.task.space().defaults)
     assert seen == [0, 1, 2]
 

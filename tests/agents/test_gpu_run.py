@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agents import gpu_command, gpu_stages
-from agents.gpu_command import main
-from agents.gpu_plan import RESULT, GpuPlan, Result
-from agents.gpu_server import make_launch
-from agents.gpu_table import table
+from agents.gpu import command as gpu_command
+from agents.gpu import stages as gpu_stages
+from agents.gpu.command import main
+from agents.gpu.plan import RESULT, GpuPlan, Result
+from agents.gpu.server import make_launch
+from agents.gpu.table import table
 from agents.runs import Source
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.executor_settings import ExecutorSettings

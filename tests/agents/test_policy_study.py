@@ -11,68 +11,20 @@ from typing import Any
 import pytest
 import yaml
 
-from agents.policy_frontier import METRICS, dominated
-from agents.policy_study import PER_LOAD, SUBJECT, Study, run_study
-from agents.policy_study_command import main
-from agents.policy_study_config import StudyConfig, load_study
-from agents.policy_study_families import FamilyConfig
-from agents.policy_traces import trace_seeds
-from agents.policy_tuning import Measured, Tuner, canonical, fcfs
+from agents.policy_study.command import main
+from agents.policy_study.config import load_study
+from agents.policy_study.families import FamilyConfig
+from agents.policy_study.frontier import METRICS, dominated
+from agents.policy_study.study import PER_LOAD, SUBJECT, Study, run_study
+from agents.policy_study.traces import trace_seeds
+from agents.policy_study.tuning import Measured, Tuner, canonical
 from agents.runs import Progress
-from ewsjf_env.config import ConfigError, from_dict
+from ewsjf_env.config import ConfigError
 from ewsjf_env.policy import parse_policy
 from tests.agents.evaluations import quiet, write_trace
+from tests.agents.tiny_study import MIX, TINY, write_study
 
 ROOT = Path(__file__).parents[2]
-MIX = """
-rate_per_s: 4.0
-arrivals: {kind: poisson}
-classes:
-  - name: short
-    share: 0.7
-    prompt: {kind: uniform, low_tokens: 16, high_tokens: 128}
-    output: {kind: uniform, low_tokens: 1, high_tokens: 4}
-  - name: long
-    share: 0.3
-    prompt: {kind: uniform, low_tokens: 1500, high_tokens: 2500}
-    output: {kind: uniform, low_tokens: 1, high_tokens: 4}
-"""
-TINY: dict[str, Any] = {
-    "loads": [0.7, 1.5],
-    "seeds": 2,
-    "min_requests": 5,
-    "extra_seeds": 1,
-    "extra_rounds": 1,
-    "tuning": {
-        "loads": [0.9, 1.4],
-        "seeds": 1,
-        "finalists": 1,
-        "finalist_seeds": 2,
-        "duration_factor": 0.75,
-    },
-    "workloads": {
-        "mix": {"workload": "mix.yaml", "duration_s": 8.0},
-        "recorded": {"trace": "trace.csv", "duration_s": 10.0},
-    },
-    "families": {
-        "fcfs": {},
-        "sjf_total": {},
-        "hrrn": {"grid": {"exponent": [0.5, 2]}},
-        "ewsjf": {"parameters": ["lambda", "k"], "points": 2, "partition": True},
-        "ewsjf_k": {"order": "ewsjf", "parameters": ["k"], "points": 1, "per_load": False},
-        "square": {
-            "order": "hrrn",
-            "grid": {"exponent": [2, 3]},
-            "per_load": False,
-            "role": "control",
-        },
-    },
-    "controls": {
-        "engines": {"long prefill 512": {"long_prefill_token_threshold": 512}},
-        "workloads": ["mix"],
-        "loads": [1.5],
-    },
-}
 
 
 def shown(stage: str) -> Progress:
@@ -82,9 +34,7 @@ def shown(stage: str) -> Progress:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mix.yaml").write_text(MIX)
-    write_trace(tmp_path / "trace.csv", 1000)
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    write_study(tmp_path)
     return tmp_path
 
 
@@ -104,16 +54,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
 def command(folder: Path) -> list[str]:
     """In this process: a pool of workers that another test has broken would be waited for."""
     return ["--config", str(folder / "study.yaml"), "--out", str(folder / "out"), "--jobs", "1"]
-
-
-def family(label: str, **values: Any) -> dict[str, Any]:
-    """Families with one more, as a change of `TINY`."""
-    ewsjf = {"parameters": ["k"], "points": 1}
-    return {"families": {"fcfs": {}, "ewsjf": ewsjf, label: values}}
-
-
-def changed(**changes: Any) -> dict[str, Any]:
-    return {**copy.deepcopy(TINY), **changes}
 
 
 def test_a_study_goes_on_without_repeating(finished: tuple[Path, Study]) -> None:
@@ -342,105 +282,3 @@ def test_a_frontier_family_wins_with_what_no_rival_dominates(folder: Path) -> No
     everything = {cell: frozenset(names) for cell in scores}
     none_left = Measured(scores, everything)
     assert tuner.winners(none_left, none_left)["mix"]["ewsjf_frontier"].static.name == default
-
-
-def test_equal_policies_are_one_run() -> None:
-    named = parse_policy("hrrn(exponent=1)")
-    assert canonical(named).name == canonical(parse_policy("hrrn")).name
-    assert canonical(parse_policy("hrrn(exponent=2)")).name != canonical(named).name
-    assert fcfs().name.startswith("fcfs-")
-
-
-def test_the_queues_of_a_tuned_family_come_from_training_traffic(folder: Path) -> None:
-    config = load_study(folder / "study.yaml")
-    points = Tuner(config, {}).points["mix"]["ewsjf"]
-    shipped = parse_policy("ewsjf")
-    assert points[0].partition == shipped.partition
-    assert all(p.partition != shipped.partition for p in points[1:])
-    assert points[1].parameters == shipped.parameters
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"sede": 3}, "unknown key 'sede'; nearest valid name: 'seeds'"),
-        ({"workloads": {"a": {"trce": "x"}}}, "nearest valid name: 'trace'"),
-        ({"workloads": {"a": {}}}, "trace, workload: give exactly one"),
-        ({"families": {"fcfs": {}, "ewsjf": {}, "hrn": {}}}, "nearest valid name: 'hrrn'"),
-        ({"families": {"fcfs": {}, "ewsjf": {}, "hrrn": {"grid": {"exp": [1]}}}}, "'exponent'"),
-        ({"families": {"fcfs": {}, "ewsjf": {}, "hrrn": {"grid": {"exponent": [9]}}}}, "outside"),
-        ({"families": {"fcfs": {}, "ewsjf": {"points": 3}}}, "parameters, points"),
-        ({"families": {"fcfs": {}}}, "'ewsjf' is missing"),
-        ({"families": {"fcfs": {}, "ewsjf": {}}}, "ewsjf: needs a grid, or parameters and points"),
-        (family("a", order="hrn"), "families: a: order: unknown 'hrn'; nearest valid name: 'hrrn'"),
-        (family("a b", order="hrrn"), "label 'a b' may hold letters, digits and _ only"),
-        (family("a", order="sjf"), "the defaults are those of 'sjf'"),
-        (family("sjf", order="hrrn", grid={"exponent": [2]}), "under the name of another order"),
-        (family("hrrn", role="rivl"), "families: hrrn: role: unknown 'rivl'.*'rival'"),
-        (family("hrrn", per_load=3), "families: hrrn: per_load"),
-        (family("hrrn", frontier=True), "frontier: true needs a grid, or parameters and points"),
-        (
-            family("hrrn", grid={"exponent": [2]}, frontier=True),
-            "frontier: true: a rival is not kept from what rivals do",
-        ),
-        (family("hrrn", role="control"), "a control needs a label that is not"),
-        (
-            family("a", order="hrrn", role="control", grid={"exponent": [2]}),
-            "told beside the family 'hrrn', which is missing",
-        ),
-        (family("fcfs", role="ours"), "families: fcfs: role: 'ours' is not 'rival'"),
-        ({"tuning": {"seeds": 4, "finalist_seeds": 2}}, r"finalist_seeds: 2 is outside \[4"),
-        ({"loads": [0.7, 0.7]}, "occurs twice"),
-        ({"controls": {"engines": {"x": {"max_seqs": 1}}, "loads": [1.5]}}, "'max_num_seqs'"),
-        ({"controls": {"loads": [9.0]}}, "controls: loads: 9"),
-        ({"controls": {"workloads": ["mx"]}}, "nearest valid name: 'mix'"),
-    ],
-)
-def test_bad_studies_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        from_dict(StudyConfig, changed(**changes), "study.yaml")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--only", "mixx"], "--only: unknown 'mixx'; nearest valid name: 'mix'"),
-        (["--seeds", "0"], "--seeds: 0 is outside [1, 1000]"),
-        (["--jobs", "0"], "--jobs: 0 is outside"),
-        (["--traces", "nowhere"], "workloads: recorded: nowhere/trace.csv"),
-        (["--sedes", "3"], "unknown argument '--sedes'; nearest valid name: '--seeds'"),
-    ],
-)
-def test_bad_arguments_are_one_line_and_nothing_is_written(
-    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    assert main(["--config", "study.yaml", "--out", "out", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (folder / "out").exists()
-
-
-def test_a_dry_run_tells_the_plan_and_writes_nothing(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--config", "study.yaml", "--out", "out", "--dry-run", "--only", "recorded"]
-    assert main(words) == 0
-    told = capsys.readouterr().out
-    assert "tuning, round 1: about 28 runs" in told
-    assert "judging: about 36 runs" in told
-    assert "controls: about 0 runs" in told
-    assert not (folder / "out").exists()
-
-
-def test_the_shipped_study_is_well_formed_and_names_all_orders_but_priority() -> None:
-    from ewsjf_env.scheduling.rivals import ORDERS
-
-    data = yaml.safe_load((ROOT / "configs" / "policy_study.yaml").read_text())
-    config = from_dict(StudyConfig, data, "policy_study.yaml")
-    assert set(ORDERS) - {f.order for f in config.families.values()} == {
-        "priority"
-    }  # no priorities in these traffics
-    assert config.seeds >= 10
-    for name, workload in config.workloads.items():
-        assert workload.engine is None or (ROOT / workload.engine).exists(), name

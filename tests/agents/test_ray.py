@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agents.compare_command import main as compare
+from agents.comparison.command import main as compare
 from agents.evaluate_command import main as evaluate
 from agents.export_command import main as export
 from agents.parallel import parallel_on

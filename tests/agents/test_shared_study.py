@@ -11,7 +11,7 @@ import optuna
 import pytest
 import yaml
 
-from agents.comparison_config import ArmConfig
+from agents.comparison.config import ArmConfig
 from agents.loop import tune
 from agents.run_config import RunConfig, make_run_config
 from agents.run_dir import WINDOWS, RunDir

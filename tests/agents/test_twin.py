@@ -1,4 +1,4 @@
-"""The digital twin: what it records, replays, believes, and what the agent makes of it."""
+"""The digital twin: what it replays and believes, and what the agent makes of it."""
 
 from __future__ import annotations
 
@@ -14,36 +14,32 @@ import numpy as np
 import optuna
 import pytest
 
-from agents import twin_replay
 from agents.encoding import Encoding, distributions
 from agents.known_points import known_points
-from agents.recorded import RecordedTraffic
 from agents.registry import AgentSetting, agent_config, make_agent
 from agents.run_config import make_run_config
 from agents.session import Session
 from agents.surrogate import Observations, fit_surrogate
-from agents.twin_agent import TwinAgent
-from agents.twin_config import TwinConfig
-from agents.twin_latency import SpeedFit, compare, fit_speed, perturbed, scaled
-from agents.twin_replay import Replay, Replayer, serve
-from agents.twin_surrogate import Said, combine, trust_in
-from agents.twin_table import START, Candidates, Judgement
-from agents.twin_traffic import (
+from agents.twin import replay
+from agents.twin.agent import TwinAgent
+from agents.twin.config import TwinConfig
+from agents.twin.latency import SpeedFit, compare, fit_speed, perturbed, scaled
+from agents.twin.replay import Replay, Replayer, serve
+from agents.twin.surrogate import Said, combine, trust_in
+from agents.twin.table import START, Candidates, Judgement
+from agents.twin.traffic import (
     BlockWindow,
     Fit,
-    Segment,
-    complete,
-    drawn_block,
-    learn_late,
     recorded_block,
 )
-from ewsjf_env.config import ConfigError, from_dict, to_dict
+from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.latency import LatencyModel
 from ewsjf_env.env import SchedulerTuningEnv
 from ewsjf_env.records import RequestRecord
 from ewsjf_env.tuning import TuningConfig, load_tuning
 from tests.agents.run_folders import SHORT, TASK, go_on, make_run, records_of
 from tests.agents.toys import cube_space
+from tests.agents.twin_records import recorded, request, segment
 
 FAKE: Mapping[str, Any] = {
     **TASK,
@@ -82,88 +78,6 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def request(
-    arrival_s: float, prompt: int, generated: int, finish_s: float | None = None
-) -> RequestRecord:
-    return RequestRecord(
-        "r", arrival_s, prompt, 999, 0, generated, arrival_s + 0.5 if generated else None, finish_s
-    )
-
-
-def recorded(rows: list[RequestRecord], until_s: float = 10.0, **edges: float) -> RecordedTraffic:
-    since_s = edges.get("since_s", 0.0)
-    return RecordedTraffic.of(rows, (since_s, since_s + 2.0, until_s, until_s))
-
-
-def segment(record: RecordedTraffic, number: int = 0, position: int = 0) -> Segment:
-    return Segment(number, record, complete(record, (), (0,)), True, position)
-
-
-# -- what is recorded ----------------------------------------------------------------------------
-
-
-def test_a_record_holds_its_own_requests_and_no_secrets() -> None:
-    rows = [request(1.0, 100, 7, 4.0), request(9.0, 50, 3), request(10.0, 60, 0)]
-    found = recorded(rows)
-    assert found.prompt_tokens == (100, 50)
-    assert found.e2e_s == (3.0, None)
-    assert 999 not in found.generated_tokens  # what was asked for is not known to a server
-    again = from_dict(RecordedTraffic, json.loads(json.dumps(to_dict(found))), "requests")
-    assert again == found
-    later = recorded(rows, 20.0, since_s=10.0)
-    assert (later.first, later.prompt_tokens, later.late) == (2, (60,), ((1, 3, False),))
-
-
-def test_a_damaged_record_is_refused() -> None:
-    data = to_dict(recorded([request(1.0, 100, 7, 4.0)]))
-    with pytest.raises(ConfigError, match="ttft_s: 0 values for 1 arrivals"):
-        from_dict(RecordedTraffic, {**data, "ttft_s": []}, "requests")
-    with pytest.raises(ConfigError, match="do not ascend"):
-        from_dict(RecordedTraffic, {**data, "start_s": 99.0}, "requests")
-
-
-def test_unfinished_outputs_are_drawn_among_longer_ones_of_like_prompts() -> None:
-    done = [request(i / 10, 100 + i % 5, 20 + i, 9.0) for i in range(40)]
-    far = [request(5.0 + i / 100, 4000, 900, 9.0) for i in range(40)]
-    open_ = [request(6.0 + i / 100, 102, 30) for i in range(20)]
-    found = recorded([*done, *far, *open_])
-    outputs = complete(found, (), (3, 1))
-    assert outputs == complete(found, (), (3, 1))
-    drawn = outputs[80:]
-    assert outputs[:80] == tuple(found.generated_tokens[:80])
-    assert all(x > 30 for x in drawn)
-    assert len(set(drawn)) > 1
-    assert np.mean([x < 100 for x in drawn]) > 0.7
-    alone = recorded([request(6.0, 100, 30), request(7.0, 100, 0)])
-    assert complete(alone, (), (0,)) == (30, 1)
-
-
-def test_the_next_window_tells_what_the_drawn_outputs_really_were() -> None:
-    rows = [request(1.0, 100, 7, 4.0), request(9.0, 50, 3), request(9.5, 60, 2)]
-    before = segment(recorded(rows))
-    now = [rows[0], request(9.0, 50, 44, 15.0), request(9.5, 60, 30)]
-    after = learn_late([before], recorded(now, 20.0, since_s=10.0))[0]
-    assert after.output_tokens == (7, 44, 30)
-
-
-def test_drawn_traffic_is_like_the_recorded() -> None:
-    rows = [request(i / 8, 10 * (i % 9 + 1), i % 7 + 1, 9.9) for i in range(80)]
-    windows = [BlockWindow(-1, 0.0, 0.0, 10.0, 400.0, 400.0)]
-    block = drawn_block([segment(recorded(rows))], windows, (0, 1), prefixes=False)
-    assert len(block.trace) == pytest.approx(80 * 40, rel=0.05)
-    assert set(block.trace.prompt_tokens) <= {r.prompt_tokens for r in rows}
-    assert block.key == drawn_block([segment(recorded(rows))], windows, (0, 1), False).key
-    assert block.key != drawn_block([segment(recorded(rows))], windows, (0, 2), False).key
-
-
-def test_cached_prefixes_come_back_as_shared_blocks() -> None:
-    row = dataclasses.replace(request(1.0, 2000, 7, 4.0), cached_tokens=1100)
-    block = recorded_block([segment(recorded([row, request(2.0, 900, 1, 3.0)]))], 2.0, True)
-    first, second = block.trace.block_ids or ()
-    assert first[:2] == (1, 2)
-    assert not set(first[2:]) & set(second)
-
-
 # -- replays -------------------------------------------------------------------------------------
 
 
@@ -172,7 +86,7 @@ def replay_of(task: TuningConfig, values: Mapping[str, Any], rows: list[RequestR
     return Replay(block, task.start_policy(), (dict(values),))
 
 
-def windows_of(results: Sequence[twin_replay.Result | None]) -> list[Any]:
+def windows_of(results: Sequence[replay.Result | None]) -> list[Any]:
     """As plain values: a NaN is equal to itself there."""
     return [None if r is None else r.to_dict()["windows"] for r in results]
 
@@ -188,7 +102,7 @@ def test_a_replay_repeats_itself_and_depends_on_its_values() -> None:
     assert replay_of(task, {"k": 2.0}, ROWS).key == replay_of(task, {"k": 2.0}, ROWS).key
     assert replay_of(task, {"k": 2.0}, ROWS).key != replay_of(task, {"k": 3.0}, ROWS).key
     plain = json.loads(json.dumps(first.to_dict()))
-    assert twin_replay.Result.from_dict(plain).to_dict() == first.to_dict()
+    assert replay.Result.from_dict(plain).to_dict() == first.to_dict()
 
 
 def test_nothing_is_replayed_twice_not_even_after_a_kill(
@@ -197,11 +111,11 @@ def test_nothing_is_replayed_twice_not_even_after_a_kill(
     task = load_tuning(FAKE)
     replays = [replay_of(task, {"lambda": x}, ROWS) for x in (0.1, 0.2)]
     found = Replayer(task, 0, tmp_path).results(replays)
-    path = tmp_path / twin_replay.RESULTS
+    path = tmp_path / replay.RESULTS
     path.write_bytes(path.read_bytes()[:-20])  # killed while it wrote
     served = []
     monkeypatch.setattr(
-        twin_replay, "_try", lambda task, replay: served.append(replay) or serve(task, replay)
+        replay, "_try", lambda task, replay: served.append(replay) or serve(task, replay)
     )
     again = Replayer(task, 0, tmp_path).results(replays)
     assert windows_of(again) == windows_of(found)
@@ -429,7 +343,7 @@ def test_kill_and_resume_equals_uninterrupted(tmp_path: Path) -> None:
     whole = make_run(tmp_path / "whole", "bayes_twin", 7, **arguments)
     part = make_run(tmp_path / "part", "bayes_twin", 3, **arguments)
     go_on(part, 5)
-    (part / twin_replay.RESULTS).unlink()  # what it knew is only slower without
+    (part / replay.RESULTS).unlink()  # what it knew is only slower without
     go_on(part, 7)
     assert (part / "windows.jsonl").read_bytes() == (whole / "windows.jsonl").read_bytes()
     assert records_of(whole)[0]["requests"]["prompt_tokens"]
@@ -440,7 +354,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     session = session_of("bayes_twin", SHORT, settings=QUICK)
     played(session, 3)
     session.agent.save(tmp_path)
-    assert (tmp_path / twin_replay.RESULTS).stat().st_size > 0
+    assert (tmp_path / replay.RESULTS).stat().st_size > 0
     assert session.agent.twin.replayer._known
 
 

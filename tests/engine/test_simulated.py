@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +14,11 @@ import pytest
 from ewsjf_env.config import ConfigError, from_dict, load_yaml, to_dict
 from ewsjf_env.engine.base import Engine, EngineError
 from ewsjf_env.engine.latency import Coefficients, LatencyModel
-from ewsjf_env.engine.requests import TraceRequests
 from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
 from ewsjf_env.engine.vllm_config import check_version
-from ewsjf_env.policy import Policy, parse_policy
-from ewsjf_env.records import RequestRecord
-from ewsjf_env.workload.trace import Trace
+from tests.engine.short_traces import ALONE, STOCK, make_trace, random_trace, served
 
 REPOSITORY = Path(__file__).parents[2]
-STOCK = SimulatedConfig(scheduler="stock", kv_blocks=3500)
-ALONE = dataclasses.replace(
-    STOCK, max_num_seqs=1, async_scheduling=False, max_num_batched_tokens=8192, max_model_len=8192
-)
-
-
-def make_trace(
-    arrival_s: list[float],
-    prompt: list[int],
-    output: list[int],
-    block_ids: tuple[tuple[int, ...], ...] | None = None,
-) -> Trace:
-    return Trace(
-        name="test",
-        arrival_s=np.array(arrival_s),
-        prompt_tokens=np.array(prompt),
-        output_tokens=np.array(output),
-        block_ids=block_ids,
-    )
-
-
-def random_trace(seed: int, rate_per_s: float, duration_s: float, longest: int = 4096) -> Trace:
-    random = np.random.default_rng(seed)
-    count = int(rate_per_s * duration_s)
-    short = random.random(count) < 0.8
-    prompt = np.where(
-        short, random.integers(32, 257, count), random.integers(longest // 4, longest + 1, count)
-    )
-    return make_trace(
-        np.sort(random.uniform(0, duration_s, count)).tolist(),
-        prompt.tolist(),
-        random.integers(1, 129, count).tolist(),
-    )
 
 
 @pytest.fixture
@@ -72,14 +35,6 @@ def unit_steps(tmp_path: Path) -> str:
         tmp_path / "unit.json"
     )
     return str(tmp_path / "unit.json")
-
-
-def served(config: SimulatedConfig, trace: Trace) -> list[RequestRecord]:
-    engine = SimulatedEngine(config)
-    engine.reset(trace)
-    engine.run_window(float(trace.arrival_s[-1]) + 1e-9)
-    engine.drain()
-    return engine.records()
 
 
 def test_engine_keeps_the_protocol() -> None:
@@ -133,110 +88,6 @@ def test_one_at_a_time_follows_the_lindley_recursion() -> None:
         free_s = max(free_s, float(moment)) + model.step_s(b, 0, 0, b * b / 2)
         assert record.first_token_s == record.finish_s == pytest.approx(free_s, rel=1e-12)
         assert record.generated_tokens == 1
-
-
-@pytest.mark.parametrize("asynchronous", [True, False])
-def test_same_steps_as_the_engine_core_of_vllm(asynchronous: bool) -> None:
-    """vLLM's own `EngineCore.step` functions, on a clock moved by a stand-in for the GPU."""
-    config = dataclasses.replace(
-        STOCK, async_scheduling=asynchronous, kv_blocks=300, max_model_len=4600
-    )
-    trace = random_trace(3, rate_per_s=2.0, duration_s=60.0)
-    mine = served(config, trace)
-    assert any(record.preemptions for record in mine)
-    theirs = _served_by_engine_core(config, trace)
-    assert [(r.first_token_s, r.finish_s) for r in mine] == theirs
-
-
-def _served_by_engine_core(
-    config: SimulatedConfig, trace: Trace
-) -> list[tuple[float | None, float | None]]:
-    from ewsjf_env.engine import vllm_config as vc
-
-    engine = SimulatedEngine(config)
-    engine.reset(trace)
-    setup = vc.build_setup(engine._vllm_settings())
-
-    import queue
-    from contextlib import nullcontext
-
-    from vllm.v1.engine.core import EngineCore
-    from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
-
-    clock = {"now": 0.0, "gpu_free": 0.0}
-    scheduler = vc.build_scheduler(setup, vc.stock_scheduler_class(config.async_scheduling))
-
-    class Step:
-        def __init__(self, end_s: float, output: Any) -> None:
-            self.end_s, self.output = end_s, output
-
-        def result(self) -> Any:
-            clock["now"] = max(clock["now"], self.end_s)
-            return self.output
-
-    class Executor:
-        def execute_model(self, scheduled: Any, non_block: bool = False) -> Any:
-            if not scheduled.num_scheduled_tokens:
-                return Step(clock["now"], EMPTY_MODEL_RUNNER_OUTPUT)
-            prefill = decodes = context = 0
-            attention = 0.0
-            sampled = []
-            for request_id, n in scheduled.num_scheduled_tokens.items():
-                request = scheduler.requests[request_id]
-                after = request.num_computed_tokens
-                reserved = max(0, request.num_output_placeholders - 1)
-                sampled.append([7] if after >= request.num_tokens + reserved else [])
-                if n == 1 and after > request.num_prompt_tokens:
-                    decodes, context = decodes + 1, context + after
-                else:
-                    prefill, attention = prefill + n, attention + n * (after - n / 2)
-            seconds = engine.latency.step_s(prefill, decodes, context, attention)
-            clock["gpu_free"] = max(clock["now"], clock["gpu_free"]) + seconds
-            ids = list(scheduled.num_scheduled_tokens)
-            self.step = Step(
-                clock["gpu_free"],
-                ModelRunnerOutput(
-                    req_ids=ids,
-                    req_id_to_index={name: i for i, name in enumerate(ids)},
-                    sampled_token_ids=sampled,
-                ),
-            )
-            return Step(clock["now"], None)
-
-        def sample_tokens(self, grammar: Any, non_block: bool = False) -> Any:
-            return self.step if non_block else self.step.result()
-
-    core = object.__new__(EngineCore)
-    core.scheduler = scheduler
-    core.model_executor = Executor()
-    core.aborts_queue = queue.Queue()
-    core.batch_queue_size = setup.concurrent_batches
-    core.batch_queue = deque(maxlen=2) if setup.concurrent_batches > 1 else None
-    core.is_mm_encoder_only = core.is_pooling_model = core.check_for_draft_tokens = False
-    core.is_ec_consumer = True  # asked for before vLLM 0.31; here it only means "runs the model"
-    core.log_error_detail = core.capture_iteration_details = lambda *_: nullcontext()
-    core._attach_iteration_details = core._attach_weight_version = lambda *_: None
-    step = core.step if core.batch_queue is None else core.step_with_batch_queue
-
-    requests = TraceRequests(trace, config.max_model_len, None)
-    events: dict[str, list[float | None]] = {f"{i:08d}": [None, None] for i in range(len(trace))}
-    arrived = 0
-    while True:
-        if not (scheduler.has_requests() or core.batch_queue):
-            if arrived == len(trace):
-                return [(first, last) for first, last in events.values()]
-            clock["now"] = max(clock["now"], requests.arrival_s[arrived])
-        while arrived < len(trace) and requests.arrival_s[arrived] <= clock["now"]:
-            scheduler.add_request(requests.make(arrived))
-            arrived += 1
-        outputs, _ = step()
-        for client in (outputs or {}).values():
-            for output in client.outputs:
-                event = events[output.request_id]
-                if event[0] is None and output.new_token_ids:
-                    event[0] = clock["now"]
-                if output.finish_reason is not None:
-                    event[1] = clock["now"]
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -438,52 +289,6 @@ def test_overhead_is_measured_only_when_asked_for() -> None:
         assert (overhead is not None and overhead > 0) is measure
 
 
-def test_policies_are_served_and_changed_between_windows() -> None:
-    trace = random_trace(9, rate_per_s=8.0, duration_s=30.0)
-    engine = SimulatedEngine(dataclasses.replace(STOCK, scheduler="ewsjf"))
-    with pytest.raises(EngineError, match="no policy"):
-        engine.apply({})
-    fcfs = Policy(name="fcfs", order="fcfs")
-    engine.install(fcfs)
-    engine.reset(trace)
-    first = engine.run_window(30.0)
-    stock = SimulatedEngine(STOCK)
-    stock.reset(trace)
-    stock.run_window(30.0)
-    assert engine.records() == stock.records()
-    engine.install(Policy(name="sjf", order="sjf"))
-    engine.reset(trace)
-    assert engine.run_window(30.0).ttft_mean_s < first.ttft_mean_s
-    with pytest.raises(ConfigError, match="stock"):
-        stock.install(fcfs)
-
-
-def test_apply_returns_what_is_in_force() -> None:
-    engine = SimulatedEngine(dataclasses.replace(STOCK, scheduler="ewsjf"))
-    engine.install(Policy(name="linear", order="linear_aging"))
-    engine.reset(random_trace(9, rate_per_s=2.0, duration_s=5.0))
-    name = engine.apply({}).keys()
-    assert "r" in name
-    assert engine.apply({"r": 50})["r"] == 50
-    with pytest.raises(ConfigError, match="nearest valid name"):
-        engine.apply({"rr": 1})
-
-
-def test_values_in_force_already_keep_what_an_order_has_learnt() -> None:
-    """A tuner that never moves must not make `boost_ada` forget its gamma every window."""
-    trace = random_trace(9, rate_per_s=20.0, duration_s=20.0)
-    served = []
-    for windows in (1, 2):
-        engine = SimulatedEngine(dataclasses.replace(STOCK, scheduler="ewsjf"))
-        engine.install(parse_policy("boost_ada(gamma=10)"))
-        engine.reset(trace)
-        for _ in range(windows):
-            engine.apply({"gamma": 10.0})
-            engine.run_window(20.0 / windows)
-        served.append(engine.records())
-    assert served[0] == served[1]
-
-
 def test_a_limit_on_one_prompt_stretches_it_over_steps(unit_steps: str) -> None:
     config = dataclasses.replace(STOCK, latency=unit_steps, async_scheduling=False)
     both = make_trace([0.0, 0.0], [1000, 1000], [2, 2])
@@ -522,23 +327,3 @@ def test_untested_vllm_is_refused(version: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.metadata.version", lambda _: version)
     with pytest.raises(ConfigError, match=r"0\.26"):
         check_version()
-
-
-def test_other_queues_are_in_force_at_once_and_go_back() -> None:
-    """What `apply` changes about the partition is felt in the next window, not ten minutes on."""
-    engine = SimulatedEngine(dataclasses.replace(STOCK, scheduler="ewsjf"))
-    engine.install(parse_policy("ewsjf"))
-    engine.reset(random_trace(4, rate_per_s=10.0, duration_s=60.0))
-    engine.run_window(30.0)
-    queues = {}
-    for q_max in (4, 16, 4):
-        engine.apply({"q_max": q_max})
-        engine.run_window(3.0)
-        queues[q_max] = len(engine.cuts()) + 1
-    assert queues[4] == 4
-    assert queues[16] > 4
-    kept = engine.cuts()
-    engine.apply({"k": 3.0})
-    engine.run_window(3.0)
-    assert engine.cuts() == kept  # what was learnt outlives other values
-    engine.close()

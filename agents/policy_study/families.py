@@ -41,7 +41,7 @@ class FamilyConfig:
         role: one of `ROLES`; empty: that of the order.  A control is another order with
             something of ours: judged like all, but no rival.
         frontier: whether points are set aside that a rival's point dominates on the training
-            traffic (see `policy_frontier`); where none is left, the defaults remain.
+            traffic (see `frontier`); where none is left, the defaults remain.
     """
 
     order: str = ""

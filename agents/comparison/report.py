@@ -12,7 +12,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from agents.comparison_summary import DEFAULT
+from agents.comparison.summary import DEFAULT
 from agents.words import counted
 
 OURS = "bayes"

@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from agents.plots import Points, draw_points, front, label_points
-from agents.policy_study import PER_LOAD, SUBJECT
-from agents.policy_study_families import REFERENCE
-from agents.policy_study_report import shown_loads
+from agents.policy_study.families import REFERENCE
+from agents.policy_study.report import shown_loads
+from agents.policy_study.study import PER_LOAD, SUBJECT
 
 AGAINST = {
     "ttft_p99_s": "TTFT p99, s",

@@ -7,7 +7,7 @@ Only arrivals are looked at, so no policy gains by it.
 
 from __future__ import annotations
 
-from agents.policy_study_config import StudyConfig
+from agents.policy_study.config import StudyConfig
 from agents.static_search import TRAINING_SEEDS
 from ewsjf_env.config import ConfigError
 from ewsjf_env.workload import Workload

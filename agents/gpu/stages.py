@@ -26,8 +26,8 @@ from typing import Any
 import yaml
 
 from agents.evaluation import Plan, measure_capacities
-from agents.gpu_plan import LATENCY, REQUESTS, STEPS, Result
-from agents.gpu_server import Counters, kv_blocks, make_launch, running
+from agents.gpu.plan import LATENCY, REQUESTS, STEPS, Result
+from agents.gpu.server import Counters, kv_blocks, make_launch, running
 from agents.step_fit import fit_steps
 from agents.step_traffic import LONGEST_OUTPUT, backlog, ramp
 from agents.supervise import is_healthy
@@ -41,7 +41,7 @@ from ewsjf_env.policy import parse_policy
 from ewsjf_env.records import RequestRecord
 from ewsjf_env.workload.trace import Trace
 
-TRAIN_SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
+TRAIN_SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 WARM_UP_SHARE = 0.2  # of a ramp
 CALIBRATION_BACKLOG = 300  # requests
 CORES_OF_A_SERVER = 4

@@ -14,12 +14,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from agents.policy_frontier import METRICS, SURE_SHARE, metric
-from agents.policy_study import PER_LOAD, SMALLEST_AIM, SUBJECT, TUNED, Cell, Record, Study
-from agents.policy_study_config import described
-from agents.policy_study_controls import engine_controls, gained, plain, policy_controls, rounded
-from agents.policy_study_families import MAIN, OUR, REFERENCE
-from agents.policy_tuning import fcfs
+from agents.policy_study.config import described
+from agents.policy_study.controls import engine_controls, gained, plain, policy_controls, rounded
+from agents.policy_study.families import MAIN, OUR, REFERENCE
+from agents.policy_study.frontier import METRICS, SURE_SHARE, metric
+from agents.policy_study.study import PER_LOAD, SMALLEST_AIM, SUBJECT, TUNED, Cell, Record, Study
+from agents.policy_study.tuning import fcfs
 from agents.runs import write_text
 from agents.statistics import Estimate, difference, mean, ratio
 from ewsjf_env.policy import Policy

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
-from agents.comparison_config import ComparisonConfig
-from agents.judging import judge, judge_curve
+from agents.comparison.config import ComparisonConfig
+from agents.comparison.judging import judge, judge_curve
 from agents.loop import tune
 from agents.run_config import RunConfig
 from agents.run_dir import RunDir

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.judging import HeldOut
+from agents.comparison.judging import HeldOut
 from agents.registry import AGENTS
 from agents.run_config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest

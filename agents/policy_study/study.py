@@ -1,7 +1,7 @@
 """The study: every policy, at its defaults and tuned, on traffic that no tuning has seen.
 
     capacity   FCFS capacity of every training and every judging traffic
-    tuning     see `policy_tuning`
+    tuning     see `tuning`
     judging    every arm on the same unseen traces: defaults, `X tuned` (one policy for all
                loads), `X per load` (that of the nearest training load), and other engines
     more seeds where the comparison that matters is undecided
@@ -18,10 +18,18 @@ from statistics import fmean
 from typing import Any
 
 from agents.evaluation import Plan, make_jobs, measure_capacities
-from agents.policy_study_config import StudyConfig
-from agents.policy_study_families import MAIN, OUR, RIVAL, FamilyConfig
-from agents.policy_traces import trace_seeds
-from agents.policy_tuning import Tuned, Tuner, canonical, fcfs, objectives, round_robin, unique
+from agents.policy_study.config import StudyConfig
+from agents.policy_study.families import MAIN, OUR, RIVAL, FamilyConfig
+from agents.policy_study.traces import trace_seeds
+from agents.policy_study.tuning import (
+    Tuned,
+    Tuner,
+    canonical,
+    fcfs,
+    objectives,
+    round_robin,
+    unique,
+)
 from agents.runs import Job, Progress, run_jobs, simulate_window
 from agents.statistics import Estimate, difference
 from ewsjf_env.config import ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agents.gpu_plan import SIMULATED
+from agents.gpu.plan import SIMULATED
 
 
 def table(data: Mapping[str, Any]) -> str:

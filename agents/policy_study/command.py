@@ -12,11 +12,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from agents.command_line import Parser, run_command, whole
-from agents.policy_study import run_study
-from agents.policy_study_config import StudyConfig, check_files, load_study
-from agents.policy_study_plots import picture
-from agents.policy_study_report import markdown
-from agents.policy_study_summary import summarise, write_summary
+from agents.policy_study.config import StudyConfig, check_files, load_study
+from agents.policy_study.plots import picture
+from agents.policy_study.report import markdown
+from agents.policy_study.study import run_study
+from agents.policy_study.summary import summarise, write_summary
 from agents.provenance import git_state
 from agents.runs import Progress, write_text
 from ewsjf_env.config import ConfigError, check_range

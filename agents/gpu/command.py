@@ -14,11 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from agents import gpu_stages as stages
 from agents.command_line import FAILED, Parser, number, run_command, whole
-from agents.gpu_plan import RESULT, SIMULATED, STAGES, GpuPlan, Result
-from agents.gpu_server import make_launch, running
-from agents.gpu_table import table
+from agents.gpu import stages
+from agents.gpu.plan import RESULT, SIMULATED, STAGES, GpuPlan, Result
+from agents.gpu.server import make_launch, running
+from agents.gpu.table import table
 from agents.provenance import git_state
 from agents.runs import Source
 from ewsjf_env.config import ConfigError

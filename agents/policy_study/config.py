@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.policy_study_families import FamilyConfig, completed
+from agents.policy_study.families import FamilyConfig, completed
 from agents.runs import Source
 from agents.static_search import TRAINING_SEEDS
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, to_dict
@@ -155,7 +155,7 @@ class StudyConfig:
         seeds: judged traces a load, >= 2 for intervals.
         first_seed: of the judged traces, [0, 5000]; another one gives fresh traces to a study
             that was changed after a look at its results.
-        min_requests: a window with fewer at the lowest load is passed over, see `policy_traces`.
+        min_requests: a window with fewer at the lowest load is passed over, see `traces`.
         extra_seeds: added where the comparison that matters is undecided ...
         extra_rounds: ... at most so often.
         aim: share by which tuned EWSJF should exceed the best single rival's J.

@@ -12,10 +12,10 @@ from typing import Any
 from tqdm import tqdm
 
 from agents.command_line import FAILED, Parser, folder, run_command, say, whole
-from agents.comparison import jobs_of, play_all
-from agents.comparison_config import ComparisonConfig, load_comparison
-from agents.comparison_report import markdown, picture
-from agents.comparison_summary import summarise
+from agents.comparison.config import ComparisonConfig, load_comparison
+from agents.comparison.play import jobs_of, play_all
+from agents.comparison.report import markdown, picture
+from agents.comparison.summary import summarise
 from agents.parallel import add_options, parallel_on
 from agents.provenance import git_state
 from agents.registry import AGENTS

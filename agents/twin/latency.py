@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.step_fit import fit_steps
-from agents.twin_traffic import Fit
+from agents.twin.traffic import Fit
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.latency import Coefficients, LatencyModel
 from ewsjf_env.engine.step_samples import read_steps

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from agents.policy_study import SUBJECT
-from agents.policy_study_families import CONTROL, MAIN, RIVAL
+from agents.policy_study.families import CONTROL, MAIN, RIVAL
+from agents.policy_study.study import SUBJECT
 
 WORSE = "▲"
 WORSE_SHARE = 0.01

@@ -20,10 +20,10 @@ from typing import Any
 
 from agents.default_policy import training_partition
 from agents.evaluation import Plan, make_jobs
-from agents.policy_frontier import dominated
-from agents.policy_study_config import StudyConfig
-from agents.policy_study_families import REFERENCE, RIVAL, FamilyConfig
-from agents.policy_traces import trace_seeds
+from agents.policy_study.config import StudyConfig
+from agents.policy_study.families import REFERENCE, RIVAL, FamilyConfig
+from agents.policy_study.frontier import dominated
+from agents.policy_study.traces import trace_seeds
 from agents.runs import Job, cached_engine
 from agents.static_search import ScanPlan, candidates
 from ewsjf_env.config import ConfigError

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from agents.encoding import Encoding, Points
 from agents.surrogate import Observations, Surrogate, fit_surrogate
-from agents.twin_traffic import Block, BlockWindow
+from agents.twin.traffic import Block, BlockWindow
 from ewsjf_env.parameters import Value
 
 SPREAD, SPREAD_WEIGHT = 0.15, 6.0  # prior deviation of a window's difference, in so many windows

@@ -17,9 +17,9 @@ from agents.acquisition import maximise
 from agents.config import SearchConfig
 from agents.encoding import Encoding
 from agents.surrogate import Surrogate
-from agents.twin_config import TwinConfig
-from agents.twin_table import Candidates, Table, fit_table, scores, window_id
-from agents.twin_traffic import Block
+from agents.twin.config import TwinConfig
+from agents.twin.table import Candidates, Table, fit_table, scores, window_id
+from agents.twin.traffic import Block
 from ewsjf_env.parameters import ParameterSpace
 
 RADII = (0.1, 0.3)  # of proposals round the best point

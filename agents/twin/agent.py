@@ -1,7 +1,7 @@
 """How does `bayes_twin` use its twin?
 
 It is `bayes` in all but three things.  Between two windows the twin thinks (`twin.py`).  Its
-results are the prior mean of the model of live windows (`twin_surrogate.py`), from which comes
+results are the prior mean of the model of live windows (`surrogate.py`), from which comes
 what is recommended: still only points that were tried live.  And a proposal is one of the points
 that the twin has looked at well, the one that would be recommended if it had been tried: to
 explore is the twin's part, not the users'.  When live windows say that the twin is wrong, model
@@ -25,10 +25,10 @@ from agents.bayesian import StudyAgent
 from agents.encoding import Encoding
 from agents.surrogate import Surrogate
 from agents.trials import TrialModel
-from agents.twin import Twin
-from agents.twin_config import TwinStudyConfig
-from agents.twin_surrogate import Said, combine
-from agents.twin_table import START
+from agents.twin.config import TwinStudyConfig
+from agents.twin.surrogate import Said, combine
+from agents.twin.table import START
+from agents.twin.twin import Twin
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.tuning import TuningConfig

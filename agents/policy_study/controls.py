@@ -1,6 +1,6 @@
 """What else could explain a gain?  Other engine settings, or what another order has of ours.
 
-An estimate is a list [value, low, high], see `policy_study_summary`.
+An estimate is a list [value, low, high], see `summary`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from agents.policy_study import SUBJECT, Record, Study
-from agents.policy_study_families import CONTROL
-from agents.policy_tuning import fcfs
+from agents.policy_study.families import CONTROL
+from agents.policy_study.study import SUBJECT, Record, Study
+from agents.policy_study.tuning import fcfs
 from agents.statistics import Estimate, difference, mean
 from ewsjf_env.objective import relative_objective
 from ewsjf_env.records import WindowMetrics

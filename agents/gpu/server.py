@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agents.gpu_plan import Result
+from agents.gpu.plan import Result
 from agents.supervise import is_healthy
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.latency import LatencyModel

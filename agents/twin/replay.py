@@ -1,6 +1,6 @@
 """What would a policy have made of recorded requests?  One replay, and the processes that do it.
 
-A replay serves a block (`twin_traffic.Block`) from an empty engine and measures its windows as the
+A replay serves a block (`traffic.Block`) from an empty engine and measures its windows as the
 environment does.  It depends on its arguments alone, so that what was replayed once is never
 replayed again, not even by a run that was killed and resumed: results are kept by a hash of the
 arguments, in memory and in `twin.jsonl`.
@@ -22,7 +22,7 @@ from typing import Any
 from joblib.externals.loky import ProcessPoolExecutor
 
 from agents.append_file import AppendFile
-from agents.twin_traffic import Block, Fit, own_latencies
+from agents.twin.traffic import Block, Fit, own_latencies
 from ewsjf_env.config import to_dict
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.latency import LatencyModel

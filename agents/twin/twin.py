@@ -1,9 +1,9 @@
 """What does the digital twin know, and what does it do between two windows?
 
-The twin keeps the newest windows (`twin_traffic`), replays them under candidate policies
-(`twin_replay`) and gives each candidate's objective and margins, with errors (`twin_table`).
+The twin keeps the newest windows (`traffic`), replays them under candidate policies
+(`replay`) and gives each candidate's objective and margins, with errors (`table`).
 `add` takes a window in; `think` spends one budget: the speed of the machine is fitted, so that
-replays of what really ran take as long as it did, and then candidates race (`twin_race`).
+replays of what really ran take as long as it did, and then candidates race (`race`).
 
 What it knows is a function of its seed and the windows: all choices are made by what was
 replayed, and the budget counts simulated seconds where time is virtual.
@@ -23,12 +23,12 @@ from agents.encoding import Encoding
 from agents.known_points import known_points, theory_points
 from agents.recorded import RecordedTraffic
 from agents.surrogate import Surrogate
-from agents.twin_config import TwinConfig
-from agents.twin_latency import SpeedFit, compare, fit_speed, perturbed, refit, scaled
-from agents.twin_race import Race
-from agents.twin_replay import Replay, Replayer, Served, Values
-from agents.twin_table import Candidates, Judgement, Table, scores, window_id
-from agents.twin_traffic import (
+from agents.twin.config import TwinConfig
+from agents.twin.latency import SpeedFit, compare, fit_speed, perturbed, refit, scaled
+from agents.twin.race import Race
+from agents.twin.replay import Replay, Replayer, Served, Values
+from agents.twin.table import Candidates, Judgement, Table, scores, window_id
+from agents.twin.traffic import (
     Block,
     BlockWindow,
     Segment,

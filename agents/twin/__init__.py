@@ -1,0 +1,1 @@
+"""A digital twin beside a tuner: recent windows, served again under other policies."""

@@ -58,8 +58,8 @@ def markdown(summary: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
 
 def _best_gains(task: Mapping[str, Any]) -> str:
     return (
-        f"Best gain: {task['steady_gain']:.3f}, the best mean of an arm over its seeds; "
-        f"{task['best_gain']:.3f} is the best that one run found, luck included."
+        f"Best gain: {task['steady_gain']:.3f}, the best mean of a tuner over its seeds; "
+        f"{task['best_gain']:.3f} is the best of one run, luck included."
     )
 
 

@@ -20,7 +20,7 @@ from agents.scores import iqm, probability_of_improvement, stratified
 from agents.statistics import Estimate, difference, mean
 
 DEFAULT, RANDOM = "default", "random"
-ENOUGH = 0.95  # of the best gain: the best that anyone found, or the best mean of an arm
+ENOUGH = 0.95  # of the best gain: the best that anyone found, or the best mean of a tuner
 RECOVERED = 0.9  # of the new best, after a jump
 LEAST_GAIN = 0.01  # a task whose best gain is smaller has nothing to share out
 Judged = Mapping[str, Any]
@@ -46,8 +46,9 @@ def _task(runs: Sequence[Judged]) -> dict[str, Any]:
         best = max([best, *points])
     zero = float(np.nanmean(base)) if base is not None else 0.0
     best_gain = best - zero
-    # A maximum over all seeds is luck in part; what an arm reaches on average is not.
-    steady_gain = max(_steady(found, scores[name]) for name, found in arms.items()) - zero
+    # A maximum over all seeds is luck in part; what a tuner reaches on average is not.
+    tuners = [n for n, found in arms.items() if any(_tunes(run) for run in found.values())]
+    steady_gain = max((_steady(arms[n], scores[n]) for n in tuners), default=zero) - zero
     new_best = max((p["score"] for r in runs for p in r.get("after_jump", ())), default=math.nan)
     table = {
         name: _arm(found, scores, name, zero, best_gain, new_best) for name, found in arms.items()
@@ -140,6 +141,11 @@ def _first(curves: Sequence[Sequence[Mapping[str, float]]], target: float) -> di
         "never": int(np.isinf(array).sum()),
         "seeds": len(array),
     }
+
+
+def _tunes(run: Judged) -> bool:
+    """The run is of a tuner, and not of a policy that stays as it is."""
+    return bool(run.get("agent", run["arm"]) != DEFAULT)
 
 
 def _steady(found: Mapping[int, Judged], scores: Floats) -> float:

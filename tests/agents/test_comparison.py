@@ -203,7 +203,8 @@ def test_the_best_mean_is_not_the_luckiest_run() -> None:
     assert task["best_gain"] == 0.4
     assert task["steady_gain"] == pytest.approx(0.3)  # after four windows, not at the end
     assert task["arms"]["bayes"]["windows_to_steady"]["never"] == 1
-    # Without any curve it is the best mean of what arms end with.
+    # Without any curve it is the best mean of what tuners end with; a fixed policy is none.
+    runs += [run_of("rival", seed, 0.9, agent="default") for seed in range(2)]
     without = summarise([*runs, run_of("bayes", 0, 0.1), run_of("bayes", 1, 0.3)])
     assert without["tasks"]["t"]["steady_gain"] == pytest.approx(0.2)
 

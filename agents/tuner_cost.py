@@ -71,12 +71,14 @@ def engine_cores(url: str) -> list[psutil.Process]:
         ConfigError: nobody here listens on the port, or what does has no engine core.
     """
     port = urlsplit(url).port or 80
-    found = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-    pids = sorted({c.pid for c in found if c.pid and c.laddr and c.laddr.port == port})
+    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    pids = sorted({c.pid for c in listening if c.pid and c.laddr and c.laddr.port == port})
     if not pids:
         raise ConfigError(f"--url: no process of this machine and user listens on port {port}")
-    family = [p for pid in pids for p in psutil.Process(pid).children(recursive=True)]
-    cores = [p for p in family if "EngineCore" in " ".join(p.cmdline())]
+    # A core that was forked holds its parent's socket, too.
+    found = [psutil.Process(pid) for pid in pids]
+    family = {p.pid: p for one in found for p in (one, *one.children(recursive=True))}
+    cores = [p for p in family.values() if "EngineCore" in " ".join(p.cmdline())]
     if not cores:
         raise ConfigError(f"--url: the server on port {port} has no process of an engine core")
     return cores

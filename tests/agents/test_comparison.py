@@ -15,8 +15,9 @@ from agents.comparison.report import markdown
 from agents.comparison.summary import summarise
 from agents.run_config import make_run_config
 from agents.smoother import Smoother
-from ewsjf_env.config import ConfigError, from_dict
+from ewsjf_env.config import ConfigError, from_dict, load_yaml
 from ewsjf_env.env import SchedulerTuningEnv
+from ewsjf_env.tuning import load_tuning
 
 ENV = {
     "engine": "fake",
@@ -146,6 +147,21 @@ def test_the_configuration_that_ships_is_valid() -> None:
     for label in [*shipped.arms, "bayes", "random", "default"]:
         for task in shipped.tasks:
             assert shipped.run_config(task, label, 0).task.space()
+
+
+def test_the_twin_study_that_ships_is_valid() -> None:
+    study = load_comparison("configs/twin_study.yaml")
+    command = Path("configs/twin_study.yaml").read_text().split("--agents", 1)[1].split()[2]
+    tuned = ("lambda", "mu", "k", "prefill_share", "yield_share")
+    for label in command.split(","):
+        task = study.run_config("paper_mix", label, 0).task
+        shaping = [name for name in task.space().names if name in tuned]
+        assert shaping == list(tuned if task.start_policy().order == "ewsjf" else tuned[-2:])
+        assert task.reference == "ewsjf"
+    running = load_tuning(load_yaml("configs/env/remote_overload.yaml"), where="remote_overload")
+    served = study.tasks["paper_mix"].tuning
+    assert running.tuned == served.tuned
+    assert (running.rates_per_s, running.window_s) == (served.rates_per_s, served.window_s)
 
 
 def run_of(arm: str, seed: int, score: float, **changes: Any) -> dict[str, Any]:

@@ -103,6 +103,8 @@ class StudyConfig:
             [0, 1]; about as likely as under the start is enough, too.
         caution: standard deviations of the posterior that a recommendation is judged below its
             mean, >= 0.
+        confirm: windows that a point needs before it is recommended, >= 1: what looks best after
+            fewer is tried again at once.  One lucky window, of light traffic, says little.
         surrogate: the model behind the recommendation, and behind `contextual_gp`.
         search: of `contextual_gp`.
         drift: detection of changes.
@@ -120,6 +122,7 @@ class StudyConfig:
     recover: bool = True
     feasibility: float = 0.95
     caution: float = 1.0
+    confirm: int = 2
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
@@ -133,6 +136,7 @@ class StudyConfig:
         check_range("control_every", self.control_every, 0)
         check_range("feasibility", self.feasibility, 0.0, 1.0)
         check_range("caution", self.caution, 0.0)
+        check_range("confirm", self.confirm, 1)
         if self.control_every == 1:
             raise ConfigError("control_every: 1 would measure nothing but the incumbent")
         if self.start == "analytic" and self.startup_points < 1:

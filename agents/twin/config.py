@@ -83,6 +83,7 @@ class TwinStudyConfig(StudyConfig):
     """
 
     startup_points: int = 0  # the twin's candidates take their place
+    confirm: int = 1  # and its replays that of a second window
     twin: TwinConfig = field(default_factory=TwinConfig)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ comparison tells proposals apart and nothing else.
    proposal that broke a constraint: its queue would be blamed on the next one.
 3. The incumbent is the best point tried by the *posterior*, never by the luckiest window: mean
    less `caution` standard deviations, so that what is hardly known does not replace what is.
+   What looks better than it after one window is tried once more before it takes its place.
 4. When the model's errors show a change, everything before it counts less.
 
 Void windows teach nothing, but where the traffic has shifted, what came before counts less.  All
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,8 @@ class StudyAgent:
             raise ConfigError(f"agent {name!r}: needs the package cmaes: pip install cmaes")
         self._encoding = Encoding(tuned, {p.name for p in space.parameters if p.minor})
         self._opening = Opening(space, self._encoding, config, seed, start_points)
+        self._asked: dict[str, Value] = {}  # for the window under way
+        self._last_role: str | None = None  # of the last window that counts
         self._breached = False  # by the last proposal, so that the incumbent has to clear up
         self._open(folder)
 
@@ -124,18 +128,10 @@ class StudyAgent:
         if self._shared is not None:
             self._shared.gather(self.windows)
         self._take_over(self.windows)
-        role = self._next_role()
-        if role == "search":
-            values = self._search(context)
-        elif role == "control":
-            values = self.recommend(context)
-        elif self._counted == 0:
-            values = self._space.defaults
-        else:
-            values = self._opening.values(self._counted - 1)
-        self._role = role
-        self._diagnose(values, context)
-        return values
+        self._role = self._next_role(context)
+        self._asked = self._values_for(self._role, context)
+        self._diagnose(self._asked, context)
+        return dict(self._asked)
 
     def observe(self, transition: Transition) -> None:
         """Learn one window; one that is known already is skipped."""
@@ -145,6 +141,8 @@ class StudyAgent:
             self._take_over(transition.window)
             self._propose_again(transition.before)
         values = self._space.validate(transition.values, f"window {transition.window}")
+        if self._asked and self._proposal.is_same(self._asked, values):
+            values = self._asked  # as it was before it became an action
         context = self._checked(transition.context)
         attributes: dict[str, Any] = {WINDOW: transition.window, ROLE: self._role}
         attributes[BREACHED] = (
@@ -170,7 +168,9 @@ class StudyAgent:
             attributes |= self._beside(transition)
         margins = dict(transition.margins) if transition.measured else {}
         self._proposal.record(values, state, value, attributes, margins)
-        self._role = "replayed"
+        self._roles[self._role] += not transition.void
+        self._last_role = self._last_role if transition.void else self._role
+        self._role, self._asked = "replayed", {}
         self._breached = attributes[BREACHED]
         self._seen.add(transition.window)
         self._counted += not transition.void
@@ -179,14 +179,19 @@ class StudyAgent:
             self._shared.publish(self._study.get_trials(deepcopy=False))
 
     def recommend(self, context: Sequence[float] | None = None) -> dict[str, Value]:
-        """The tried point of the best posterior mean that is feasible; else the defaults."""
+        """The best confirmed point by the model, see `Surrogate.recommend`; else the defaults."""
+        at = self._last_context if context is None else self._checked(context)
+        return self._best(at, self._config.confirm)
+
+    def _best(self, context: Sequence[float], windows: int) -> dict[str, Value]:
+        """The best point of at least so many windows; the defaults without any."""
         model = self._model.surrogate(self._study)
         if model is None:
             return self._space.defaults
-        at = self._last_context if context is None else self._checked(context)
-        config = self._config
-        start = self._encoding.to_point(self._space.defaults)
-        return self._complete(model.recommend(at, start, config.feasibility, config.caution))
+        start, config = self._encoding.to_point(self._space.defaults), self._config
+        return self._complete(
+            model.recommend(context, start, config.feasibility, config.caution, windows)
+        )
 
     def diagnostics(self) -> dict[str, float]:
         """Model's view of the last proposal, and the number of changes detected."""
@@ -218,6 +223,8 @@ class StudyAgent:
         own = [t for t in counted(trials) if SHARED not in t.user_attrs]
         self._taken = {t.user_attrs[SHARED] for t in trials if SHARED in t.user_attrs}
         self._counted = len(own)
+        self._roles = Counter(t.user_attrs.get(ROLE) for t in own)
+        self._last_role = own[-1].user_attrs.get(ROLE) if own else None
         # A trial that was killed while its result was written does not count: it comes again.
         windows = [
             t for t in trials if t.user_attrs.get(IGNORED) != KILLED and WINDOW in t.user_attrs
@@ -234,6 +241,7 @@ class StudyAgent:
                 self._cusum.add(trial.user_attrs[SURPRISE])
         self._proposal = Proposal(self._study, self._distributions, self._encoding)
         self._role = "replayed"
+        self._asked = {}
         self._diagnostics: dict[str, float] = {}
         if self._shared is not None:
             self._shared.publish(trials)
@@ -241,14 +249,27 @@ class StudyAgent:
     def _new_model(self) -> TrialModel:
         return TrialModel(self._encoding, self._context_size, self._config.surrogate)
 
-    def _next_role(self) -> str:
-        every, past_start = self._config.control_every, self._counted - self._startup
-        # What others have measured need not be scanned once more; our own incumbent does.
-        if self._counted == 0 or past_start + len(self._taken) < 0:
+    def _next_role(self, context: Sequence[float]) -> str:
+        """What the next window is for."""
+        if self._counted == 0:
             return "startup"
-        if self._breached and self._config.recover:
+        started = self._roles["startup"] - self._startup
+        # What others have measured need not be scanned once more; our own incumbent does.
+        opening = started + len(self._taken) < 0
+        clear_up = self._breached and self._config.recover and not opening
+        # Not twice in a row: a guard that lets another point run would make it go on for ever.
+        if not clear_up and self._last_role != "confirm" and self._is_challenged(context):
+            return "confirm"
+        if opening:
+            return "startup"
+        if clear_up:
             return "control"
-        return "control" if every and past_start % every == every - 1 else "search"
+        every, past = self._config.control_every, self._roles["search"] + self._roles["control"]
+        return "control" if every and past % every == every - 1 else "search"
+
+    def _is_challenged(self, context: Sequence[float]) -> bool:
+        """Something looks better than what is recommended, after too few windows."""
+        return self._best(context, 1) != self._best(context, self._config.confirm)
 
     @property
     def _startup(self) -> int:
@@ -270,6 +291,17 @@ class StudyAgent:
     def _beside(self, transition: Transition) -> dict[str, Any]:
         """What else a trial keeps of a measured window."""
         return {}
+
+    def _values_for(self, role: str, context: tuple[float, ...]) -> dict[str, Value]:
+        if role == "search":
+            return self._search(context)
+        if role == "control":
+            return self._best(context, self._config.confirm)
+        if role == "confirm":
+            return self._best(context, 1)
+        if self._counted == 0:
+            return self._space.defaults
+        return self._opening.values(self._roles[role] - 1)
 
     def _search(self, context: tuple[float, ...]) -> dict[str, Value]:
         """A proposal; it waits in the study for its window, or not."""
@@ -298,9 +330,11 @@ class StudyAgent:
 
         The window's own values are rounded to an action; the model is of what was proposed.
         """
-        self._role = self._next_role()
-        if self._role == "search" and len(context) == self._context_size:
-            self._search(self._checked(context))
+        known = len(context) == self._context_size
+        context = self._checked(context) if known else self._last_context
+        self._role = self._next_role(context)
+        if known:
+            self._asked = self._values_for(self._role, context)
 
     def _judge_surprise(
         self, transition: Transition, values: dict[str, Value], context: tuple[float, ...]

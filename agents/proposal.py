@@ -69,7 +69,7 @@ class Proposal:
         """
         reward = value if state == TrialState.COMPLETE else None
         trial = self._waiting
-        if trial is not None and self._is_same(trial.params, values):
+        if trial is not None and self.is_same(trial.params, values):
             for key, content in attributes.items():
                 trial.set_user_attr(key, content)
             for name, margin in margins.items():
@@ -89,7 +89,7 @@ class Proposal:
             )
         self._waiting = None
 
-    def _is_same(self, proposed: Mapping[str, Value], executed: Mapping[str, Value]) -> bool:
+    def is_same(self, proposed: Mapping[str, Value], executed: Mapping[str, Value]) -> bool:
         """An action is float32: what comes back of a proposal may be rounded."""
         apart = self._encoding.to_point(proposed) - self._encoding.to_point(executed)
         return bool(np.abs(apart).max() < _ROUNDING)

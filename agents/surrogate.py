@@ -98,11 +98,13 @@ class Surrogate:
 
     Attributes:
         tried: (t, d) distinct points among the observations, in order of first use.
+        windows: (t,) how many windows each of them had.
     """
 
     encoding: Encoding
     context_size: int
     tried: Points
+    windows: NDArray[np.int64]
     reward: Target
     constraints: Mapping[str, Target]
 
@@ -143,8 +145,9 @@ class Surrogate:
         fallback: Points,
         least_feasibility: float,
         caution: float = 0.0,
+        least_windows: int = 1,
     ) -> Points:
-        """The best point, (d,), of those tried and a fallback, by the posterior.
+        """The best point, (d,), of those tried often enough and a fallback, by the posterior.
 
         Of what is feasible `enough` it is that of the largest mean less `caution` standard
         deviations.
@@ -154,8 +157,9 @@ class Surrogate:
             fallback: (d,) the point that is served when nothing better is known.
             least_feasibility: in [0, 1].
             caution: >= 0.
+            least_windows: >= 1.
         """
-        points = np.vstack([self.tried, fallback])
+        points = np.vstack([self.tried[self.windows >= least_windows], fallback])
         enough = self.enough(points, context, fallback, least_feasibility)
         mean, deviation = self.predict(points, context)
         chosen = np.argmax(np.where(enough, mean - caution * deviation, -np.inf))
@@ -232,13 +236,14 @@ def fit_surrogate(
             x[known], values, np.zeros(len(values)), inflation[known], kept.get(name, prior)
         )
     contexts = observations.contexts.shape[1]
-    return Surrogate(encoding, contexts, distinct(observations.points), reward, constraints)
+    return Surrogate(encoding, contexts, *distinct(observations.points), reward, constraints)
 
 
-def distinct(points: Points) -> Points:
-    """Each point once, in order of first use."""
-    _, first = np.unique(points, axis=0, return_index=True)
-    return np.asarray(points[np.sort(first)], dtype=float)
+def distinct(points: Points) -> tuple[Points, NDArray[np.int64]]:
+    """Each point once, in order of first use, and how often it was used."""
+    _, first, counts = np.unique(points, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return np.asarray(points[first[order]], dtype=float), counts[order]
 
 
 def _fit_target(

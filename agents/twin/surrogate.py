@@ -132,8 +132,8 @@ def combine(
         heard, source = said.margins.get(name, nothing), twin.constraints.get(name)
         constraints[name], _ = target(values, np.zeros(len(values)), heard, source)
     contexts = observations.contexts.shape[1]
-    points = distinct(observations.points)
-    return Surrogate(encoding, contexts, points, reward, constraints), b
+    tried, windows = distinct(observations.points)
+    return Surrogate(encoding, contexts, tried, windows, reward, constraints), b
 
 
 def _scaled(source: Target, factor: float, columns: int) -> Prior:

@@ -1,6 +1,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,8 @@ def test_is_an_agent():
 
 
 def test_starts_with_the_incumbent_and_sobol_then_measures_it_again_and_again():
-    agent = make(
-        cube_space(2), config=dataclasses.replace(CONFIG, startup_points=3, control_every=3)
-    )
+    config = dataclasses.replace(CONFIG, startup_points=3, control_every=3, confirm=1)
+    agent = make(cube_space(2), config=config)
     play(agent, bowl([0.2, 0.8]), 10)
     trials = agent.study.trials
     assert [t.user_attrs[ROLE] for t in trials] == (
@@ -60,6 +60,28 @@ def test_starts_with_the_incumbent_and_sobol_then_measures_it_again_and_again():
     assert len({tuple(t.params.values()) for t in trials[:6]}) == 6
     for control in (trials[6], trials[9]):
         assert control.params in [t.params for t in trials[: control.number]]
+
+
+def test_what_looks_better_is_tried_again_before_it_is_recommended(tmp_path: Path):
+    agent = make(
+        cube_space(2), config=dataclasses.replace(CONFIG, startup_points=3), folder=tmp_path
+    )
+    for window in range(30):
+        before = agent.recommend()
+        values = agent.act()
+        # As an action the values come back rounded, and luck is large.
+        rounded = {name: float(np.float32(value)) for name, value in values.items()}
+        luck = 3.0 * math.sin(17.0 * window)
+        agent.observe(transition(agent, rounded, reward=bowl([0.2, 0.8])(values, 0) + luck))
+        role = agent.study.trials[-1].user_attrs[ROLE]
+        seen = [t.params for t in agent.study.trials]
+        assert (role == "confirm") == (seen.count(values) == 2 and values != before)
+        assert agent.recommend() == {"x0": 0.5, "x1": 0.5} or seen.count(agent.recommend()) >= 2
+    assert [t.user_attrs[ROLE] for t in agent.study.trials].count("confirm") >= 3
+    again = make(
+        cube_space(2), config=dataclasses.replace(CONFIG, startup_points=3), folder=tmp_path
+    )
+    assert again.act() == agent.act()
 
 
 def test_beats_random_search_in_forty_windows():
@@ -265,7 +287,7 @@ def test_failed_windows_count_as_bad():
 
 
 def test_the_executed_point_is_credited():
-    agent = make(cube_space(2))
+    agent = make(cube_space(2), config=dataclasses.replace(CONFIG, confirm=1))
     play(agent, bowl([0.3, 0.6]), 7)
     proposed = agent.act()
     executed = {"x0": 0.31, "x1": 0.62}

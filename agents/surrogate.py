@@ -76,11 +76,12 @@ class Target:
             mean, variance = mean + known / self.scale, variance + uncertain / self.scale**2
         return mean, variance
 
-    def log_below_zero(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Log probability, (m,), that a window's value is <= 0, its noise included."""
+    def log_below_zero(self, inputs: torch.Tensor, by_window: bool) -> torch.Tensor:
+        """Log probability, (m,), that a window's value is <= 0, or that the mean of many is."""
         mean, variance = self.posterior(inputs)
-        noise = self.process.hyperparameters.floor
-        return log_feasibility(mean, variance + noise, -self.center / self.scale)
+        if by_window:
+            variance = variance + self.process.hyperparameters.floor
+        return log_feasibility(mean, variance, -self.center / self.scale)
 
     def predict(self, inputs: torch.Tensor) -> tuple[Vector, Vector]:
         """Mean and standard deviation of the latent quantity, (m,) each, in its own unit."""
@@ -123,10 +124,18 @@ class Surrogate:
         """Posterior mean and standard deviation of the reward, (m,) each, at points (m, d)."""
         return self.reward.predict(self._inputs(points, context))
 
-    def feasibility(self, points: Points, context: Sequence[float]) -> Vector:
-        """Probability, (m,), that a window at points (m, d) meets all constraints."""
+    def feasibility(
+        self, points: Points, context: Sequence[float], by_window: bool = True
+    ) -> Vector:
+        """Probability, (m,), that all constraints hold at points (m, d).
+
+        Args:
+            points: of the unit cube.
+            context: features of the traffic.
+            by_window: in a window, its noise included; else for the mean of many windows.
+        """
         with torch.no_grad(), one_thread():
-            logs = self._log_feasibility(self._inputs(points, context))
+            logs = self._log_feasibility(self._inputs(points, context), by_window)
         return np.asarray(np.exp(logs.numpy()), dtype=float)
 
     def enough(
@@ -184,17 +193,17 @@ class Surrogate:
 
         def score(parameters: torch.Tensor) -> torch.Tensor:
             inputs = torch.cat([parameters, row.expand(len(parameters), -1)], dim=1)
-            log_feasible = self._log_feasibility(inputs)
+            log_feasible = self._log_feasibility(inputs, by_window=True)
             if best is None:  # nothing to improve on before anything feasible is known
                 return log_feasible
             return log_feasible + log_expected_improvement(*reward.posterior(inputs), best)
 
         return score
 
-    def _log_feasibility(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _log_feasibility(self, inputs: torch.Tensor, by_window: bool) -> torch.Tensor:
         total = torch.zeros(len(inputs), dtype=inputs.dtype)
         for target in self.constraints.values():
-            total = total + target.log_below_zero(inputs)
+            total = total + target.log_below_zero(inputs, by_window)
         return total
 
     def _inputs(self, points: Points, context: Sequence[float]) -> torch.Tensor:

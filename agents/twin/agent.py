@@ -209,8 +209,9 @@ class TwinAgent(StudyAgent):
         least = _WELL * max(others, default=0)
         rows = [i for i, windows in enumerate(table.windows) if windows >= least]
         points, config = table.points[rows], self._config
-        start = table.points[table.numbers.index(START)]
-        enough = model.enough(points, context, start, config.feasibility)
+        # By means of many windows: what is worth a window may still prove too wild to recommend.
+        likely = model.feasibility(points, context, by_window=False)
+        enough = likely >= min(config.feasibility, float(likely.max()))
         mean, deviation = model.predict(points, context)
         worth = mean - config.caution * deviation
         best = rows[int(np.argmax(np.where(enough, worth, -np.inf)))]

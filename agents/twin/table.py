@@ -172,5 +172,5 @@ def fit_table(table: Table, encoding: Encoding, like: Surrogate | None = None) -
 def scores(model: Surrogate, points: Points) -> Vector:
     """Expected objective; what probably breaks a constraint stands behind all that does not."""
     mean, _ = model.predict(points, ())
-    likely = model.feasibility(points, ()) >= 0.5
+    likely = model.feasibility(points, (), by_window=False) >= 0.5
     return np.asarray(np.where(likely, mean, mean - 100.0), dtype=float)

@@ -38,6 +38,7 @@ def test_a_constraint_is_kept_by_windows_not_by_their_mean() -> None:
     mean, deviation = limit.predict(np_inputs(OTHER))
     assert mean[0] + 3.0 * deviation[0] < 0.0
     assert found.feasibility(OTHER[None], ())[0] == pytest.approx(2 / 3, abs=0.1)
+    assert found.feasibility(OTHER[None], (), by_window=False)[0] > 0.99
 
 
 def test_a_lucky_window_of_a_wild_point_is_not_recommended() -> None:

@@ -13,7 +13,9 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +37,7 @@ from ewsjf_env.tuning import TuningConfig
 
 RESULTS = "twin.jsonl"
 IDLE_S = 60.0  # a worker without work ends after this
+LOOK_S = 1.0  # between two looks whether the processes live
 NICENESS = 10
 _NAMES = tuple(f.name for f in dataclasses.fields(WindowMetrics))
 Values = Mapping[str, Value]
@@ -234,7 +237,21 @@ class Replayer:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self._jobs, timeout=IDLE_S, initializer=_be_nice)
         futures = [self._pool.submit(_try, self._task, replay) for replay in replays]
-        return [future.result() for future in futures]
+        if self._are_done(futures):
+            return [future.result() for future in futures]
+        warnings.warn("twin: a process that replays was killed", stacklevel=2)
+        self.close()  # the next ones get new processes
+        left = [f.done() and not f.cancelled() and f.exception() is None for f in futures]
+        return [f.result() if whole else None for f, whole in zip(futures, left, strict=True)]
+
+    def _are_done(self, futures: Sequence[Future[Result | None]]) -> bool:
+        """Wait for all; False when a process has died meanwhile, which loky may not notice."""
+        assert self._pool is not None
+        while wait(futures, LOOK_S).not_done:
+            processes = list(getattr(self._pool, "_processes", {}).values())
+            if any(process.exitcode not in (None, 0) for process in processes):
+                return False
+        return not any(isinstance(future.exception(), BrokenExecutor) for future in futures)
 
     def _whole(self, content: bytes) -> int:
         """Read what an earlier process kept; how many bytes of it are whole lines."""

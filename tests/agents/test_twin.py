@@ -6,6 +6,9 @@ import dataclasses
 import itertools
 import json
 import math
+import os
+import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,6 +137,24 @@ def test_other_processes_say_the_same() -> None:
         beside.close()
     here = Replayer(task, 0).results(replays)
     assert windows_of(there) == windows_of(here)
+
+
+def test_a_killed_process_is_noticed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when memory runs out: nobody waits for it for ever."""
+    monkeypatch.setattr(replay, "LOOK_S", 0.1)
+    task = load_tuning(FAKE)
+    beside = Replayer(task, 1)
+    one, other = (replay_of(task, {"lambda": x}, ROWS) for x in (0.1, 0.2))
+    try:
+        assert beside.results([one]) != [None]
+        (worker,) = beside._pool._processes.values()
+        os.kill(worker.pid, signal.SIGSTOP)  # so that it is at it when it is killed
+        threading.Timer(0.5, os.kill, (worker.pid, signal.SIGKILL)).start()
+        with pytest.warns(UserWarning, match="a process that replays was killed"):
+            assert beside.results([one, other])[1:] == [None]
+        assert None not in beside.results([one, other])
+    finally:
+        beside.close()
 
 
 # -- the machine's speed -------------------------------------------------------------------------

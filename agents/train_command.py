@@ -125,7 +125,7 @@ def _check_traffic(config: RunConfig) -> None:
     workload = load_workload(config.env.workload)
     seed = episode_options(config.env, config.seed, 0)["trace_seed"]
     for rate in config.env.rates_per_s or (None,):
-        workload.draw(seed, config.env.episode_s, rate)
+        workload.draw(seed, config.env.traffic_s, rate)
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:

@@ -258,7 +258,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         drawn_rate = rates[int(self.np_random.integers(len(rates)))] if rates else None
         seed = options.get("trace_seed", drawn_seed)
         rate = options.get("rate_per_s", drawn_rate)
-        trace = self._workload.draw(seed, config.episode_s, rate)
+        trace = self._workload.draw(seed, config.traffic_s, rate)
         self._trace_info = {"name": trace.name, "seed": seed, "rate_per_s": rate}
         return trace
 

@@ -25,6 +25,7 @@ from ewsjf_env.records import MetricSettings
 from ewsjf_env.registration import EPISODE_WINDOWS, REAL_TIME
 
 LEAST_S = 0.1  # of what is measured: in less, nothing is served
+THINKING_S = 180.0  # longest time that a tuner takes between two windows, by and large
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,12 @@ class TuningConfig:
     def episode_s(self) -> float:
         """Seconds of traffic of an episode."""
         return self.warmup_s + self.windows * (self.settle_s + self.window_s)
+
+    @property
+    def traffic_s(self) -> float:
+        """Seconds of traffic to draw: where time does not stop, a tuner may think meanwhile."""
+        pauses = self.windows * THINKING_S if self.engine in REAL_TIME else 0.0
+        return self.episode_s + pauses
 
     @property
     def metric_settings(self) -> MetricSettings:

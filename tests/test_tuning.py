@@ -153,3 +153,9 @@ def test_weights_of_work_are_tuned_only_where_they_are_named() -> None:
     assert asked.names == ("k", "w_cached", "w_output")
     with pytest.raises(ConfigError, match="structural switch"):
         load_tuning({"policy": "ewsjf", "tuned": ["route_by"]}).space()
+
+
+def test_traffic_goes_on_while_a_tuner_of_a_running_server_thinks() -> None:
+    task = {"windows": 3, "window_s": 60.0, "settle_s": 10.0, "warmup_s": 20.0}
+    assert load_tuning(task).traffic_s == load_tuning(task).episode_s == 230.0
+    assert load_tuning({**task, "engine": "remote"}).traffic_s >= 230.0 + 3 * 120.0

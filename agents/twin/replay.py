@@ -37,6 +37,7 @@ from ewsjf_env.tuning import TuningConfig
 
 RESULTS = "twin.jsonl"
 IDLE_S = 60.0  # a worker without work ends after this
+TRIES = 3  # of a replay whose process was killed
 LOOK_S = 1.0  # between two looks whether the processes live
 NICENESS = 10
 _NAMES = tuple(f.name for f in dataclasses.fields(WindowMetrics))
@@ -199,7 +200,7 @@ class Replayer:
         return max(1, self._jobs)
 
     def results(self, replays: Sequence[Replay], new: bool = True) -> list[Result | None]:
-        """The results, in order; None of a replay that the engine did not survive.
+        """The results, in order; None of a replay that engine or process did not survive.
 
         Args:
             replays: to be done, or known.
@@ -234,15 +235,30 @@ class Replayer:
     def _serve(self, replays: Sequence[Replay]) -> list[Result | None]:
         if self._jobs == 0:
             return [_try(self._task, replay) for replay in replays]
+        found: dict[str, Result | None] = {}
+        for _ in range(TRIES):
+            left = [replay for replay in replays if replay.key not in found]
+            if not left:
+                break
+            found |= self._beside(left)
+        return [found.get(replay.key) for replay in replays]
+
+    def _beside(self, replays: Sequence[Replay]) -> dict[str, Result | None]:
+        """Results, by key, of those that were done before a process died, if one did."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self._jobs, timeout=IDLE_S, initializer=_be_nice)
-        futures = [self._pool.submit(_try, self._task, replay) for replay in replays]
-        if self._are_done(futures):
-            return [future.result() for future in futures]
-        warnings.warn("twin: a process that replays was killed", stacklevel=2)
+        futures: dict[str, Future[Result | None]] = {}
+        try:
+            for replay in replays:
+                futures[replay.key] = self._pool.submit(_try, self._task, replay)
+            if self._are_done(list(futures.values())):
+                return {key: future.result() for key, future in futures.items()}
+        except BrokenExecutor:  # it had died before it was asked
+            pass
+        warnings.warn("the twin goes on: a process of its replays was killed", stacklevel=2)
         self.close()  # the next ones get new processes
-        left = [f.done() and not f.cancelled() and f.exception() is None for f in futures]
-        return [f.result() if whole else None for f, whole in zip(futures, left, strict=True)]
+        whole = {k: f for k, f in futures.items() if f.done() and not f.cancelled()}
+        return {k: f.result() for k, f in whole.items() if f.exception() is None}
 
     def _are_done(self, futures: Sequence[Future[Result | None]]) -> bool:
         """Wait for all; False when a process has died meanwhile, which loky may not notice."""

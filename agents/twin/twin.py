@@ -375,6 +375,8 @@ class Twin:
                 self.spent += result.cpu_s if self._real else replay.block.seconds
                 self._cpu_s += result.cpu_s
                 self._simulated_s += replay.block.seconds
+            elif result is None and not self._real:
+                self.spent += replay.block.seconds  # else it would be asked for again, and again
         return [None if result is None else result.windows for result in done]
 
     def _judge(

@@ -11,7 +11,7 @@ comparison tells proposals apart and nothing else.
    proposal that broke a constraint: its queue would be blamed on the next one.
 3. The incumbent is the best point tried by the *posterior*, never by the luckiest window: mean
    less `caution` standard deviations, so that what is hardly known does not replace what is.
-   What looks better than it after one window is tried once more before it takes its place.
+   What looks better than it is tried again, up to `confirm` windows, before it takes its place.
 4. When the model's errors show a change, everything before it counts less.
 
 Void windows teach nothing, but where the traffic has shifted, what came before counts less.  All
@@ -23,7 +23,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from agents.trials import (
     CHANGE,
     CONTEXT,
     IGNORED,
+    REFUSED,
     ROLE,
     SHARED,
     STANDARD_ERROR,
@@ -106,6 +107,7 @@ class StudyAgent:
         self._encoding = Encoding(tuned, {p.name for p in space.parameters if p.minor})
         self._opening = Opening(space, self._encoding, config, seed, start_points)
         self._asked: dict[str, Value] = {}  # for the window under way
+        self._refused: list[dict[str, Value]] = []  # see REFUSED
         self._last_role: str | None = None  # of the last window that counts
         self._breached = False  # by the last proposal, so that the incumbent has to clear up
         self._open(folder)
@@ -141,10 +143,13 @@ class StudyAgent:
             self._take_over(transition.window)
             self._propose_again(transition.before)
         values = self._space.validate(transition.values, f"window {transition.window}")
-        if self._asked and self._proposal.is_same(self._asked, values):
-            values = self._asked  # as it was before it became an action
-        context = self._checked(transition.context)
         attributes: dict[str, Any] = {WINDOW: transition.window, ROLE: self._role}
+        if self._asked and self._same(self._asked, values):
+            values = self._asked  # as it was before it became an action
+        elif self._role == "confirm" and self._asked:
+            attributes[REFUSED] = self._asked
+            self._refused.append(self._asked)
+        context = self._checked(transition.context)
         attributes[BREACHED] = (
             transition.measured
             and not transition.ended
@@ -230,6 +235,7 @@ class StudyAgent:
             t for t in trials if t.user_attrs.get(IGNORED) != KILLED and WINDOW in t.user_attrs
         ]
         self._seen = {t.user_attrs[WINDOW] for t in windows}
+        self._refused = [t.user_attrs[REFUSED] for t in windows if REFUSED in t.user_attrs]
         self._breached = bool(windows and windows[-1].user_attrs.get(BREACHED))
         contexts = [t.user_attrs.get(CONTEXT) for t in windows]
         self._last_context = tuple(contexts[-1] or ()) if contexts else ()
@@ -258,7 +264,7 @@ class StudyAgent:
         opening = started + len(self._taken) < 0
         clear_up = self._breached and self._config.recover and not opening
         # Not twice in a row: a guard that lets another point run would make it go on for ever.
-        if not clear_up and self._last_role != "confirm" and self._is_challenged(context):
+        if not clear_up and self._last_role != "confirm" and self._challenger(context) is not None:
             return "confirm"
         if opening:
             return "startup"
@@ -267,9 +273,16 @@ class StudyAgent:
         every, past = self._config.control_every, self._roles["search"] + self._roles["control"]
         return "control" if every and past % every == every - 1 else "search"
 
-    def _is_challenged(self, context: Sequence[float]) -> bool:
-        """Something looks better than what is recommended, after too few windows."""
-        return self._best(context, 1) != self._best(context, self._config.confirm)
+    def _challenger(self, context: Sequence[float]) -> dict[str, Value] | None:
+        """What looks better than what is recommended, after too few windows."""
+        best = self._best(context, 1)
+        if self._same(best, self._best(context, self._config.confirm)):
+            return None
+        # A guard that has let another point run instead will do so again.
+        return None if any(self._same(best, refused) for refused in self._refused) else best
+
+    def _same(self, values: Mapping[str, Value], others: Mapping[str, Value]) -> bool:
+        return self._proposal.is_same(values, others)
 
     @property
     def _startup(self) -> int:
@@ -298,7 +311,7 @@ class StudyAgent:
         if role == "control":
             return self._best(context, self._config.confirm)
         if role == "confirm":
-            return self._best(context, 1)
+            return self._challenger(context) or self._best(context, self._config.confirm)
         if self._counted == 0:
             return self._space.defaults
         return self._opening.values(self._roles[role] - 1)

@@ -269,10 +269,14 @@ class Session:
         return self._smoother.view
 
     def _is_idle(self, info: Mapping[str, Any]) -> bool:
-        """Nobody had to wait, under the agent's values or the reference's: any order is as good."""
-        found = [m for m in (info["metrics"], info["reference"]) if m is not None]
-        waits = [m["wait_max_s"] or 0.0 for m in found]
-        return info["error"] is None and max(waits) < self.config.idle_wait_s
+        """Nobody had to wait, under the agent's values or the reference's: any order is as good.
+
+        Without a reference that nobody waited may be to the credit of the values.
+        """
+        if info["error"] is not None or info["reference"] is None:
+            return False
+        waits = [info[who]["wait_max_s"] or 0.0 for who in ("metrics", "reference")]
+        return max(waits) < self.config.idle_wait_s
 
 
 def _shared(config: RunConfig, folder: Path | None) -> SharedStudy | None:

@@ -22,6 +22,7 @@ from agents.prior import GPPrior, default_prior
 REWARD = "reward"
 _LESS = 0.05  # of probability: what is less likely by no more than this is as likely
 _OUTLIER = 5.0  # robust standard deviations
+_SAME = 1e-6  # of a coordinate of the unit cube
 _MAX_HALVINGS = 30.0  # noise beyond 2^30 times changes nothing but the conditioning
 Vector = NDArray[np.float64]
 Prior = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -249,10 +250,21 @@ def fit_surrogate(
 
 
 def distinct(points: Points) -> tuple[Points, NDArray[np.int64]]:
-    """Each point once, in order of first use, and how often it was used."""
-    _, first, counts = np.unique(points, axis=0, return_index=True, return_counts=True)
-    order = np.argsort(first)
-    return np.asarray(points[first[order]], dtype=float), counts[order]
+    """Each point once, in order of first use, and how often it was used.
+
+    Points that differ by no more than a value loses on its way through an action are one.
+    """
+    found: list[NDArray[np.float64]] = []
+    counts: list[int] = []
+    for point in points:
+        apart = [float(np.abs(point - other).max()) for other in found]
+        nearest = int(np.argmin(apart)) if apart else -1
+        if apart and apart[nearest] < _SAME:
+            counts[nearest] += 1
+        else:
+            found.append(point)
+            counts.append(1)
+    return np.array(found, dtype=float), np.array(counts)
 
 
 def _fit_target(

@@ -28,6 +28,7 @@ IGNORED = "ignored"  # text: why nothing is learnt from a failed trial
 WINDOW = "window"  # int: number of the window in its run
 ROLE = "role"  # text: startup, confirm, control or search
 BREACHED = "breached"  # bool: a proposal that broke a constraint and left its queue
+REFUSED = "refused"  # values: were to be tried again, and something else ran instead
 SURPRISE = "surprise"  # float: standardised error of the model's prediction
 SHARED = "shared"  # text: the run and window that it is of, where it is another run's
 CHANGE = "change"  # int: number of counted trials before a detected change

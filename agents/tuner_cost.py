@@ -32,7 +32,10 @@ from ewsjf_env.engine.remote_client import HttpLink
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy import Policy
 
-LEASE_S = 60.0  # of values on trial; renewed at half of it
+LEASE_S = 60.0  # of values that a tuner tries; renewed at half of it
+OWN_LEASE_S = 10.0  # of ours: whatever ends us, the server goes back to what it trusts
+BACK_S = 0.1
+LOCAL = ("127.0.0.1", "::1", "localhost")
 CHANGES = 3  # of values, at a window's start: what is trusted, and what is tried on a lease
 Ask = Callable[[], Awaitable[Any]]
 
@@ -45,13 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_range("--phase-s", arguments.phase_s, 0.5)
         check_range("--calls-per-s", arguments.calls_per_s, 1.0, 1000.0)
         check_range("--window-s", arguments.window_s, 0.0, low_open=True)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        with arguments.out.open("a", encoding="utf-8"):
+            pass  # what cannot be written is said before it has taken minutes
         cores = engine_cores(RemoteConfig(url=arguments.url).url)
         link = HttpLink(arguments.url, os.environ.get("VLLM_API_KEY"), 30.0)
         result = asyncio.run(_measure(link, cores, arguments))
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
+        _forget(arguments.out)
         print(f"tuner_cost.py: {error}", file=sys.stderr)
         return 2
     except (EngineError, psutil.Error) as error:
+        _forget(arguments.out)
         print(f"tuner_cost.py: {error}", file=sys.stderr)
         return 1
     write_json(arguments.out, result)
@@ -64,13 +72,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _forget(path: Path) -> None:
+    """The file that was opened to see whether it can be."""
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.stat().st_size == 0:
+            path.unlink()
+
+
 def engine_cores(url: str) -> list[psutil.Process]:
     """Processes of the engine cores behind a server on this machine.
 
     Raises:
         ConfigError: nobody here listens on the port, or what does has no engine core.
     """
-    port = urlsplit(url).port or 80
+    parts = urlsplit(url)
+    if parts.hostname not in LOCAL:
+        raise ConfigError(f"--url: {url!r} is not on this machine: give one of {', '.join(LOCAL)}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     pids = sorted({c.pid for c in listening if c.pid and c.laddr and c.laddr.port == port})
     if not pids:
@@ -100,7 +118,7 @@ async def _measure(
         async def change() -> None:
             nonlocal turn
             turn += 1
-            await link.configure({"parameters": values[turn % 2], "lease_s": LEASE_S})
+            await link.configure({"parameters": values[turn % 2], "lease_s": OWN_LEASE_S})
 
         found: dict[str, list[float]] = {"look": [], "change": [], "quiet": []}
         try:
@@ -111,7 +129,8 @@ async def _measure(
                     found["quiet"].append(idle)
                     found[name].append(1000.0 * (busy - idle) / calls_per_s)
         finally:
-            await link.configure({"parameters": values[0]})
+            # Not the values that were in force: somebody may have been trying them.
+            await link.configure({"parameters": values[0], "lease_s": BACK_S})
     finally:
         await link.close()
     costs = {name: mean(found[name]) for name in ("look", "change")}
@@ -177,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tuner_cost.py",
         description="How much CPU time does a tuner take of a running server's engine core?  The "
         "server is on this machine and was started with serve.py --allow-patch; its policy is "
-        "changed a little and set back.",
+        "changed a little, on a lease, and goes back to what the server trusts.",
     )
     add = parser.add_argument
     add("--url", required=True, help="of the server, such as http://127.0.0.1:8123")

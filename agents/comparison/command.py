@@ -64,8 +64,9 @@ def _compare(words: list[str]) -> int:
         config.arm(arm)
     out = folder("--out", arguments.out)
     jobs = jobs_of(config, arms, arguments.seeds, out)
+    plan = _describe(config, arms, arguments.seeds)  # refuses arms that cannot be
     if arguments.dry_run:
-        print(_describe(config, arms, arguments.seeds))
+        print(plan)
         return 0
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

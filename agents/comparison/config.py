@@ -30,7 +30,7 @@ class ArmConfig:
         windows: of its tuning runs; None: those of the task.
         guarded: tuned inside the safety guard.
         policy: tuned instead of the task's, as in `policy.parse_policy`; of the task's `tuned`
-            and `frozen` parameters those that it has.
+            and `frozen` parameters those that it has; all that it has where it has none of them.
     """
 
     agent: str
@@ -141,7 +141,17 @@ class ComparisonConfig:
         return dataclasses.replace(self, tasks={name: self.tasks[name] for name in names})
 
     def run_config(self, task: str, label: str, seed: int) -> RunConfig:
-        """The tuning run of one arm on one task with one seed."""
+        """The tuning run of one arm on one task with one seed.
+
+        Raises:
+            ConfigError: an arm that cannot be, by name.
+        """
+        try:
+            return self._run_config(task, label, seed)
+        except ConfigError as error:
+            raise ConfigError(f"arms: {label}: {error}") from None
+
+    def _run_config(self, task: str, label: str, seed: int) -> RunConfig:
         arm, chosen = self.arm(label), self.tasks[task]
         env = dict(chosen.env)
         safety = dict(env.get("safety", {}))
@@ -151,6 +161,8 @@ class ComparisonConfig:
             has = parse_policy(arm.policy).space
             for key in {"tuned", "frozen"} & env.keys():
                 env[key] = [name for name in env[key] if name in has]
+            if "tuned" in env and not env["tuned"]:  # an empty list would leave none to some
+                env["tuned"] = [p.name for p in has.parameters if p.tunable]
         from_dict(SafetySettings, env["safety"], f"tasks: {task}: safety")
         windows = arm.windows or chosen.windows or self.windows
         return make_run_config(

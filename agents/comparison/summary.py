@@ -38,6 +38,11 @@ def summarise(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def _task(runs: Sequence[Judged]) -> dict[str, Any]:
     arms = {name: _by_seed(runs, name) for name in dict.fromkeys(r["arm"] for r in runs)}
+    # Arms are compared seed by seed: a seed that one of them lacks counts for none.
+    shared = set.intersection(*(set(found) for found in arms.values()))
+    missing = sorted({run["seed"] for run in runs} - shared) if shared else []
+    if shared:
+        arms = {n: {s: r for s, r in found.items() if s in shared} for n, found in arms.items()}
     scores = {name: _column(found, "final", "score") for name, found in arms.items()}
     base = scores.get(DEFAULT)
     best = max(float(np.nanmax(s)) for s in scores.values())
@@ -60,7 +65,8 @@ def _task(runs: Sequence[Judged]) -> dict[str, Any]:
                 curves = [run["curve"] for run in arms[name].values()]
                 row["windows_to_steady"] = _first(curves, target)
     return {
-        "seeds": len({run["seed"] for run in runs}),
+        "seeds": len({seed for found in arms.values() for seed in found}),
+        "seeds_left_out": missing,
         "default_score": zero,
         "best_gain": best_gain,
         "steady_gain": steady_gain,

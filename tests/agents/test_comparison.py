@@ -228,9 +228,29 @@ def test_the_best_mean_is_not_the_luckiest_run() -> None:
 def test_an_arm_of_another_order_tunes_what_it_has() -> None:
     env = {"tuned": ["lambda", "prefill_share"], "frozen": ["k"], "reference": "ewsjf"}
     arms = {"fcfs": {"agent": "default", "policy": "fcfs"}}
-    found = config(tasks={"a": {"env": env}}, arms=arms)
+    arms |= {
+        "hrrn": {"agent": "bayes", "policy": "hrrn"},
+        "bad": {"agent": "tpe", "policy": "fcsf"},
+    }
+    found = config(tasks={"a": {"env": env}, "b": {"env": {"tuned": ["lambda"]}}}, arms=arms)
+    assert "exponent" in found.run_config("b", "hrrn", 0).task.space().names
+    with pytest.raises(ConfigError, match=r"arms: bad: .*'fcsf'"):
+        found.run_config("a", "bad", 0)
     assert found.run_config("a", "fcfs", 0).task.space().names == ("prefill_share",)
     assert found.run_config("a", "default", 0).task.space().names == ("lambda", "prefill_share")
+
+
+def test_a_seed_that_an_arm_lacks_counts_for_none() -> None:
+    def runs(arm: str, scores: dict[int, float]) -> list[dict[str, Any]]:
+        return [run_of(arm, seed, score) for seed, score in scores.items()]
+
+    equal = {0: 0.1, 1: 0.5, 2: 0.9}
+    lacking = {seed: score for seed, score in equal.items() if seed > 0}
+    judged = [*runs("default", dict.fromkeys(range(3), 0.0)), *runs("random", equal)]
+    task = summarise([*judged, *runs("bayes", lacking)])["tasks"]["t"]
+    assert (task["seeds"], task["seeds_left_out"]) == (2, [0])
+    assert task["arms"]["bayes"]["over_random"]["difference"]["value"] == 0.0
+    assert task["arms"]["random"]["gain"]["value"] == pytest.approx(0.7)
 
 
 def test_a_task_without_any_gain_has_no_scores() -> None:

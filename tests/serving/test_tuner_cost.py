@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,10 @@ def test_the_cost_of_a_look_and_of_a_change(
     out = tmp_path / "cost.json"
     assert server.ask("PATCH", "/ewsjf/policy", default_policy().to_dict()).status == 200
     before = server.ask("GET", "/ewsjf/policy").json
+    trial = {"parameters": {"k": 12.0}, "lease_s": 600.0}  # of somebody else
+    assert server.ask("PATCH", "/ewsjf/policy", trial).status == 200
     assert main(["--url", server.url, "--out", str(out), *SHORT]) == 0
+    time.sleep(0.5)
     after = server.ask("GET", "/ewsjf/policy").json
     assert after["policy"]["parameters"] == before["policy"]["parameters"]
     assert after["policy_version"] > before["policy_version"] + 2  # it has really changed it
@@ -38,6 +42,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for arguments, message in (
         (["--url", f"http://127.0.0.1:{free_port()}"], "--url: no process of this machine"),
         (["--url", "nowhere"], "'nowhere' is not like"),
+        (["--url", "http://example.com:8000"], "is not on this machine"),
         (["--url", "http://127.0.0.1:1", "--repeats", "1"], "--repeats: 1 is outside"),
     ):
         assert main([*arguments, *out]) == 2
@@ -45,3 +50,5 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert message in error
         assert error.count("\n") == 1
     assert not (tmp_path / "cost.json").exists()
+    assert main(["--url", "http://127.0.0.1:1", "--out", str(tmp_path)]) == 2
+    assert "Is a directory" in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_search_finds_the_top_of_a_hill() -> None:
     assert max(objective for _, objective, _ in found) > -0.2
 
 
-ANALYTIC = StudyConfig(search=SMALL, startup_points=3, start="analytic")
+ANALYTIC = StudyConfig(search=SMALL, startup_points=3, start="analytic", confirm=1)
 
 
 def agent(config: StudyConfig = ANALYTIC, **rest: Any) -> StudyAgent:

@@ -357,7 +357,7 @@ def test_a_wrong_twin_is_not_believed_for_long() -> None:
     session = session_of("bayes_twin", FAKE, settings=QUICK)
     setting = AgentSetting(session.space, task=wrong)
     session.agent = make_agent("bayes_twin", setting, settings)
-    records = played(session, 16)
+    records = played(session, 22)
     trust = [r["diagnostics"].get("twin/trust", 1.0) for r in records]
     assert trust[1] == 1.0
     assert trust[-1] < settings.twin.least_trust

@@ -10,6 +10,7 @@ import pytest
 
 from agents.tuner_cost import main
 from ewsjf_env.policy import default_policy
+from tests.serving.clients import mixed_calls, send_all
 from tests.serving.server import Server, free_port
 
 pytestmark = pytest.mark.live
@@ -26,6 +27,9 @@ def test_the_cost_of_a_look_and_of_a_change(
     assert server.ask("PATCH", "/ewsjf/policy", trial).status == 200
     assert main(["--url", server.url, "--out", str(out), *SHORT]) == 0
     time.sleep(0.5)
+    send_all(
+        server.url, server.model, mixed_calls(2, 50.0)
+    )  # an idle server goes back when it serves
     after = server.ask("GET", "/ewsjf/policy").json
     assert after["policy"]["parameters"] == before["policy"]["parameters"]
     assert after["policy_version"] > before["policy_version"] + 2  # it has really changed it

@@ -84,6 +84,21 @@ def test_what_looks_better_is_tried_again_before_it_is_recommended(tmp_path: Pat
     assert again.act() == agent.act()
 
 
+def test_what_a_guard_does_not_let_run_is_not_asked_for_again(tmp_path: Path):
+    config = dataclasses.replace(CONFIG, startup_points=2)
+    agent = make(cube_space(2), config=config, folder=tmp_path)
+    asked = []
+    for _ in range(14):
+        values = agent.act()
+        refused = agent.study.trials and agent._role == "confirm"
+        asked += [values] if refused else []
+        executed = agent._space.defaults if refused else values
+        agent.observe(transition(agent, executed, reward=bowl([0.2, 0.8])(executed, 0)))
+    assert len(asked) == len({tuple(values.values()) for values in asked}) >= 1
+    again = make(cube_space(2), config=config, folder=tmp_path)
+    assert again.act() == agent.act()
+
+
 def test_beats_random_search_in_forty_windows():
     truth = bowl([0.2, 0.75, 0.6])
     final, online = [], []

@@ -26,6 +26,7 @@ from scipy.stats import qmc
 from ewsjf_env.parameters import Parameter, ParameterSpace
 
 MANY_LEVELS = 64  # a column of more levels is searched as if it were continuous, then snapped
+SAME = 1e-6  # of a coordinate: points so near are one, by way of a float32 action
 Points = NDArray[np.float64]
 
 

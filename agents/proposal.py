@@ -15,11 +15,10 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from agents.encoding import Encoding
+from agents.encoding import SAME, Encoding
 from agents.study import discard_unfinished
 from ewsjf_env.parameters import Value
 
-_ROUNDING = 1e-6  # of a coordinate of the unit cube, by way of a float32 action
 REPLACED = "another point was executed"
 
 
@@ -92,4 +91,4 @@ class Proposal:
     def is_same(self, proposed: Mapping[str, Value], executed: Mapping[str, Value]) -> bool:
         """An action is float32: what comes back of a proposal may be rounded."""
         apart = self._encoding.to_point(proposed) - self._encoding.to_point(executed)
-        return bool(np.abs(apart).max() < _ROUNDING)
+        return bool(np.abs(apart).max() < SAME)

@@ -15,14 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from agents.acquisition import Score, log_expected_improvement, log_feasibility
-from agents.encoding import Encoding, Points
+from agents.encoding import SAME, Encoding, Points
 from agents.gp import GaussianProcess, Hyperparameters, condition, fit, one_thread
 from agents.prior import GPPrior, default_prior
 
 REWARD = "reward"
 _LESS = 0.05  # of probability: what is less likely by no more than this is as likely
 _OUTLIER = 5.0  # robust standard deviations
-_SAME = 1e-6  # of a coordinate of the unit cube
 _MAX_HALVINGS = 30.0  # noise beyond 2^30 times changes nothing but the conditioning
 Vector = NDArray[np.float64]
 Prior = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -259,7 +258,7 @@ def distinct(points: Points) -> tuple[Points, NDArray[np.int64]]:
     for point in points:
         apart = [float(np.abs(point - other).max()) for other in found]
         nearest = int(np.argmin(apart)) if apart else -1
-        if apart and apart[nearest] < _SAME:
+        if apart and apart[nearest] < SAME:
             counts[nearest] += 1
         else:
             found.append(point)

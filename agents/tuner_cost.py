@@ -15,6 +15,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ import psutil
 from tqdm import tqdm
 
 from agents.runs import write_json
-from agents.statistics import Estimate, mean
+from agents.statistics import mean
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.real_time import CHECK_S
@@ -145,8 +146,8 @@ async def _measure(
         "calls_per_s": arguments.calls_per_s,
         "engine_cores": len(cores),
         "busy_without": sum(found["quiet"]) / len(found["quiet"]),
-        "look_ms": _plain(costs["look"]),
-        "change_ms": _plain(costs["change"]),
+        "look_ms": asdict(costs["look"]),
+        "change_ms": asdict(costs["change"]),
         "share": total_ms / (1000.0 * window_s),
     }
 
@@ -181,10 +182,6 @@ async def _phase(
 def _cpu_s(cores: Sequence[psutil.Process]) -> float:
     times = [core.cpu_times() for core in cores]
     return float(sum(t.user + t.system for t in times))
-
-
-def _plain(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def _text(estimate: dict[str, float]) -> str:

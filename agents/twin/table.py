@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.encoding import Encoding, Points
+from agents.encoding import SAME, Encoding, Points
 from agents.surrogate import Observations, Surrogate, fit_surrogate
 from agents.twin.traffic import Block, BlockWindow
 from ewsjf_env.parameters import Value
@@ -22,7 +22,6 @@ from ewsjf_env.parameters import Value
 SPREAD, SPREAD_WEIGHT = 0.15, 6.0  # prior deviation of a window's difference, in so many windows
 START = 0  # number of the candidate that holds the start values
 MOST = 120  # candidates in the model: the best ones
-_SAME = 1e-6  # of a coordinate, by way of a float32 action
 Vector = NDArray[np.float64]
 WindowId = tuple[str, int]
 
@@ -85,7 +84,7 @@ class Candidates:
         if self._points:
             apart = np.abs(np.array(self._points) - point).max(axis=1)
             nearest = int(np.argmin(apart))
-            if apart[nearest] < _SAME:
+            if apart[nearest] < SAME:
                 return nearest
         self.values.append(dict(values))
         self._points.append(point)

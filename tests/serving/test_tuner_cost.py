@@ -25,6 +25,10 @@ def test_the_cost_of_a_look_and_of_a_change(
     after = server.ask("GET", "/ewsjf/policy").json
     assert after["policy"]["parameters"] == before["policy"]["parameters"]
     assert after["policy_version"] > before["policy_version"] + 2  # it has really changed it
+    # Whatever ends it, the server goes back to what it trusts: nothing is set for good.
+    changes = [line for line in server.log.read_text().splitlines() if "'ewsjf-tuner': {" in line]
+    sent = [json.loads(line[line.index("{") :]) for line in changes[-6:]]
+    assert [change["lease_s"] for change in sent] == [10.0] * 5 + [0.1]
     found = json.loads(out.read_text())
     look, change = found["look_ms"]["value"], found["change_ms"]["value"]
     assert found["engine_cores"] == 1

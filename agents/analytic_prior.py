@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 
 from agents.batch_work import BatchMachine, effective_work, step_delays
 from agents.waiting_work import waiting_work
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import Policy
 from ewsjf_env.records import WindowMetrics, jain
 from ewsjf_env.scheduling.cost import PrefillCostModel

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ewsjf_env.engine.latency import Coefficients
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 
 Floats = NDArray[np.float64]
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from agents.encoding import Encoding, distributions
 from agents.opening import Named, Opening
 from agents.optuna_samplers import optuna_sampler
 from agents.proposal import Proposal
+from agents.roles import Roles
 from agents.sampler import ContextualGPSampler
 from agents.shared_study import Recorded
 from agents.study import JOURNAL, KILLED, open_study
@@ -108,8 +108,6 @@ class StudyAgent:
         self._opening = Opening(space, self._encoding, config, seed, start_points)
         self._asked: dict[str, Value] = {}  # for the window under way
         self._refused: list[dict[str, Value]] = []  # see REFUSED
-        self._last_role: str | None = None  # of the last window that counts
-        self._breached = False  # by the last proposal, so that the incumbent has to clear up
         self._open(folder)
 
     @property
@@ -163,7 +161,7 @@ class StudyAgent:
             state = TrialState.FAIL
             attributes[IGNORED] = "void"
             if transition.shifted and self._config.drift.enabled:
-                attributes[CHANGE] = self._place(self._counted)
+                attributes[CHANGE] = self._place(self._roles.counted)
         elif transition.failure is not None:
             state = TrialState.FAIL
             attributes["failure"] = transition.failure
@@ -173,12 +171,9 @@ class StudyAgent:
             attributes |= self._beside(transition)
         margins = dict(transition.margins) if transition.measured else {}
         self._proposal.record(values, state, value, attributes, margins)
-        self._roles[self._role] += not transition.void
-        self._last_role = self._last_role if transition.void else self._role
+        self._roles.add(self._role, void=transition.void, breached=attributes[BREACHED])
         self._role, self._asked = "replayed", {}
-        self._breached = attributes[BREACHED]
         self._seen.add(transition.window)
-        self._counted += not transition.void
         self._last_context = context
         if self._shared is not None:
             self._shared.publish(self._study.get_trials(deepcopy=False))
@@ -225,18 +220,14 @@ class StudyAgent:
         self._study = open_study(folder, self._study_name, self._marks)
         self._model = self._new_model()
         trials = self._study.get_trials(deepcopy=False)
-        own = [t for t in counted(trials) if SHARED not in t.user_attrs]
         self._taken = {t.user_attrs[SHARED] for t in trials if SHARED in t.user_attrs}
-        self._counted = len(own)
-        self._roles = Counter(t.user_attrs.get(ROLE) for t in own)
-        self._last_role = own[-1].user_attrs.get(ROLE) if own else None
         # A trial that was killed while its result was written does not count: it comes again.
         windows = [
             t for t in trials if t.user_attrs.get(IGNORED) != KILLED and WINDOW in t.user_attrs
         ]
         self._seen = {t.user_attrs[WINDOW] for t in windows}
         self._refused = [t.user_attrs[REFUSED] for t in windows if REFUSED in t.user_attrs]
-        self._breached = bool(windows and windows[-1].user_attrs.get(BREACHED))
+        self._roles = Roles(self._config, trials)
         contexts = [t.user_attrs.get(CONTEXT) for t in windows]
         self._last_context = tuple(contexts[-1] or ()) if contexts else ()
         if len(self._last_context) != self._context_size:
@@ -257,21 +248,7 @@ class StudyAgent:
 
     def _next_role(self, context: Sequence[float]) -> str:
         """What the next window is for."""
-        if self._counted == 0:
-            return "startup"
-        started = self._roles["startup"] - self._startup
-        # What others have measured need not be scanned once more; our own incumbent does.
-        opening = started + len(self._taken) < 0
-        clear_up = self._breached and self._config.recover and not opening
-        # Not twice in a row: a guard that lets another point run would make it go on for ever.
-        if not clear_up and self._last_role != "confirm" and self._challenger(context) is not None:
-            return "confirm"
-        if opening:
-            return "startup"
-        if clear_up:
-            return "control"
-        every, past = self._config.control_every, self._roles["search"] + self._roles["control"]
-        return "control" if every and past % every == every - 1 else "search"
+        return self._roles.next(len(self._taken), lambda: self._challenger(context) is not None)
 
     def _challenger(self, context: Sequence[float]) -> dict[str, Value] | None:
         """What looks better than what is recommended, after too few windows."""
@@ -283,10 +260,6 @@ class StudyAgent:
 
     def _same(self, values: Mapping[str, Value], others: Mapping[str, Value]) -> bool:
         return self._proposal.is_same(values, others)
-
-    @property
-    def _startup(self) -> int:
-        return 1 + self._config.startup_points
 
     def _take_over(self, window: int) -> None:
         """Learn what other runs had measured when this window of ours began."""
@@ -312,16 +285,16 @@ class StudyAgent:
             return self._best(context, self._config.confirm)
         if role == "confirm":
             return self._challenger(context) or self._best(context, self._config.confirm)
-        if self._counted == 0:
+        if self._roles.counted == 0:
             return self._space.defaults
-        return self._opening.values(self._roles[role] - 1)
+        return self._opening.values(self._roles.started - 1)
 
     def _search(self, context: tuple[float, ...]) -> dict[str, Value]:
         """A proposal; it waits in the study for its window, or not."""
         return self._ask(context)
 
     def _ask(self, context: tuple[float, ...]) -> dict[str, Value]:
-        seed = int(np.random.SeedSequence([self._seed, self._counted]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self._seed, self._roles.counted]).generate_state(1)[0])
         if self._config.sampler == "contextual_gp":
             sampler = ContextualGPSampler(
                 seed=self._seed,
@@ -335,7 +308,7 @@ class StudyAgent:
             sampler.center = self.recommend(context)
             self._study.sampler = sampler
         else:
-            self._study.sampler = optuna_sampler(self._config.sampler, seed, self._startup)
+            self._study.sampler = optuna_sampler(self._config.sampler, seed, self._roles.startup)
         return self._space.validate(self._proposal.ask())
 
     def _propose_again(self, context: Sequence[float]) -> None:
@@ -353,7 +326,7 @@ class StudyAgent:
         self, transition: Transition, values: dict[str, Value], context: tuple[float, ...]
     ) -> dict[str, object]:
         """How far the model was off where it was sure, and whether that reveals a change."""
-        if not self._config.drift.enabled or self._counted <= self._startup:
+        if not self._config.drift.enabled or self._roles.counted <= self._roles.startup:
             return {}
         model = self._model.surrogate(self._study)
         if model is None:
@@ -366,7 +339,7 @@ class StudyAgent:
         length = self._cusum.add(surprise)
         found: dict[str, object] = {SURPRISE: surprise}
         if length is not None:
-            found[CHANGE] = self._place(max(0, self._counted + 1 - length))
+            found[CHANGE] = self._place(max(0, self._roles.counted + 1 - length))
         return found
 
     def _diagnose(self, values: dict[str, Value], context: tuple[float, ...]) -> None:
@@ -374,7 +347,8 @@ class StudyAgent:
         self._diagnostics = {"bo/changes": float(sum(CHANGE in t.user_attrs for t in trials))}
         if self._shared is not None:
             self._diagnostics["bo/shared_windows"] = float(len(self._taken))
-        model = self._model.surrogate(self._study) if self._counted >= self._startup else None
+        begun = self._roles.counted >= self._roles.startup
+        model = self._model.surrogate(self._study) if begun else None
         if model is not None:
             point = self._encoding.to_point(values)[np.newaxis]
             mean, deviation = model.predict(point, context)

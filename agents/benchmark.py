@@ -46,7 +46,8 @@ from agents.statistics import Estimate
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.requests import TraceRequests
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.engine.virtual_core import VirtualCore
 from ewsjf_env.engine.vllm_config import (
     VllmSettings,

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from agents.static_search import TRAINING_SEEDS, ScanPlan, ScanResult, scan
 from ewsjf_env.config import ConfigError, check_range
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import DEFAULT_PATH, Policy
 from ewsjf_env.scheduling.partition import Partition, PartitionSettings, refine_and_prune
 from ewsjf_env.scheduling.rivals import ORDERS

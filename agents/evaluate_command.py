@@ -26,7 +26,8 @@ from agents.summary import summarise
 from agents.words import counted
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import Policy, parse_policies, split_policies
 from ewsjf_env.scheduling.rivals import ORDERS
 from ewsjf_env.workload.readers import FORMATS

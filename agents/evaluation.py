@@ -25,7 +25,7 @@ from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, to_dict
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.requests import TraceRequests
-from ewsjf_env.engine.simulated import SimulatedConfig
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import Policy
 from ewsjf_env.workload import Trace, Workload
 

@@ -32,7 +32,7 @@ from agents.starting_point import WINDOWS_AHEAD, TaskPrior, starting_point
 from agents.static_search import TRAINING_SEEDS, ScanPlan, candidates
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, to_dict
-from ewsjf_env.engine.simulated import SimulatedConfig
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.objective import relative_objective
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy import default_policy

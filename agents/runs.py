@@ -21,7 +21,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from agents.killed import KILLED, WorkerKilled
 from ewsjf_env.config import to_dict
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import Policy
 from ewsjf_env.records import bucket_table
 from ewsjf_env.workload import Trace, Workload, load_workload, trace_workload

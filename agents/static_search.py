@@ -19,7 +19,8 @@ from joblib import Parallel, delayed
 from scipy.stats import qmc
 
 from ewsjf_env.config import ConfigError, check_range
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.objective import relative_objective
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy import Policy, parse_policy

@@ -27,7 +27,7 @@ from agents.statistics import Estimate, mean, ratio
 from agents.work_runs import ArmJob, Record, simulate_arm
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, to_dict
-from ewsjf_env.engine.simulated import SimulatedConfig
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import parse_policy
 from ewsjf_env.scheduling.tenants import TenantSettings
 from ewsjf_env.workload import load_workload

@@ -17,7 +17,8 @@ from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.fake import FakeConfig, FakeEngine
 from ewsjf_env.engine.live import LiveConfig, LiveEngine
 from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.objective import MAX_WEIGHT, ObjectiveSettings
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.policy import Policy, parse_policy

@@ -35,7 +35,8 @@ from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.latency import LatencyModel
 from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.engine.step_samples import read_steps
 from ewsjf_env.policy import parse_policy
 from ewsjf_env.records import RequestRecord

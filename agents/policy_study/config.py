@@ -17,7 +17,7 @@ from agents.policy_study.families import FamilyConfig, completed
 from agents.runs import Source
 from agents.static_search import TRAINING_SEEDS
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, to_dict
-from ewsjf_env.engine.simulated import SimulatedConfig
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.workload import Workload, load_workload
 from ewsjf_env.workload.spec import ReplaySpec, replay_workload
 

@@ -27,7 +27,7 @@ from agents.policy_study.traces import trace_seeds
 from agents.runs import Job, cached_engine
 from agents.static_search import ScanPlan, candidates
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.simulated import SimulatedConfig
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.objective import relative_objective
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy import Policy, parse_policy

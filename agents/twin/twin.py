@@ -1,6 +1,6 @@
 """What does the digital twin know, and what does it do between two windows?
 
-The twin keeps the newest windows (`traffic`), replays them under candidate policies
+The twin keeps the newest windows (`memory`), replays them under candidate policies
 (`replay`) and gives each candidate's objective and margins, with errors (`table`).
 `add` takes a window in; `think` spends one budget: the speed of the machine is fitted, so that
 replays of what really ran take as long as it did, and then candidates race (`race`).
@@ -11,7 +11,6 @@ replayed, and the budget counts simulated seconds where time is virtual.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -25,18 +24,11 @@ from agents.recorded import RecordedTraffic
 from agents.surrogate import Surrogate
 from agents.twin.config import TwinConfig
 from agents.twin.latency import SpeedFit, compare, fit_speed, perturbed, refit, scaled
+from agents.twin.memory import Memory, Past
 from agents.twin.race import Race
 from agents.twin.replay import Replay, Replayer, Served, Values
 from agents.twin.table import Candidates, Judgement, Table, scores, window_id
-from agents.twin.traffic import (
-    Block,
-    BlockWindow,
-    Segment,
-    complete,
-    drawn_block,
-    learn_late,
-    recorded_block,
-)
+from agents.twin.traffic import Block
 from ewsjf_env.constraints import margins
 from ewsjf_env.engine.latency import LatencyModel
 from ewsjf_env.objective import Outcome
@@ -45,12 +37,9 @@ from ewsjf_env.policy import Policy
 from ewsjf_env.registration import REAL_TIME
 from ewsjf_env.tuning import TuningConfig
 
-HISTORY_WINDOWS = 6  # replayed to say what a window inherited from those before it
 MOST_TRIED = 8  # of the points known or tried, first and last ones, that are looked at again
 _FOR_BEST = 0.6  # of a budget, for serving the best candidates everything
 _SIMULATED_PER_CPU = 60.0  # simulated seconds in a CPU second, before any was measured
-_DRAW_AGAIN = 3  # times as many windows as drawn traffic was made of: it is drawn anew
-_Past = Sequence[tuple[Segment, Values]]
 
 
 class Twin:
@@ -96,11 +85,7 @@ class Twin:
         self.table: Table | None = None
         self.model: Surrogate | None = None
         self.replays, self.spent, self.thoughts = 0, 0.0, 0
-        self._past: list[tuple[Segment, Values]] = []
-        self._position, self._until_s = 0, math.nan
-        self._drawn: list[Block] = []
-        self._drawn_of, self._drawn_at = 0, 0
-        self._counted = 0
+        self._memory = Memory(self._task, config, seed)
         self._thought = True
         self._paid: set[str] = set()
         self._steps = 0
@@ -143,27 +128,17 @@ class Twin:
         # As it was done before this window was served.  On a real engine only what is known is
         # taken up again: there a run that is resumed is another run, and users are waiting.
         self.think(new=not self._real)
-        follows = self._position > 0 and abs(recorded.since_s - self._until_s) < 1e-6
-        position = self._position if follows else 0
-        if follows:
-            self._learn_late(position, recorded)
-        outputs = complete(recorded, [s for s, _ in self._past], (self._seed, 1, number))
-        segment = Segment(number, recorded, outputs, counts and len(recorded) > 0, position)
-        if shifted:
-            self._past = [(dataclasses.replace(s, counts=False), v) for s, v in self._past]
-            self._drawn, self._drawn_of = [], 0
-        self._past = [*self._past, (segment, values)]
-        self._past = self._past[-(self._config.recorded_windows + HISTORY_WINDOWS) :]
-        self._position, self._until_s = (0, math.nan) if ended else (position + 1, recorded.until_s)
+        segment = self._memory.add(
+            number, recorded, values, counts=counts, shifted=shifted, ended=ended
+        )
         tried = self._candidates.number(values)
         if tried not in self._first:
             self._first.append(tried)
-        self._counted += segment.counts
         self._thought = False
         if not segment.counts:
             return None
         self._new = True
-        found = self._relive(self._history(), self.speed.speed)
+        found = self._relive(self._memory.history(), self.speed.speed)
         return None if found is None else found[0][-1]
 
     def think(self, new: bool = True) -> None:
@@ -179,7 +154,7 @@ class Twin:
         self._deadline_s = time.monotonic() + self._limit
         self._refit()
         self._fit_speed()
-        blocks = self._blocks()
+        blocks = self._affordable(self._memory.blocks())
         if not blocks:
             return
         self._candidates.keep([window_id(b, w) for b in blocks for w in b.windows])
@@ -189,7 +164,7 @@ class Twin:
             self._encoding,
             self._space,
             self._config,
-            (self._seed, 3, self._past[-1][0].number),
+            (self._seed, 3, self._memory.newest.number),
         )
         found = race.run(self._to_look_at(), self._judge_all)
         if found is not None:
@@ -206,12 +181,6 @@ class Twin:
 
     # -- what is replayed ----------------------------------------------------------------------
 
-    def _learn_late(self, position: int, recorded: RecordedTraffic) -> None:
-        """What has become known of requests of the windows before."""
-        own = [(s, v) for s, v in self._past[-position:] if s.position < position]
-        learnt = learn_late([s for s, _ in own], recorded)
-        self._past[-len(own) :] = [(s, v) for s, (_, v) in zip(learnt, own, strict=True)]
-
     def _to_look_at(self) -> list[int]:
         """Candidates for the first block: at first all, then the best so far and those tried."""
         if self.table is None or self.model is None:
@@ -221,31 +190,6 @@ class Twin:
         best = np.argsort(-scores(self.model, self.table.points), kind="stable")
         kept = [self.table.numbers[i] for i in best[: 2 * self._config.finalists]]
         return list(dict.fromkeys([*kept, *self._first[:MOST_TRIED], *self._first[-MOST_TRIED:]]))
-
-    def _history(self) -> _Past:
-        """The newest window and those before it that it may have inherited a queue from."""
-        length = min(self._past[-1][0].position + 1, HISTORY_WINDOWS, len(self._past))
-        return self._past[-length:]
-
-    def _blocks(self) -> list[Block]:
-        """What candidates are judged by: drawn traffic and recorded windows in turns."""
-        newest = [s for s, _ in self._past[-self._config.recorded_windows :]]
-        counted = [s for s in newest if s.counts]
-        if not counted:
-            return []
-        groups: dict[tuple[int, int], list[Segment]] = {}
-        for s in newest:
-            group = (s.number - s.position, s.position // self._config.block_windows)
-            groups.setdefault(group, []).append(s)
-        recorded = [self._block(g) for g in reversed(groups.values()) if any(s.counts for s in g)]
-        grown = len(counted) >= _DRAW_AGAIN * self._drawn_of
-        if grown or self._counted - self._drawn_at >= self._config.recorded_windows:
-            self._drawn_of, self._drawn_at = len(counted), self._counted
-            self._drawn = self._draw(counted)
-        order: list[Block] = []
-        for k in range(max(len(recorded), len(self._drawn))):
-            order += [*self._drawn[k : k + 1], *recorded[k : k + 1]]
-        return self._affordable(order)
 
     def _affordable(self, blocks: Sequence[Block]) -> list[Block]:
         """The first blocks, so many that the best candidates can be served all of them."""
@@ -259,28 +203,6 @@ class Twin:
                 break
             kept.append(block)
         return kept
-
-    def _draw(self, segments: Sequence[Segment]) -> list[Block]:
-        """Blocks of traffic like that of the segments, laid out as an episode begins."""
-        task, windows, edge = self._task, [], 0.0
-        for i in range(min(self._config.block_windows, task.windows)):
-            switch = edge + (task.warmup_s if i == 0 else 0.0)
-            start = switch + task.settle_s
-            end = start + task.window_s
-            windows.append(BlockWindow(-1 - i, edge, switch, start, end, end))
-            edge = end
-        drawn = [
-            drawn_block(segments, windows, (self._seed, 2, segments[-1].number, k), self._prefixes)
-            for k in range(self._config.drawn_blocks)
-        ]
-        return [block for block in drawn if len(block.trace)]
-
-    def _block(self, segments: Sequence[Segment]) -> Block:
-        return recorded_block(segments, self._task.settle_s, self._prefixes)
-
-    @property
-    def _prefixes(self) -> bool:
-        return self._task.engine == "simulated" and self._task.simulated.prefix_caching
 
     # -- the machine ---------------------------------------------------------------------------
 
@@ -297,7 +219,7 @@ class Twin:
     def _fit_speed(self) -> None:
         if not self._config.fit_speed or self._latency is None:
             return
-        history = self._history()
+        history = self._memory.history()
 
         def replay(speed: float) -> SpeedFit | None:
             found = self._relive(history, speed) if self._left else None
@@ -313,12 +235,12 @@ class Twin:
         if self.speed.speed != before:
             self._candidates.keep([])
 
-    def _relive(self, history: _Past, speed: float) -> tuple[list[Judgement], SpeedFit] | None:
+    def _relive(self, history: Past, speed: float) -> tuple[list[Judgement], SpeedFit] | None:
         """Serve windows again under the values that were in force."""
         segments = [s for s, _ in history]
         if not any(len(s.recorded) for s in segments):
             return None
-        block, values = self._block(segments), tuple(v for _, v in history)
+        block, values = self._memory.block(segments), tuple(v for _, v in history)
         served = self._serve([self._replay(block, values, speed)])[0]
         judged = self._judge(block, served, speed)
         if judged is None or served is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from agents.evaluation import Plan
 from agents.runs import Source
-from ewsjf_env.engine.simulated import SimulatedConfig
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import parse_policies
 from ewsjf_env.records import RequestRecord, WindowCounters, aggregate
 

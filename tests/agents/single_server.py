@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from agents.runs import Job, simulate
-from ewsjf_env.engine.simulated import SimulatedConfig
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import Policy
 from ewsjf_env.records import RequestRecord, WindowCounters, WindowMetrics, aggregate
 from ewsjf_env.workload import Trace

@@ -19,7 +19,8 @@ from agents.analytic_prior import (
 from agents.batch_work import BatchMachine, effective_work, step_delays
 from agents.waiting_work import waiting_work
 from ewsjf_env.engine.latency import Coefficients
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import Policy, default_policy, parse_policy
 from ewsjf_env.records import WindowMetrics
 from ewsjf_env.workload import load_workload

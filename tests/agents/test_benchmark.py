@@ -13,7 +13,7 @@ from agents.benchmark import (
     own_share,
     profile_steps,
 )
-from ewsjf_env.engine.simulated import SimulatedConfig
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from scripts.benchmark_scheduler import main
 
 TINY = StepPlan(

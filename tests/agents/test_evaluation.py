@@ -12,7 +12,7 @@ import pytest
 from agents.evaluation import make_jobs
 from agents.runs import Source
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.simulated import SimulatedConfig
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import parse_policies
 from tests.agents.evaluations import make_plan, write_trace
 

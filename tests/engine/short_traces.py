@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.records import RequestRecord
 from ewsjf_env.workload.trace import Trace
 

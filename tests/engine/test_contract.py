@@ -1,6 +1,7 @@
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.fake import FakeConfig, FakeEngine
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from tests.engine_contract import EngineContract
 
 

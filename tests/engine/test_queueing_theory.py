@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from agents.analytic_prior import kleinrock_waits
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.policy import Policy, parse_policy
 from ewsjf_env.scheduling.partition import Partition
 from ewsjf_env.scheduling.rivals import ORDERS

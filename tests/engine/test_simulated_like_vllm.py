@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ewsjf_env.engine.requests import TraceRequests
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.workload.trace import Trace
 from tests.engine.short_traces import STOCK, random_trace, served
 

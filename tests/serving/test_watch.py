@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ewsjf_env.engine.simulated import SimulatedConfig, SimulatedEngine
+from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.engine.vllm_config import build_scheduler
 from ewsjf_env.features import FEATURES, observe
 from ewsjf_env.policy import Policy, default_policy

@@ -248,7 +248,11 @@ class StudyAgent:
 
     def _next_role(self, context: Sequence[float]) -> str:
         """What the next window is for."""
-        return self._roles.next(len(self._taken), lambda: self._challenger(context) is not None)
+        return self._roles.next(
+            len(self._taken),
+            lambda: self._opening.named,
+            lambda: self._challenger(context) is not None,
+        )
 
     def _challenger(self, context: Sequence[float]) -> dict[str, Value] | None:
         """What looks better than what is recommended, after too few windows."""

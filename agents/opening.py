@@ -40,16 +40,24 @@ class Opening:
         self._seed, self._named = seed, named
         self._first: list[dict[str, Value]] | None = None
 
+    @property
+    def named(self) -> int:
+        """How many of the start-up points are named ones; they come first.
+
+        Raises:
+            ConfigError: theory is asked, and there is no task to think about.
+        """
+        return min(len(self._named_points()), self._config.startup_points)
+
     def values(self, index: int) -> dict[str, Value]:
         """Start-up point `index`, from 0.
 
         Raises:
             ConfigError: theory is asked, and there is no task to think about.
         """
-        if self._first is None:  # theory takes seconds: it is asked when it is needed
-            self._first = self._named_points()
-        if index < len(self._first):
-            return self._first[index]
+        named = self._named_points()
+        if index < len(named):
+            return named[index]
         config = self._config
         points = self._encoding.start_points(
             config.startup_points,
@@ -61,10 +69,11 @@ class Opening:
 
     def _named_points(self) -> list[dict[str, Value]]:
         """Without the incumbent, which needs no second look."""
-        start = self._config.start
-        if self._named is not None:
-            found = [self._space.validate(values) for values in self._named(start)]
-            return [values for values in found if values != self._space.defaults]
-        if start == "analytic":
-            raise ConfigError("start: analytic: no task to think about")
-        return []
+        if self._first is None:  # theory takes seconds: it is asked when it is needed
+            start = self._config.start
+            if self._named is None and start == "analytic":
+                raise ConfigError("start: analytic: no task to think about")
+            found = [] if self._named is None else self._named(start)
+            legal = [self._space.validate(values) for values in found]
+            self._first = [values for values in legal if values != self._space.defaults]
+        return self._first

@@ -20,7 +20,7 @@ from agents.gp import GaussianProcess, Hyperparameters, condition, fit, one_thre
 from agents.prior import GPPrior, default_prior
 
 REWARD = "reward"
-_LESS = 0.05  # of probability: what is less likely by no more than this is as likely
+LESS = 0.05  # of probability: what is less likely by no more than this is as likely
 _OUTLIER = 5.0  # robust standard deviations
 _MAX_HALVINGS = 30.0  # noise beyond 2^30 times changes nothing but the conditioning
 Vector = NDArray[np.float64]
@@ -146,7 +146,7 @@ class Surrogate:
         That is with probability `least`, or about as probably as the fallback, (d,).
         """
         probability = self.feasibility(np.vstack([points, fallback]), context)
-        return np.asarray(probability[:-1] >= min(least, float(probability[-1]) - _LESS))
+        return np.asarray(probability[:-1] >= min(least, float(probability[-1]) - LESS))
 
     def recommend(
         self,
@@ -183,7 +183,7 @@ class Surrogate:
     def acquisition(self, context: Sequence[float]) -> Score:
         """log-CEI in a context: parameter inputs (k, inputs) -> scores (k,)."""
         reward = self.reward
-        likely = self.feasibility(self.tried, context) >= 0.5
+        likely = self.feasibility(self.tried, context, by_window=False) >= 0.5
         best: float | None = None
         if likely.any():
             with torch.no_grad():
@@ -193,7 +193,7 @@ class Surrogate:
 
         def score(parameters: torch.Tensor) -> torch.Tensor:
             inputs = torch.cat([parameters, row.expand(len(parameters), -1)], dim=1)
-            log_feasible = self._log_feasibility(inputs, by_window=True)
+            log_feasible = self._log_feasibility(inputs, by_window=False)
             if best is None:  # nothing to improve on before anything feasible is known
                 return log_feasible
             return log_feasible + log_expected_improvement(*reward.posterior(inputs), best)

@@ -3,9 +3,9 @@
 It is `bayes` in all but three things.  Between two windows the twin thinks (`twin.py`).  Its
 results are the prior mean of the model of live windows (`surrogate.py`), from which comes
 what is recommended: still only points that were tried live.  And a proposal is one of the points
-that the twin has looked at well, the one that would be recommended if it had been tried: to
-explore is the twin's part, not the users'.  When live windows say that the twin is wrong, model
-and proposals are those of `bayes`.
+that the twin has looked at well: one that is known to do well elsewhere, unless the twin speaks
+against it, or one that is surely better.  To explore is the twin's part, not the users'.  When
+live windows say that the twin is wrong, model and proposals are those of `bayes`.
 
 The first window runs the start values, as ever: it is the first traffic that the twin sees.
 """
@@ -22,8 +22,8 @@ from optuna.study import Study
 
 from agents.base import Transition
 from agents.bayesian import StudyAgent
-from agents.encoding import Encoding
-from agents.surrogate import Surrogate
+from agents.encoding import SAME, Encoding
+from agents.surrogate import LESS, Surrogate
 from agents.trials import TrialModel
 from agents.twin.config import TwinStudyConfig
 from agents.twin.surrogate import Said, combine
@@ -211,9 +211,14 @@ class TwinAgent(StudyAgent):
         points, config = table.points[rows], self._config
         # By means of many windows: what is worth a window may still prove too wild to recommend.
         likely = model.feasibility(points, context, by_window=False)
-        enough = likely >= min(config.feasibility, float(likely.max()))
+        enough = likely >= min(config.feasibility, float(likely.max())) - LESS
         mean, deviation = model.predict(points, context)
-        worth = mean - config.caution * deviation
+        # The best of many looks better than it is: it has to prove that it is better.  What did
+        # well elsewhere was not chosen here, and is tried unless the twin speaks against it.
+        known = np.isin([table.numbers[i] for i in rows], self.twin.known)
+        apart = np.abs(points[:, np.newaxis] - model.tried[np.newaxis]).max(axis=2).min(axis=1)
+        doubt = np.where(known, np.where(apart < SAME, 0.0, 1.0), -1.0)
+        worth = mean + config.caution * doubt * deviation
         best = rows[int(np.argmax(np.where(enough, worth, -np.inf)))]
         return self.twin.values_of(table.numbers[best])
 

@@ -1,9 +1,10 @@
 """Which candidates are replayed on which blocks, while a budget lasts?
 
-Everything is served the first block.  Then, in turns: the best points by the twin's own model get
-the next block that they lack, and the model proposes new points, near the best one and far from
-it (successive halving, with a model in place of rungs).  It ends with the budget, or when the
-best ones have been served everything and a few rounds of proposals found nothing better.
+Everything is served the first block.  Then, in turns: points that are known to do well elsewhere
+and the best ones by the twin's own model get the next block that they lack, and the model proposes
+new points, near the best one and far from it (successive halving, with a model in place of rungs).
+It ends with the budget, or when those have been served everything and a few rounds of proposals
+found nothing better.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Race:
         space: the same.
         config: of the twin.
         seed: of the proposals.
+        known: numbers of candidates that are served everything in any case, after the start.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class Race:
         space: ParameterSpace,
         config: TwinConfig,
         seed: Sequence[int],
+        known: Sequence[int] = (),
     ) -> None:
         self._candidates, self._blocks = candidates, blocks
         self._encoding, self._space, self._config = encoding, space, config
-        self._seed = list(seed)
+        self._seed, self._known = list(seed), list(known)
         self._windows = [window_id(b, w) for b in blocks for w in b.windows]
 
     def run(self, first: Sequence[int], judge: Judge) -> tuple[Table, Surrogate] | None:
@@ -87,11 +90,11 @@ class Race:
         return [(n, block) for n in numbers if self._candidates.lacks(n, block)]
 
     def _promotions(self, table: Table, model: Surrogate) -> list[tuple[int, Block]]:
-        """The best points, each with the first block that it was not served yet."""
+        """Known and best points, each with the first block that it was not served yet."""
         order = np.argsort(-scores(model, table.points), kind="stable")
+        best = [table.numbers[i] for i in order[: self._config.finalists]]
         found = []
-        for i in order[: self._config.finalists]:
-            number = table.numbers[i]
+        for number in dict.fromkeys([*self._known, *best]):
             missing = [b for b in self._blocks if self._candidates.lacks(number, b)]
             found += [(number, block) for block in missing[:1]]
         return found

@@ -60,6 +60,7 @@ class Twin:
         table: candidates by the newest windows; None before the first.
         model: the twin's own model of them, without context.
         thoughts: how many models there have been.
+        known: numbers of the candidates that are known to do well elsewhere, the start first.
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class Twin:
         self._cpu_s, self._simulated_s = 1.0, _SIMULATED_PER_CPU  # until more is known
         self._candidates = Candidates(encoding, self._space.defaults)
         known = known_points(self._task)
-        self._first = [self._candidates.number(v) for v in known]
+        self.known = [self._candidates.number(v) for v in known]
+        self._first = list(self.known)
         # Far points are mostly bad; near those that others found good ones are more likely.
         centers = known[1:] or known
         share = -(-config.candidates // len(centers))
@@ -165,6 +167,7 @@ class Twin:
             self._space,
             self._config,
             (self._seed, 3, self._memory.newest.number),
+            self.known,
         )
         found = race.run(self._to_look_at(), self._judge_all)
         if found is not None:
@@ -192,8 +195,8 @@ class Twin:
         return list(dict.fromkeys([*kept, *self._first[:MOST_TRIED], *self._first[-MOST_TRIED:]]))
 
     def _affordable(self, blocks: Sequence[Block]) -> list[Block]:
-        """The first blocks, so many that the best candidates can be served all of them."""
-        most_s = _FOR_BEST * self._limit / (1 + self._config.finalists)
+        """The first blocks, so many that known and best candidates can be served all of them."""
+        most_s = _FOR_BEST * self._limit / (len(self.known) + self._config.finalists)
         if self._real:
             most_s *= self._simulated_s / self._cpu_s
         total_s, kept = 0.0, list(blocks[:1])

@@ -101,8 +101,10 @@ def test_known_points_are_of_the_tasks_own_space() -> None:
     assert points[1]["k"] == pytest.approx(4.945, abs=0.01)
     assert len(known_points(load_tuning({**FAKE, "policy": "hrrn", "tuned": []}))) == 1
     shaped = {**SIMULATED, "policy": "ewsjf", "tuned": ["k", "prefill_share", "yield_share"]}
-    values = {"k": pytest.approx(4.945, abs=0.01), "prefill_share": 0.5, "yield_share": 0.9}
-    assert known_points(load_tuning(shaped))[1] == values
+    k = pytest.approx(4.945, abs=0.01)
+    assert known_points(load_tuning(shaped))[1:] == [
+        {"k": k, "prefill_share": share, "yield_share": 0.9} for share in (0.5, 0.25)
+    ]
 
 
 # -- the agent -----------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ def test_a_wrong_twin_is_not_believed_for_long() -> None:
     session = session_of("bayes_twin", FAKE, settings=QUICK)
     setting = AgentSetting(session.space, task=wrong)
     session.agent = make_agent("bayes_twin", setting, settings)
-    records = played(session, 22)
+    records = played(session, 16)
     trust = [r["diagnostics"].get("twin/trust", 1.0) for r in records]
     assert trust[1] == 1.0
     assert trust[-1] < settings.twin.least_trust

@@ -19,6 +19,7 @@ from ewsjf_env.episode import AbortRule, Episode, WindowResult
 from ewsjf_env.features import feature_names, observe
 from ewsjf_env.objective import Outcome, Reward
 from ewsjf_env.parameters import ParameterSpace, Value
+from ewsjf_env.policy import Policy
 from ewsjf_env.precision import jackknife_se
 from ewsjf_env.records import RequestRecord
 from ewsjf_env.reference import Reference
@@ -33,7 +34,7 @@ FIRST_TRACE_SEED = 10_000
 """Episodes draw traces from seeds from here on; smaller ones are kept for judging policies."""
 
 _LAST_TRACE_SEED = 2**31 - 1
-_OPTIONS = ("trace_seed", "rate_per_s")
+_OPTIONS = ("trace_seed", "rate_per_s", "values")
 
 
 class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
@@ -92,7 +93,8 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
     ## Starting State
     A fresh trace of `windows` windows, drawn from `np_random` (arrival rate and seed), of which
     `warmup_s` seconds were served under the policy's own values.  `options` of `reset` may fix
-    `trace_seed` and `rate_per_s`; the random stream moves on as if they had been drawn.
+    `trace_seed` and `rate_per_s`; the random stream moves on as if they had been drawn.  With
+    `values`, parameters by name, these are in force from the beginning in place of the policy's.
 
     ## Episode End
     The episode terminates only when the engine has failed; that window's reward is
@@ -170,13 +172,17 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         """Draw a trace, serve its warm-up and observe it; see `gymnasium.Env.reset`.
 
         Raises:
-            ConfigError: an unknown option, or traffic that cannot be drawn or served.
+            ConfigError: an unknown option or value, or traffic that cannot be drawn or served.
             EngineError: the engine failed in the warm-up.
         """
         super().reset(seed=seed)
-        trace = self._draw(dict(options or {}))
+        given = dict(options or {})
+        trace = self._draw(given)
+        policy = self._start_policy
+        if given.get("values"):
+            policy = policy.with_parameters(given["values"])
         try:
-            result = self._start(trace)
+            result = self._start(trace, policy)
         except EngineError:
             self.close()
             raise
@@ -262,7 +268,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         self._trace_info = {"name": trace.name, "seed": seed, "rate_per_s": rate}
         return trace
 
-    def _start(self, trace: Trace) -> WindowResult:
+    def _start(self, trace: Trace, start: Policy) -> WindowResult:
         """Put the trace on the engines, built when there are none, and serve the warm-up."""
         if self._engine is None:
             self._engine = self.config.build_engine()
@@ -271,7 +277,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             self._reference = Reference(
                 policy, self.config.build_engine, settings, self.config.reference_name
             )
-        self._episode = Episode(self._engine, self._reference, self._start_policy, trace, settings)
+        self._episode = Episode(self._engine, self._reference, start, trace, settings)
         self._windows_left = self.config.windows
         return self._episode.window({}, self.config.warmup_s)
 

@@ -188,6 +188,16 @@ def test_episodes_draw_other_traces_unless_told() -> None:
         env.reset(options={"trace_sed": 3})
 
 
+def test_a_trace_may_begin_under_other_values() -> None:
+    env = SchedulerTuningEnv(FAKE)
+    own = env.reset(options={"trace_seed": 3})[1]["parameters"]
+    other = env.reset(options={"trace_seed": 3, "values": {"lambda": 0.9}})[1]["parameters"]
+    assert other == {**own, "lambda": 0.9}
+    assert env.reset(options={"trace_seed": 3})[1]["parameters"] == own
+    with pytest.raises(ConfigError, match="lambda"):
+        env.reset(options={"values": {"lambda": 99.0}})
+
+
 def test_a_pool_repeats_its_traces() -> None:
     env = fake(trace_pool=2)
     seeds = [env.reset(seed=1)[1]["trace"]["seed"]]

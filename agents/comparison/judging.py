@@ -2,7 +2,8 @@
 
 The recommendation serves held-out traces through the environment of its task, without a guard
 and without learning.  An agent that follows the traffic is asked before every window, as it
-would be in service; a static point is the same throughout.  All agents meet the same traces.
+would be in service; a static point is the same throughout.  A trace begins under what is
+recommended, so that no queue of the start is held against it.  All agents meet the same traces.
 """
 
 from __future__ import annotations
@@ -58,13 +59,20 @@ class HeldOut:
         )
 
 
-def judge(config: RunConfig, held_out: HeldOut, recommend: Recommend) -> dict[str, Any]:
+def judge(
+    config: RunConfig,
+    held_out: HeldOut,
+    recommend: Recommend,
+    start: Mapping[str, Value] | None = None,
+) -> dict[str, Any]:
     """Mean objective and violations of a recommendation.
 
     Args:
         config: of the run.
         held_out: the traffic.
         recommend: what the agent sees of the last window -> values for the next.
+        start: in force when a trace begins, as when a server is started with what was
+            recommended; None: the values that the run began with.
 
     Returns:
         `score`: mean objective; `by_trace`: of each trace; `violations`: share of the windows
@@ -77,7 +85,8 @@ def judge(config: RunConfig, held_out: HeldOut, recommend: Recommend) -> dict[st
     try:
         for seed in range(held_out.seeds):
             for rate in task.rates_per_s or (None,):
-                options = {"trace_seed": seed} | ({} if rate is None else {"rate_per_s": rate})
+                options: dict[str, Any] = {"trace_seed": seed, "values": dict(start or {})}
+                options |= {} if rate is None else {"rate_per_s": rate}
                 observation, _ = env.reset(options=options)
                 smoother.reset()
                 trace = []
@@ -128,6 +137,7 @@ def judge_curve(
         values = final if done == len(records) else records[done]["incumbent"]
         key = json.dumps(values, sort_keys=True)
         if key not in known:
-            known[key] = judge(config, held_out, functools.partial(_always, values))["score"]
+            always = functools.partial(_always, values)
+            known[key] = judge(config, held_out, always, values)["score"]
         curve.append({"windows": done, "score": known[key]})
     return curve

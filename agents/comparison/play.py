@@ -30,6 +30,7 @@ from ewsjf_env.config import to_dict
 from ewsjf_env.parameters import Value
 
 JUDGED = "judged.json"
+_RULES = 2  # of judging: what older rules have judged is judged again
 Progress = Callable[[Iterable[Any], int], Iterator[Any]]
 
 
@@ -101,7 +102,8 @@ def play(config: ComparisonConfig, job: Job) -> dict[str, Any]:
         def conclude(session: Session) -> None:
             final["tuned_s"] = time.perf_counter() - started
             final["recommendation"] = session.recommendation()
-            final["judged"] = judge(run_config, held_out, session.agent.recommend)
+            served = final["recommendation"]
+            final["judged"] = judge(run_config, held_out, session.agent.recommend, served)
 
         held_out = config.tasks[job.task].held_out
         tune(run, run_config.windows, conclude=conclude)
@@ -182,6 +184,7 @@ def _key(config: ComparisonConfig, job: Job) -> str:
     """Hash of all that decides a judgement."""
     task = config.tasks[job.task]
     content = [
+        _RULES,
         config.run_config(job.task, job.arm, job.seed).to_dict(),
         to_dict(task.held_out),
         to_dict(task.after_jump) if job.arm in config.curve_arms else None,

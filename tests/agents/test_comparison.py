@@ -53,6 +53,24 @@ def test_the_start_values_score_nothing() -> None:
     assert found == judge(run, HeldOut(seeds=2, windows=3), lambda _: run.task.space().defaults)
 
 
+def test_what_is_recommended_serves_a_trace_from_its_beginning() -> None:
+    seen = []
+
+    class Spy(SchedulerTuningEnv):
+        def reset(self, **options: Any) -> Any:
+            found = super().reset(**options)
+            seen.append(found[1]["parameters"]["lambda"])
+            return found
+
+    run = make_run_config("default", ENV)
+    best = {**run.task.space().defaults, "lambda": 1.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agents.comparison.judging.SchedulerTuningEnv", Spy)
+        judge(run, HeldOut(seeds=2, windows=1), lambda _: best, best)
+        judge(run, HeldOut(seeds=1, windows=1), lambda _: best)
+    assert seen == [1.0, 1.0, run.task.space().defaults["lambda"]]
+
+
 def test_held_out_traces_are_not_those_of_tuning() -> None:
     seen = []
     run = make_run_config("default", ENV)
@@ -76,7 +94,7 @@ def test_a_curve_judges_what_was_recommended_on_the_way() -> None:
     held_out = HeldOut(seeds=1, windows=2)
     curve = judge_curve(run, held_out, records, best, [1, 2, 3, 9])
     assert [point["windows"] for point in curve] == [1, 2, 3]
-    served = judge(run, held_out, lambda _: best)["score"]
+    served = judge(run, held_out, lambda _: best, best)["score"]
     assert [p["score"] for p in curve] == pytest.approx([0.0, served, served], abs=1e-6)
 
 

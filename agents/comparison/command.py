@@ -56,9 +56,8 @@ def _compare(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
     check_range("--seeds", arguments.seeds, 1)
     check_range("--jobs", arguments.jobs, 1)
-    config = load_comparison(arguments.config)
-    if arguments.tasks is not None:
-        config = config.only(_names("--tasks", arguments.tasks))
+    tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
+    config = load_comparison(arguments.config, tasks)
     arms = _names("--agents", arguments.agents)
     for arm in arms:
         config.arm(arm)

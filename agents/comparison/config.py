@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,13 +132,6 @@ class ComparisonConfig:
             raise ConfigError(f"--agents: unknown {label!r}{hint}")
         return ArmConfig(label)
 
-    def only(self, names: Sequence[str]) -> ComparisonConfig:
-        """The same comparison with some of its tasks; ConfigError for an unknown one."""
-        for name in names:
-            if name not in self.tasks:
-                raise ConfigError(f"--tasks: unknown {name!r}{nearest(name, self.tasks)}")
-        return dataclasses.replace(self, tasks={name: self.tasks[name] for name in names})
-
     def run_config(self, task: str, label: str, seed: int) -> RunConfig:
         """The tuning run of one arm on one task with one seed.
 
@@ -174,10 +166,20 @@ class ComparisonConfig:
         return {h.workload for h in found if h is not None and h.workload is not None}
 
 
-def load_comparison(path: str | Path) -> ComparisonConfig:
-    """Read the YAML file; ConfigError naming what is wrong with it."""
+def load_comparison(path: str | Path, tasks: Sequence[str] | None = None) -> ComparisonConfig:
+    """Read the YAML file; ConfigError naming what is wrong with it.
+
+    Args:
+        path: of the file.
+        tasks: of these alone, so that nothing the others need has to be there; None: all.
+    """
     data = load_yaml(path)
     for name in ("agents", "seeds", "jobs", "out"):
         if name in data:
             raise ConfigError(f"{path}: {name}: is not set here but by --{name}")
+    if tasks is not None and isinstance(data.get("tasks"), Mapping):
+        for name in tasks:
+            if name not in data["tasks"]:
+                raise ConfigError(f"--tasks: unknown {name!r}{nearest(name, data['tasks'])}")
+        data = {**data, "tasks": {name: data["tasks"][name] for name in tasks}}
     return from_dict(ComparisonConfig, data, str(path))

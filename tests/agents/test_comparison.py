@@ -320,6 +320,15 @@ def test_bad_arguments_are_one_line(
     assert error.count("\n") == 1
 
 
+def test_what_only_other_tasks_need_may_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "compare.yaml"
+    tasks = {**TASKS, "recording": {"env": {"workload": str(tmp_path / "missing.yaml")}}}
+    path.write_text(yaml.safe_dump({**CONFIG, "tasks": tasks}))
+    words = ["--config", str(path), "--agents", "random", "--out", str(tmp_path), "--dry-run"]
+    assert main([*words, "--tasks", "fake"]) == 0
+    assert main(words) == 2
+
+
 def test_a_failed_run_is_named_and_loses_no_other(tmp_path: Path) -> None:
     broken = {**ENV, "fake": {"optimum_seed": 1}, "failure_reward": -1.0}
     chosen = config(tasks={**TASKS, "broken": {"env": broken, "held_out": {"seeds": 1}}})

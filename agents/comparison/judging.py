@@ -9,20 +9,24 @@ recommended, so that no queue of the start is held against it.  All agents meet 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from agents.run_config import RunConfig
+from agents.runs import write_json
 from agents.smoother import Smoother
-from ewsjf_env.config import check_range
+from ewsjf_env.config import check_range, to_dict
 from ewsjf_env.env import FIRST_TRACE_SEED, SchedulerTuningEnv
 from ewsjf_env.parameters import Value
+from ewsjf_env.registration import REAL_TIME
 from ewsjf_env.tuning import TuningConfig
 
+RULES = 2  # of judging: what older ones have judged is judged again
 Recommend = Callable[[Sequence[float]], Mapping[str, Value]]
 
 
@@ -109,8 +113,33 @@ def judge(
     }
 
 
-def _always(values: Mapping[str, Value], view: Sequence[float]) -> Mapping[str, Value]:
-    return values
+def judge_always(
+    config: RunConfig, held_out: HeldOut, values: Mapping[str, Value], kept: Path | None = None
+) -> dict[str, Any]:
+    """`judge`, of values that are in force throughout.
+
+    Args:
+        config: of the run.
+        held_out: the traffic.
+        values: complete.
+        kept: folder of what was judged before, by any run of the same task: it is not served
+            again where time is virtual; None: nothing is kept.
+    """
+    if kept is None or config.task.engine in REAL_TIME:
+        return judge(config, held_out, lambda _: values, values)
+    content = [RULES, to_dict(config.task), to_dict(held_out), dict(values)]
+    text = json.dumps(content, sort_keys=True)
+    path = kept / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    if isinstance(known, dict):
+        return known
+    found = judge(config, held_out, lambda _: values, values)
+    kept.mkdir(parents=True, exist_ok=True)
+    write_json(path, found)
+    return found
 
 
 def judge_curve(
@@ -119,6 +148,7 @@ def judge_curve(
     records: Sequence[Mapping[str, Any]],
     final: Mapping[str, Value],
     windows: Sequence[int],
+    kept: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Scores of what was recommended after so many windows, each served as a static point.
 
@@ -128,6 +158,7 @@ def judge_curve(
         records: windows of the run: each names what was recommended when it began.
         final: what is recommended after the last.
         windows: numbers of windows after which to look; those beyond the run are left out.
+        kept: see `judge_always`.
     """
     known: dict[str, float] = {}
     curve = []
@@ -137,7 +168,6 @@ def judge_curve(
         values = final if done == len(records) else records[done]["incumbent"]
         key = json.dumps(values, sort_keys=True)
         if key not in known:
-            always = functools.partial(_always, values)
-            known[key] = judge(config, held_out, always, values)["score"]
+            known[key] = judge_always(config, held_out, values, kept)["score"]
         curve.append({"windows": done, "score": known[key]})
     return curve

@@ -1,7 +1,8 @@
 """How are many tuning runs played, judged and kept, so that a comparison can be interrupted?
 
 Every run has its folder DIR/runs/<task>/<arm>/seed_<n>; `judged.json` in it is written when the
-run is done and judged, and a run that has one of the same settings is not played again.
+run is done and judged, and a run that has one of the same settings is not played again.  DIR/judged
+has judgements of points, which are the same for all runs of a task.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from agents.comparison.config import ComparisonConfig
-from agents.comparison.judging import judge, judge_curve
+from agents.comparison.judging import RULES, judge, judge_always, judge_curve
+from agents.comparison.summary import DEFAULT
 from agents.loop import tune
 from agents.run_config import RunConfig
 from agents.run_dir import RunDir
@@ -30,7 +32,6 @@ from ewsjf_env.config import to_dict
 from ewsjf_env.parameters import Value
 
 JUDGED = "judged.json"
-_RULES = 2  # of judging: what older rules have judged is judged again
 Progress = Callable[[Iterable[Any], int], Iterator[Any]]
 
 
@@ -42,6 +43,11 @@ class Job:
     arm: str
     seed: int
     folder: Path
+
+    @property
+    def kept(self) -> Path:
+        """Folder of judgements that all runs share."""
+        return self.folder.parents[3] / "judged"
 
     @property
     def name(self) -> str:
@@ -103,7 +109,10 @@ def play(config: ComparisonConfig, job: Job) -> dict[str, Any]:
             final["tuned_s"] = time.perf_counter() - started
             final["recommendation"] = session.recommendation()
             served = final["recommendation"]
-            final["judged"] = judge(run_config, held_out, session.agent.recommend, served)
+            if run_config.agent == DEFAULT:  # the same for every seed
+                final["judged"] = judge_always(run_config, held_out, served, job.kept)
+            else:
+                final["judged"] = judge(run_config, held_out, session.agent.recommend, served)
 
         held_out = config.tasks[job.task].held_out
         tune(run, run_config.windows, conclude=conclude)
@@ -171,11 +180,13 @@ def _curves(
     if job.arm not in config.curve_arms:
         return {}
     task, records = config.tasks[job.task], run.windows()
-    found = {"curve": judge_curve(run.config, task.held_out, records, final, config.curve)}
+    found = {
+        "curve": judge_curve(run.config, task.held_out, records, final, config.curve, job.kept)
+    }
     if task.after_jump is not None and task.jump_window is not None:
         start = task.jump_window
         after = [start + n for n in (0, *config.curve)]
-        curve = judge_curve(run.config, task.after_jump, records, final, after)
+        curve = judge_curve(run.config, task.after_jump, records, final, after, kept)
         found["after_jump"] = [{**point, "windows": point["windows"] - start} for point in curve]
     return found
 
@@ -184,7 +195,7 @@ def _key(config: ComparisonConfig, job: Job) -> str:
     """Hash of all that decides a judgement."""
     task = config.tasks[job.task]
     content = [
-        _RULES,
+        RULES,
         config.run_config(job.task, job.arm, job.seed).to_dict(),
         to_dict(task.held_out),
         to_dict(task.after_jump) if job.arm in config.curve_arms else None,

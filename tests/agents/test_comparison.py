@@ -9,7 +9,7 @@ import yaml
 
 from agents.comparison.command import main
 from agents.comparison.config import ComparisonConfig, load_comparison
-from agents.comparison.judging import HeldOut, judge, judge_curve
+from agents.comparison.judging import HeldOut, judge, judge_always, judge_curve
 from agents.comparison.play import JUDGED, jobs_of, play_all
 from agents.comparison.report import markdown
 from agents.comparison.summary import summarise
@@ -96,6 +96,25 @@ def test_a_curve_judges_what_was_recommended_on_the_way() -> None:
     assert [point["windows"] for point in curve] == [1, 2, 3]
     served = judge(run, held_out, lambda _: best, best)["score"]
     assert [p["score"] for p in curve] == pytest.approx([0.0, served, served], abs=1e-6)
+
+
+def test_a_point_is_judged_once(tmp_path: Path) -> None:
+    run = make_run_config("random", ENV)
+    best = {**run.task.space().defaults, "lambda": 1.0}
+    held_out = HeldOut(seeds=1, windows=2)
+    served = judge_always(run, held_out, best, tmp_path / "judged")
+    assert served == judge(run, held_out, lambda _: best, best)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agents.comparison.judging.judge", None)
+        assert (
+            judge_always(make_run_config("tpe", ENV), held_out, best, tmp_path / "judged") == served
+        )
+        for traffic, values in (
+            (HeldOut(seeds=2, windows=2), best),
+            (held_out, {**best, "lambda": 0.5}),
+        ):
+            with pytest.raises(TypeError):  # nothing is known of them
+                judge_always(run, traffic, values, tmp_path / "judged")
 
 
 def test_runs_are_played_once(tmp_path: Path) -> None:

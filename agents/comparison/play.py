@@ -179,10 +179,8 @@ def _curves(
     """Scores of the recommendations on the way, of arms where they are asked for."""
     if job.arm not in config.curve_arms:
         return {}
-    task, records = config.tasks[job.task], run.windows()
-    found = {
-        "curve": judge_curve(run.config, task.held_out, records, final, config.curve, job.kept)
-    }
+    task, records, kept = config.tasks[job.task], run.windows(), job.kept
+    found = {"curve": judge_curve(run.config, task.held_out, records, final, config.curve, kept)}
     if task.after_jump is not None and task.jump_window is not None:
         start = task.jump_window
         after = [start + n for n in (0, *config.curve)]

@@ -363,7 +363,13 @@ class StudyAgent:
             }
 
     def _complete(self, point: Sequence[float] | np.ndarray) -> dict[str, Value]:
-        return self._space.validate(self._encoding.to_values(point))
+        """Values of a point; those that a window had are given back to the digit."""
+        values = self._space.validate(self._encoding.to_values(point))
+        tried = (t.params for t in self._study.get_trials(deepcopy=False, states=_FINISHED))
+        for known in (self._space.defaults, *tried):
+            if known.keys() == values.keys() and self._same(known, values):
+                return self._space.validate(known)
+        return values
 
     def _checked(self, context: Sequence[float]) -> tuple[float, ...]:
         if len(context) != self._context_size:

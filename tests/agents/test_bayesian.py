@@ -18,6 +18,7 @@ from agents.static import DrawnAgent
 from agents.trials import CHANGE, IGNORED, ROLE, WINDOW
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import Parameter, ParameterSpace
+from ewsjf_env.tuning import load_tuning
 from tests.agents.toys import MIXED_SPACE, SMALL, bowl, cube_space, play
 
 CONFIG = StudyConfig(search=SMALL)
@@ -82,6 +83,17 @@ def test_what_looks_better_is_tried_again_before_it_is_recommended(tmp_path: Pat
         cube_space(2), config=dataclasses.replace(CONFIG, startup_points=3), folder=tmp_path
     )
     assert again.act() == agent.act()
+
+
+def test_a_recommendation_is_what_was_tried_to_the_digit():
+    space = load_tuning({"policy": "ewsjf", "tuned": ["k", "prefill_share"]}).space()
+    quarter = {**space.defaults, "prefill_share": 0.25}
+    config = dataclasses.replace(CONFIG, startup_points=1, confirm=1)
+    agent = StudyAgent("bayes", space, config, start_points=lambda _: [quarter])
+    for _ in range(2):
+        values = agent.act()
+        agent.observe(transition(agent, values, reward=1.0 - values["prefill_share"]))
+    assert agent.recommend() == quarter
 
 
 def test_what_a_guard_does_not_let_run_is_not_asked_for_again(tmp_path: Path):

@@ -144,7 +144,7 @@ class StudyAgent:
         attributes: dict[str, Any] = {WINDOW: transition.window, ROLE: self._role}
         if self._asked and self._same(self._asked, values):
             values = self._asked  # as it was before it became an action
-        elif self._role == "confirm" and self._asked:
+        elif self._role in ("confirm", "startup") and self._asked:
             attributes[REFUSED] = self._asked
             self._refused.append(self._asked)
         context = self._checked(transition.context)
@@ -250,7 +250,7 @@ class StudyAgent:
         """What the next window is for."""
         return self._roles.next(
             len(self._taken),
-            lambda: self._opening.named,
+            lambda: bool(self._untried()),
             lambda: self._challenger(context) is not None,
         )
 
@@ -263,7 +263,7 @@ class StudyAgent:
         return None if any(self._same(best, refused) for refused in self._refused) else best
 
     def _same(self, values: Mapping[str, Value], others: Mapping[str, Value]) -> bool:
-        return self._proposal.is_same(values, others)
+        return values.keys() == others.keys() and self._proposal.is_same(values, others)
 
     def _take_over(self, window: int) -> None:
         """Learn what other runs had measured when this window of ours began."""
@@ -291,7 +291,14 @@ class StudyAgent:
             return self._challenger(context) or self._best(context, self._config.confirm)
         if self._roles.counted == 0:
             return self._space.defaults
-        return self._opening.values(self._roles.started - 1)
+        untried = self._untried()
+        return untried[0] if untried else self._opening.near(self._roles.started - 1)
+
+    def _untried(self) -> list[dict[str, Value]]:
+        """Named points that no window had, of ours or of others, and that no guard has refused."""
+        trials = counted(self._study.get_trials(deepcopy=False))
+        tried = [*(t.params for t in trials), *self._refused]
+        return [v for v in self._opening.named if not any(self._same(v, t) for t in tried)]
 
     def _search(self, context: tuple[float, ...]) -> dict[str, Value]:
         """A proposal; it waits in the study for its window, or not."""
@@ -367,7 +374,7 @@ class StudyAgent:
         values = self._space.validate(self._encoding.to_values(point))
         tried = (t.params for t in self._study.get_trials(deepcopy=False, states=_FINISHED))
         for known in (self._space.defaults, *tried):
-            if known.keys() == values.keys() and self._same(known, values):
+            if self._same(known, values):
                 return self._space.validate(known)
         return values
 

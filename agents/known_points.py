@@ -32,7 +32,7 @@ def _policy(text: str) -> Callable[[TuningConfig], Points]:
 SOURCES: Mapping[str, Callable[[TuningConfig], Points]] = {
     "shipped": _policy("ewsjf"),
     # Half of the budget did least harm on an H200, a quarter is what training chose for most of the
-    # shared traffic (README).  A task that does not tune the share drops both.
+    # shared traffic (README).  To a task that does not tune the share both are one.
     "half": _policy("ewsjf(prefill_share=0.5;yield_share=0.9)"),
     "quarter": _policy("ewsjf(prefill_share=0.25;yield_share=0.9)"),
 }

@@ -41,34 +41,12 @@ class Opening:
         self._first: list[dict[str, Value]] | None = None
 
     @property
-    def named(self) -> int:
-        """How many of the start-up points are named ones; they come first.
+    def named(self) -> list[dict[str, Value]]:
+        """The named points, without the incumbent, which needs no second look.
 
         Raises:
             ConfigError: theory is asked, and there is no task to think about.
         """
-        return min(len(self._named_points()), self._config.startup_points)
-
-    def values(self, index: int) -> dict[str, Value]:
-        """Start-up point `index`, from 0.
-
-        Raises:
-            ConfigError: theory is asked, and there is no task to think about.
-        """
-        named = self._named_points()
-        if index < len(named):
-            return named[index]
-        config = self._config
-        points = self._encoding.start_points(
-            config.startup_points,
-            self._encoding.to_point(self._space.defaults),
-            config.startup_radius,
-            self._seed,
-        )
-        return self._space.validate(self._encoding.to_values(points[index]))
-
-    def _named_points(self) -> list[dict[str, Value]]:
-        """Without the incumbent, which needs no second look."""
         if self._first is None:  # theory takes seconds: it is asked when it is needed
             start = self._config.start
             if self._named is None and start == "analytic":
@@ -77,3 +55,14 @@ class Opening:
             legal = [self._space.validate(values) for values in found]
             self._first = [values for values in legal if values != self._space.defaults]
         return self._first
+
+    def near(self, index: int) -> dict[str, Value]:
+        """The Sobol point that is start-up point `index`, from 0."""
+        config = self._config
+        points = self._encoding.start_points(
+            config.startup_points,
+            self._encoding.to_point(self._space.defaults),
+            config.startup_radius,
+            self._seed,
+        )
+        return self._space.validate(self._encoding.to_values(points[index]))

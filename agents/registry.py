@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from agents.base import Agent
 from agents.bayesian import StudyAgent
 from agents.config import BestStaticConfig, DefaultConfig, DrawnConfig, StudyConfig
+from agents.known_points import first_points
 from agents.opening import Named
 from agents.sb3 import SB3Agent
 from agents.sb3_config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
@@ -38,10 +40,9 @@ class AgentSetting:
         study_name: names what the windows depend on beside the space, for example
             `<env id>/<space version>/<workload>`.
         shared: windows of other runs, for agents on a study; None: there are none.
-        task: what is tuned, for agents with a twin of the engine.
+        task: what is tuned, for points that are known to do well on it, and for agents with a twin
+            of the engine; None: a space alone.
         kept: where an earlier process kept a twin's results, to read; None: in `folder`.
-        start_points: what an agent on a study begins with, by its setting `start`; see
-            `known_points.first_points`.
     """
 
     space: ParameterSpace
@@ -52,7 +53,11 @@ class AgentSetting:
     shared: Recorded | None = None
     task: TuningConfig | None = None
     kept: Path | None = None
-    start_points: Named | None = None
+
+    @property
+    def start_points(self) -> Named | None:
+        """What an agent on a study begins with, by its setting `start`."""
+        return None if self.task is None else functools.partial(first_points, self.task)
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ def _twin(name: str, setting: AgentSetting, config: TwinStudyConfig) -> Agent:
         folder=setting.folder,
         kept=setting.kept,
         study_name=setting.study_name,
+        start_points=setting.start_points,
     )
 
 

@@ -57,20 +57,20 @@ class Roles:
             self._last = role
             self.counted += 1
 
-    def next(self, shared: int, named: Callable[[], int], challenged: Callable[[], bool]) -> str:
+    def next(self, shared: int, untried: Callable[[], bool], challenged: Callable[[], bool]) -> str:
         """Role of the next window.
 
         Args:
             shared: how many windows of other runs are known: what others have measured need not
                 be scanned once more; our own incumbent does.
-            named: how many start-up points are known to do well elsewhere: all of them are tried
-                before the best one is tried again.
+            untried: whether a point that is known to do well elsewhere was tried by nobody yet;
+                all of them are, before the best one is tried again.
             challenged: whether something looks better than what is recommended.
         """
         if self.counted == 0:
             return "startup"
         opening = self.started + shared < self.startup
-        if opening and self.started + shared <= named():
+        if self.started < self.startup and untried():
             return "startup"
         clear_up = self.breached and self._config.recover and not opening
         # Not twice in a row: a guard that lets another point run would make it go on for ever.

@@ -6,7 +6,6 @@ It writes nothing; `loop.py` keeps the windows that it yields.
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 import time
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from agents.base import Agent, Transition, WithHelpers
-from agents.known_points import first_points
 from agents.recorded import RecordedTraffic
 from agents.registry import AGENTS, AgentSetting, make_agent
 from agents.run_config import RunConfig
@@ -71,7 +69,6 @@ class Session:
             study_name=config.study_name,
             shared=_shared(config, folder),
             task=config.task,
-            start_points=functools.partial(first_points, config.task),
         )
         self.agent: Agent = make_agent(config.agent, setting, config.settings)
         self._detector = ShiftDetector(config.shift)

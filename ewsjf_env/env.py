@@ -177,10 +177,9 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         """
         super().reset(seed=seed)
         given = dict(options or {})
+        refuse_unknown(given, _OPTIONS, "options")
+        policy = self._start_under(given.get("values"))
         trace = self._draw(given)
-        policy = self._start_policy
-        if given.get("values"):
-            policy = policy.with_parameters(given["values"])
         try:
             result = self._start(trace, policy)
         except EngineError:
@@ -252,9 +251,16 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             return current
         return values
 
+    def _start_under(self, values: object) -> Policy:
+        """The policy that a trace begins with."""
+        if values is None:
+            return self._start_policy
+        if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+            raise ConfigError(f"options: values: expected parameters by name, got {values!r}")
+        return self._start_policy.with_parameters(values) if values else self._start_policy
+
     def _draw(self, options: dict[str, Any]) -> Trace:
         """Draw the episode's trace; every reset takes the same numbers off the stream."""
-        refuse_unknown(options, _OPTIONS, "options")
         config = self.config
         if self._workload is None:
             self._workload = load_workload(config.workload)

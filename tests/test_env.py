@@ -196,6 +196,12 @@ def test_a_trace_may_begin_under_other_values() -> None:
     assert env.reset(options={"trace_seed": 3})[1]["parameters"] == own
     with pytest.raises(ConfigError, match="lambda"):
         env.reset(options={"values": {"lambda": 99.0}})
+    for nonsense in (5, ["lambda"], {1: 1}):
+        with pytest.raises(ConfigError, match="values: expected parameters by name"):
+            env.reset(options={"values": nonsense})
+    # What is refused changes nothing: the episode goes on with its own trace.
+    action = env.parameter_space.to_box({n: own[n] for n in env.parameter_space.names})
+    assert env.step(action)[4]["trace"]["seed"] == 3
 
 
 def test_a_pool_repeats_its_traces() -> None:

@@ -118,8 +118,9 @@ class ComparisonConfig:
                     )
         for name, task in self.tasks.items():
             try:
-                for workload in {task.tuning.workload, *self._judging(task)}:
-                    load_workload(workload)
+                for judged in (None, task.held_out, task.after_jump):
+                    traffic = task.tuning if judged is None else judged.task(task.tuning)
+                    load_workload(traffic.workload)
             except ConfigError as error:
                 raise ConfigError(f"tasks: {name}: {error}") from None
 
@@ -161,10 +162,6 @@ class ComparisonConfig:
             arm.agent, env, arm.settings, seed=seed, windows=windows, context=self.context
         )
 
-    def _judging(self, task: TaskConfig) -> set[str]:
-        found = (task.held_out, task.after_jump)
-        return {h.workload for h in found if h is not None and h.workload is not None}
-
 
 def load_comparison(path: str | Path, tasks: Sequence[str] | None = None) -> ComparisonConfig:
     """Read the YAML file; ConfigError naming what is wrong with it.
@@ -178,8 +175,9 @@ def load_comparison(path: str | Path, tasks: Sequence[str] | None = None) -> Com
         if name in data:
             raise ConfigError(f"{path}: {name}: is not set here but by --{name}")
     if tasks is not None and isinstance(data.get("tasks"), Mapping):
+        there = {str(name): task for name, task in data["tasks"].items()}
         for name in tasks:
-            if name not in data["tasks"]:
-                raise ConfigError(f"--tasks: unknown {name!r}{nearest(name, data['tasks'])}")
-        data = {**data, "tasks": {name: data["tasks"][name] for name in tasks}}
+            if name not in there:
+                raise ConfigError(f"--tasks: unknown {name!r}{nearest(name, there)}")
+        data = {**data, "tasks": {name: there[name] for name in tasks}}
     return from_dict(ComparisonConfig, data, str(path))

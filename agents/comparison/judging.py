@@ -134,7 +134,7 @@ def judge_always(
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = None
-    if isinstance(known, dict):
+    if isinstance(known, dict) and isinstance(known.get("score"), float):
         return known
     found = judge(config, held_out, lambda _: values, values)
     kept.mkdir(parents=True, exist_ok=True)

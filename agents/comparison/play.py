@@ -196,7 +196,7 @@ def _key(config: ComparisonConfig, job: Job) -> str:
         RULES,
         config.run_config(job.task, job.arm, job.seed).to_dict(),
         to_dict(task.held_out),
-        to_dict(task.after_jump) if job.arm in config.curve_arms else None,
+        [task.jump_window, to_dict(task.after_jump)] if job.arm in config.curve_arms else None,
         list(config.curve) if job.arm in config.curve_arms else None,
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -207,4 +207,5 @@ def _judged(config: ComparisonConfig, job: Job) -> dict[str, Any] | None:
         judged = json.loads((job.folder / JUDGED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return judged if isinstance(judged, dict) and judged.get("key") == _key(config, job) else None
+    whole = isinstance(judged, dict) and {"task", "arm", "seed", "final"} <= judged.keys()
+    return judged if whole and judged.get("key") == _key(config, job) else None

@@ -23,6 +23,7 @@ from optuna.study import Study
 from agents.base import Transition
 from agents.bayesian import StudyAgent
 from agents.encoding import SAME, Encoding
+from agents.opening import Named
 from agents.surrogate import LESS, Surrogate
 from agents.trials import TrialModel
 from agents.twin.config import TwinStudyConfig
@@ -98,8 +99,8 @@ class TwinAgent(StudyAgent):
         space: what is tuned.
         config: settings.
         task: the same task that the windows are of.
-        context_size, seed, folder, study_name: see `StudyAgent`; the twin's results are kept in
-            the folder, too.
+        context_size, seed, folder, study_name, start_points: see `StudyAgent`; the twin's results
+            are kept in the folder, too.
         kept: where an earlier process kept them, to read.
 
     Raises:
@@ -118,6 +119,7 @@ class TwinAgent(StudyAgent):
         folder: Path | None = None,
         kept: Path | None = None,
         study_name: str = "ewsjf",
+        start_points: Named | None = None,
     ) -> None:
         if task is None:
             raise ConfigError(f"agent {name!r}: needs a task, of which the twin is made")
@@ -133,6 +135,7 @@ class TwinAgent(StudyAgent):
             seed=seed,
             folder=folder,
             study_name=study_name,
+            start_points=start_points,
         )
 
     @property

@@ -109,6 +109,10 @@ def test_a_point_is_judged_once(tmp_path: Path) -> None:
         assert (
             judge_always(make_run_config("tpe", ENV), held_out, best, tmp_path / "judged") == served
         )
+        (path,) = (tmp_path / "judged").iterdir()
+        path.write_text("{}")
+        with pytest.raises(TypeError):  # it is judged again
+            judge_always(run, held_out, best, tmp_path / "judged")
         for traffic, values in (
             (HeldOut(seeds=2, windows=2), best),
             (held_out, {**best, "lambda": 0.5}),
@@ -170,6 +174,10 @@ def test_arms_have_settings_of_their_own() -> None:
         ({"arms": {"a/b": {"agent": "sobol"}}}, "arms: 'a/b' is no name for a folder"),
         ({"curve_arms": ["bays"]}, "curve_arms: unknown 'bays'; nearest valid name: 'bayes'"),
         ({"curve": [-1]}, "curve: -1 is outside"),
+        (
+            {"tasks": {"a": {"env": {}, "held_out": {"rates_per_s": [-1.0]}}}},
+            "tasks: a: rates_per_s: -1.0 is outside",
+        ),
     ],
 )
 def test_bad_configurations_are_one_error(changes: dict[str, Any], message: str) -> None:
@@ -346,6 +354,9 @@ def test_what_only_other_tasks_need_may_be_missing(tmp_path: Path) -> None:
     words = ["--config", str(path), "--agents", "random", "--out", str(tmp_path), "--dry-run"]
     assert main([*words, "--tasks", "fake"]) == 0
     assert main(words) == 2
+    path.write_text(yaml.safe_dump({**CONFIG, "tasks": {1: TASKS["fake"]}}))
+    assert main([*words, "--tasks", "1"]) == 0
+    assert main([*words, "--tasks", "2"]) == 2
 
 
 def test_a_failed_run_is_named_and_loses_no_other(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from agents.shared_study import FILE, RUN, Recorded, SharedStudy
 from agents.storage import masked
 from agents.study import JOURNAL, open_journal, open_study
 from agents.train_command import main as train
-from agents.trials import SHARED, WINDOW
+from agents.trials import ROLE, SHARED, WINDOW
 from ewsjf_env.config import ConfigError
+from ewsjf_env.policy import parse_policy
 
 TASK: dict[str, Any] = {
     "engine": "fake",
@@ -49,6 +50,39 @@ def play(folder: Path, run: RunConfig) -> dict[str, Any]:
         return tune(opened, run.windows)
     finally:
         opened.close()
+
+
+def test_a_known_point_that_another_run_has_measured_is_not_tried_again(tmp_path: Path) -> None:
+    """And one that nobody has is, though others have measured enough for a start."""
+    task = {**TASK, "policy": "ewsjf(lambda=0;mu=0;k=1)", "tuned": ["k", "prefill_share"]}
+    settings = {
+        "storage": str(tmp_path / "fleet.journal"),
+        "startup_points": 2,
+        "search": {"candidates": 32, "refinements": 1},
+    }
+    shipped = parse_policy("ewsjf").parameters["k"]
+    tried = {}
+    for name, seed, windows in (("a", 0, 2), ("b", 1, 3)):
+        run = make_run_config("bayes", task, settings, seed=seed, windows=windows)
+        play(tmp_path / name, run)
+        lines = (tmp_path / name / WINDOWS).read_text().splitlines()
+        values = [json.loads(line)["values"] for line in lines]
+        tried[name] = [(v["k"], v["prefill_share"]) for v in values]
+    assert tried["a"] == [(1.0, 1.0), pytest.approx((shipped, 1.0))]
+    assert tried["b"][:2] == [(1.0, 1.0), pytest.approx((shipped, 0.5))]
+
+
+def test_an_agent_that_is_shown_its_windows_again_knows_the_same_points(tmp_path: Path) -> None:
+    task = {**TASK, "policy": "ewsjf(lambda=0;mu=0;k=1)", "tuned": ["k", "prefill_share"]}
+    settings = {"search": {"candidates": 32, "refinements": 1}}
+    summary = play(tmp_path / "run", make_run_config("bayes", task, settings, windows=6))
+    again: Any = open_view(tmp_path / "run").agent()
+    own = shared(tmp_path / "run" / JOURNAL)
+    roles = [t.user_attrs[ROLE] for t in own.trials if WINDOW in t.user_attrs]
+    assert [t.user_attrs[ROLE] for t in again.study.trials if WINDOW in t.user_attrs] == roles
+    assert roles[:4] == ["startup"] * 4  # the start, what ships, half and a quarter
+    last = [record["context"] for record in open_view(tmp_path / "run").records][-1]
+    assert again.recommend(last) == summary["recommendation"]
 
 
 def shared(storage: Path) -> optuna.Study:

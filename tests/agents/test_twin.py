@@ -210,6 +210,14 @@ def test_kill_and_resume_equals_uninterrupted(tmp_path: Path) -> None:
     assert {r["window"] for r in records_of(whole)} == set(range(7))
 
 
+def test_start_points_come_before_the_twin_where_they_are_asked_for() -> None:
+    task = {**FAKE, "policy": "ewsjf(lambda=0;mu=0;k=1)", "tuned": ["lambda", "k"]}
+    session = session_of("bayes_twin", task, settings={**QUICK, "startup_points": 1})
+    values = [record["values"] for record in played(session, 2)]
+    known = known_points(load_tuning(task))
+    assert [v["k"] for v in values] == pytest.approx([known[0]["k"], known[1]["k"]])
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     session = session_of("bayes_twin", SHORT, settings=QUICK)
     played(session, 3)

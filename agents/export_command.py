@@ -138,7 +138,7 @@ def _reason(result: Confirmation) -> str:
         return "one seed gives no interval"
     if result.gain.value == result.gain.high == 0.0:
         return ALIKE
-    return f"the interval of the gain over the default begins at {result.gain.low:+.3f}"
+    return f"the interval of the gain over the start begins at {result.gain.low:+.3f}"
 
 
 def _progress(results: Iterable[Any], total: int) -> Iterator[Any]:

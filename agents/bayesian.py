@@ -339,6 +339,8 @@ class StudyAgent:
         """How far the model was off where it was sure, and whether that reveals a change."""
         if not self._config.drift.enabled or self._roles.counted <= self._roles.startup:
             return {}
+        if self._roles.breached:
+            return {}  # what the window before has left tells of that one, not of a change
         model = self._model.surrogate(self._study)
         if model is None:
             return {}

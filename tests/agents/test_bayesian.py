@@ -15,7 +15,7 @@ from agents.base import Agent, Transition
 from agents.bayesian import StudyAgent
 from agents.config import DrawnConfig, DriftConfig, SamplerName, StudyConfig, SurrogateConfig
 from agents.static import DrawnAgent
-from agents.trials import CHANGE, IGNORED, ROLE, WINDOW
+from agents.trials import CHANGE, IGNORED, ROLE, SURPRISE, WINDOW
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import Parameter, ParameterSpace
 from ewsjf_env.tuning import load_tuning
@@ -289,6 +289,19 @@ def test_a_void_window_reveals_a_change():
     assert agent.study.trials[-1].user_attrs[CHANGE] == 8
     agent.act()
     assert agent.diagnostics()["bo/changes"] == 1.0
+
+
+@pytest.mark.parametrize("breach", [True, False])
+def test_the_queue_that_a_breach_leaves_is_no_change(breach: bool):
+    agent = make(cube_space(2), config=dataclasses.replace(CONFIG, confirm=1))
+    play(agent, bowl([0.3, 0.6]), 12)
+    margins = {"limit": 1.0} if breach else {}
+    agent.observe(transition(agent, agent.act(), reward=-0.2, margins=margins))
+    # The incumbent clears up, and suffers from what it finds.
+    agent.act()
+    agent.observe(transition(agent, agent.recommend(), reward=-5.0))
+    last = agent.study.trials[-1].user_attrs
+    assert (last[ROLE] == "control", SURPRISE in last) == (breach, not breach)
 
 
 def test_failed_windows_count_as_bad():

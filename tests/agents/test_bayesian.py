@@ -13,36 +13,14 @@ from optuna.trial import TrialState
 
 from agents.base import Agent, Transition
 from agents.bayesian import StudyAgent
-from agents.config import DrawnConfig, DriftConfig, SamplerName, StudyConfig, SurrogateConfig
+from agents.config import DrawnConfig, DriftConfig, SamplerName
 from agents.static import DrawnAgent
-from agents.trials import CHANGE, IGNORED, ROLE, SURPRISE, WINDOW
+from agents.trials import IGNORED, ROLE
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import Parameter, ParameterSpace
 from ewsjf_env.tuning import load_tuning
+from tests.agents.study_agents import ARMS, CONFIG, arm, make, params, transition
 from tests.agents.toys import MIXED_SPACE, SMALL, bowl, cube_space, play
-
-CONFIG = StudyConfig(search=SMALL)
-ARMS: tuple[SamplerName, ...] = ("contextual_gp", "tpe", "gp", "cmaes", "random")
-
-
-def make(
-    space: ParameterSpace, seed: int = 0, config: StudyConfig = CONFIG, **rest: Any
-) -> StudyAgent:
-    return StudyAgent("bayes", space, config, seed=seed, **rest)
-
-
-def arm(sampler: SamplerName, **changes: Any) -> StudyConfig:
-    if sampler == "cmaes":
-        pytest.importorskip("cmaes")
-    return dataclasses.replace(CONFIG, sampler=sampler, **changes)
-
-
-def transition(agent: Agent, values: Mapping[str, Any], **changes: Any) -> Transition:
-    return Transition(**({"window": agent.windows, "values": values, "reward": 0.0} | changes))
-
-
-def params(agent: StudyAgent) -> list[dict[str, Any]]:
-    return [t.params for t in agent.study.trials if WINDOW in t.user_attrs]
 
 
 def test_is_an_agent():
@@ -154,31 +132,6 @@ def test_context_helps():
     assert high["x0"] > 0.6
 
 
-def jump(values: Mapping[str, Any], window: float) -> float:
-    best = (0.2, 0.3) if window < 24 else (0.8, 0.7)
-    return -12.0 * float((values["x0"] - best[0]) ** 2 + (values["x1"] - best[1]) ** 2)
-
-
-def after_jump(surrogate: SurrogateConfig, drift: DriftConfig, seed: int) -> tuple[float, int]:
-    config = dataclasses.replace(CONFIG, surrogate=surrogate, drift=drift)
-    agent = make(cube_space(2), seed, config)
-    rewards = play(agent, jump, 48, seed=seed)
-    changes = [t.number for t in agent.study.trials if CHANGE in t.user_attrs]
-    assert not [number for number in changes if number < 24]
-    return float(np.mean(rewards[30:])), len(changes)
-
-
-def test_half_life_and_detection_follow_a_jump():
-    never, off = SurrogateConfig(half_life_windows=None), DriftConfig(enabled=False)
-    for seed in range(2):
-        stubborn, _ = after_jump(never, off, seed)
-        ageing, _ = after_jump(SurrogateConfig(half_life_windows=6.0), off, seed)
-        detecting, changes = after_jump(never, DriftConfig(), seed)
-        assert changes >= 1
-        assert ageing > stubborn + 0.5
-        assert detecting > stubborn + 0.5
-
-
 def test_stays_off_a_cliff():
     truth = bowl([0.8, 0.5, 0.5])  # rises towards the cliff at x0 = 0.55
     agent, random = make(cube_space(3)), DrawnAgent("random", cube_space(3), DrawnConfig())
@@ -280,28 +233,6 @@ def test_void_windows_teach_nothing():
     assert agents[1].act() == expected
     assert agents[1].recommend() == agents[0].recommend()
     assert agents[1].study.trials[-2].state == TrialState.FAIL
-
-
-def test_a_void_window_reveals_a_change():
-    agent = make(cube_space(2))
-    play(agent, bowl([0.3, 0.6]), 8)
-    agent.observe(transition(agent, agent.act(), reward=float("nan"), void=True, shifted=True))
-    assert agent.study.trials[-1].user_attrs[CHANGE] == 8
-    agent.act()
-    assert agent.diagnostics()["bo/changes"] == 1.0
-
-
-@pytest.mark.parametrize("breach", [True, False])
-def test_the_queue_that_a_breach_leaves_is_no_change(breach: bool):
-    agent = make(cube_space(2), config=dataclasses.replace(CONFIG, confirm=1))
-    play(agent, bowl([0.3, 0.6]), 12)
-    margins = {"limit": 1.0} if breach else {}
-    agent.observe(transition(agent, agent.act(), reward=-0.2, margins=margins))
-    # The incumbent clears up, and suffers from what it finds.
-    agent.act()
-    agent.observe(transition(agent, agent.recommend(), reward=-5.0))
-    last = agent.study.trials[-1].user_attrs
-    assert (last[ROLE] == "control", SURPRISE in last) == (breach, not breach)
 
 
 def test_failed_windows_count_as_bad():

@@ -3,7 +3,7 @@
 Importing it registers the Gymnasium ids of `registration.py` where Gymnasium is installed.
 """
 
-from ewsjf_env.registration import register_environments
+from ewsjf_env.env.registration import register_environments
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare tuners on the same tasks; see `compare.py --help`."""
 
-from agents.start import start
+from agents.cli._start import start
 
 if __name__ == "__main__":
-    start("agents.comparison.command")
+    start("agents.cli.compare")

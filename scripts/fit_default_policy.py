@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the default policy again from its training traffic; see `--help`."""
 
-from agents.start import start
+from agents.cli._start import start
 
 if __name__ == "__main__":
-    start("agents.default_policy")
+    start("agents.experiments.default_policy")

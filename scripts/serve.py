@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Start `vllm serve` under a scheduling policy; see `serve.py --help`."""
 
-from agents.start import start
+from agents.cli._start import start
 
 if __name__ == "__main__":
-    start("agents.serve_command")
+    start("agents.cli.serve")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tune the scheduler with an agent; see --help."""
 
-from agents.start import start
+from agents.cli._start import start
 
 if __name__ == "__main__":
-    start("agents.train_command")
+    start("agents.cli.train")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure what a tuner takes of a server's engine core; see `tuner_cost.py --help`."""
 
-from agents.start import start
+from agents.cli._start import start
 
 if __name__ == "__main__":
-    start("agents.tuner_cost")
+    start("agents.operations.tuner_cost")

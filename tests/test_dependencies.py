@@ -1,12 +1,14 @@
 """Dependencies point one way, and importing the package stays cheap.
 
-scripts -> agents -> ewsjf_env.{env, safety} -> {tuning, episode} -> {engine, serving} -> the rest
-of ewsjf_env -> numpy.
+scripts -> agents: cli -> machine -> operations -> experiments -> runs -> rl -> twin ->
+{bayes, baselines, theory} -> analysis -> core -> ewsjf_env: env -> engine -> serving -> policy ->
+scheduling -> measure -> parameters -> config.
 """
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -18,37 +20,40 @@ FILES = sorted(
     path for folder in ("ewsjf_env", "agents", "scripts") for path in (ROOT / folder).rglob("*.py")
 )
 
+MOST_MODULES = 17
+
+# The rule of agents: a package imports those of lower floors, and its own.
+AGENT_FLOORS: dict[str, int] = {
+    "cli": 10,
+    "machine": 9,
+    "operations": 8,
+    "experiments": 7,
+    "runs": 6,
+    "rl": 5,
+    "twin": 4,
+    "bayes": 3,
+    "baselines": 3,
+    "theory": 3,
+    "analysis": 2,
+    "core": 1,
+}
+
 # What each part of ewsjf_env may import of the others.  "ewsjf_env" is the package's own __init__.
-OBSERVED = {"config", "parameters", "records", "traffic", "features"}
-SERVED = OBSERVED | {"scheduling", "policy", "adaptive", "rules"}
-MEASURED = SERVED | {"workload"}
-JUDGED = {"objective", "constraints"}
-STEPPED = MEASURED | JUDGED | {"engine", "registration", "tuning", "reference", "episode", "viewer"}
-STEPPED |= {"precision"}
+BELOW_SCHEDULING = {"config", "parameters", "measure"}
+BELOW_SERVING = BELOW_SCHEDULING | {"scheduling", "policy"}
+BELOW_ENGINE = BELOW_SERVING | {"serving", "workload"}
 MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
-    "records": {"config"},
-    "workload": {"config"},
+    "seeds": set(),
     "parameters": {"config"},
-    "scheduling": SERVED,
-    "policy": SERVED,
-    "serving": SERVED,
-    "traffic": {"config", "records"},
-    "objective": {"config", "records", "parameters", "traffic"},
-    "constraints": {"config", "records", "objective"},
-    "precision": {"records"},
-    "features": {"config", "records", "parameters", "traffic"},
-    "rules": {"config", "parameters"},
-    "adaptive": OBSERVED | {"rules"},
-    "viewer": set(),
-    "registration": set(),
-    "engine": MEASURED | {"serving"},
-    "tuning": MEASURED | JUDGED | {"engine", "registration"},
-    "reference": MEASURED | {"engine", "precision"},
-    "episode": MEASURED | JUDGED | {"engine", "precision", "reference"},
-    "env": STEPPED,
-    "safety": STEPPED | {"env"},
-    "ewsjf_env": {"registration"},
+    "workload": {"config"},
+    "measure": {"config", "parameters"},
+    "scheduling": BELOW_SCHEDULING,
+    "policy": BELOW_SCHEDULING | {"scheduling"},
+    "serving": BELOW_SERVING,
+    "engine": BELOW_ENGINE,
+    "env": BELOW_ENGINE | {"engine", "seeds"},
+    "ewsjf_env": {"env"},
 }
 
 # Third-party modules by part; all others get LIGHT.
@@ -57,8 +62,6 @@ THIRD_PARTY = {
     "engine": LIGHT | {"vllm", "torch", "tokenizers", "aiohttp"},
     "serving": LIGHT | {"vllm", "torch", "fastapi", "starlette", "prometheus_client"},
     "env": LIGHT | {"gymnasium"},
-    "safety": LIGHT | {"gymnasium"},
-    "registration": {"gymnasium"},
     "scheduling": {"numpy"},
 }
 
@@ -83,7 +86,7 @@ def is_module(name: str) -> bool:
 
 
 def part_of(module: str) -> str:
-    """`ewsjf_env.engine.latency` -> `engine`; `ewsjf_env.__version__` -> `ewsjf_env`."""
+    """`ewsjf_env.engine.simulated.latency` -> `engine`; `ewsjf_env.__version__` -> `ewsjf_env`."""
     part = module.split(".")[1] if "." in module else "ewsjf_env"
     return part if part in MAY_IMPORT else "ewsjf_env"
 
@@ -129,15 +132,37 @@ def test_ewsjf_env_uses_few_libraries(path: Path) -> None:
     assert foreign <= THIRD_PARTY.get(part_of_file(path), LIGHT)
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if path.is_relative_to(ROOT / "agents")], ids=named
-)
+AGENT_FILES = [path for path in FILES if path.is_relative_to(ROOT / "agents")]
+
+
+def package_of(module: str) -> str:
+    """`agents.bayes.gp` -> `bayes`."""
+    return module.split(".")[1] if "." in module else "agents"
+
+
+@pytest.mark.parametrize("path", AGENT_FILES, ids=named)
+def test_agents_import_only_what_lies_below(path: Path) -> None:
+    own = path.relative_to(ROOT / "agents").with_suffix("").parts[0]
+    if own == "__init__":
+        return  # the public names are loaded when asked for
+    found = {package_of(m) for m in imported_modules(path) if m.split(".")[0] == "agents"} - {own}
+    assert not [name for name in found if AGENT_FLOORS[name] >= AGENT_FLOORS[own]]
+
+
+def test_folders_are_small() -> None:
+    """A newcomer takes in a folder at one look."""
+    counts = Counter(path.parent for path in FILES if path.name != "__init__.py")
+    crowded = {named(folder): n for folder, n in counts.items() if n > MOST_MODULES}
+    assert crowded == {}
+
+
+@pytest.mark.parametrize("path", AGENT_FILES, ids=named)
 def test_agents_import_no_scripts_and_no_vllm(path: Path) -> None:
     tops = {module.split(".")[0] for module in imported_modules(path)}
     assert not tops & {"scripts", "tests", "vllm"}
 
 
-@pytest.mark.parametrize("module", ["ewsjf_env", "ewsjf_env.policy", "ewsjf_env.scheduling"])
+@pytest.mark.parametrize("module", ["ewsjf_env", "ewsjf_env.policy.policy", "ewsjf_env.scheduling"])
 def test_importing_loads_nothing_heavy(module: str) -> None:
     heavy = ("torch", "vllm", "optuna", "stable_baselines3", "scipy", "matplotlib", "agents")
     code = f"import sys, {module}; print(*(name for name in {heavy!r} if name in sys.modules))"
@@ -152,7 +177,7 @@ def test_serving_does_not_need_gymnasium() -> None:
     code = (
         "import importlib.util as u, sys; find = u.find_spec\n"
         "u.find_spec = lambda name, *more: None if name == 'gymnasium' else find(name, *more)\n"
-        "from ewsjf_env.policy import default_policy\n"
+        "from ewsjf_env.policy.policy import default_policy\n"
         "print(default_policy().order, 'gymnasium' in sys.modules)"
     )
     done = subprocess.run(

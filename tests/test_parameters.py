@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import Parameter, ParameterSpace
-from ewsjf_env.scheduling.rivals import ORDERS
+from ewsjf_env.scheduling.orders.registry import ORDERS
 
 SPACE = ParameterSpace(
     (

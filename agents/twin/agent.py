@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 from optuna.study import Study
 
-from agents.base import Transition
-from agents.bayesian import StudyAgent
-from agents.encoding import SAME, Encoding
-from agents.opening import Named
-from agents.surrogate import LESS, Surrogate
-from agents.trials import TrialModel
+from agents.bayes.agent import StudyAgent
+from agents.bayes.opening import Named
+from agents.bayes.surrogate import LESS, Surrogate
+from agents.bayes.trials import TrialModel
+from agents.core.agent import Transition
+from agents.core.encoding import SAME, Encoding
+from agents.twin.candidates import START
 from agents.twin.config import TwinStudyConfig
-from agents.twin.surrogate import Said, combine
-from agents.twin.table import START
+from agents.twin.prior_mean import Said, combine
 from agents.twin.twin import Twin
 from ewsjf_env.config import ConfigError
+from ewsjf_env.env.task import TuningConfig
 from ewsjf_env.parameters import ParameterSpace, Value
-from ewsjf_env.tuning import TuningConfig
 
 TWIN = "twin"  # attribute of a trial: what the twin said of its window
 _REWARD = "reward"

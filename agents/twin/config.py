@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agents.config import StudyConfig
+from agents.bayes.config import StudyConfig
 from ewsjf_env.config import ConfigError, check_range
 
 

@@ -10,10 +10,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from agents.recorded import RecordedTraffic
-from agents.twin.config import TwinConfig
-from agents.twin.replay import Values
-from agents.twin.traffic import (
+from agents.core.requests import RecordedTraffic
+from agents.twin.blocks import (
     Block,
     BlockWindow,
     Segment,
@@ -22,7 +20,9 @@ from agents.twin.traffic import (
     learn_late,
     recorded_block,
 )
-from ewsjf_env.tuning import TuningConfig
+from agents.twin.config import TwinConfig
+from agents.twin.replay import Values
+from ewsjf_env.env.task import TuningConfig
 
 HISTORY_WINDOWS = 6  # replayed to say what a window inherited from those before it
 _DRAW_AGAIN = 3  # times as many windows as drawn traffic was made of: it is drawn anew

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from agents.acquisition import maximise
-from agents.config import SearchConfig
-from agents.encoding import Encoding
-from agents.surrogate import Surrogate
+from agents.bayes.acquisition import maximise
+from agents.bayes.config import SearchConfig
+from agents.bayes.surrogate import Surrogate
+from agents.core.encoding import Encoding
+from agents.twin.blocks import Block
+from agents.twin.candidates import Candidates, Table, fit_table, scores, window_id
 from agents.twin.config import TwinConfig
-from agents.twin.table import Candidates, Table, fit_table, scores, window_id
-from agents.twin.traffic import Block
 from ewsjf_env.parameters import ParameterSpace
 
 RADII = (0.1, 0.3)  # of proposals round the best point

@@ -23,17 +23,17 @@ from typing import Any
 
 from joblib.externals.loky import ProcessPoolExecutor
 
-from agents.append_file import AppendFile
-from agents.twin.traffic import Block, Fit, own_latencies
+from agents.core.files import AppendFile
+from agents.twin.blocks import Block, Fit, own_latencies
 from ewsjf_env.config import to_dict
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.engine.latency import LatencyModel
-from ewsjf_env.engine.simulated import SimulatedEngine
+from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.engine.simulated.latency import LatencyModel
+from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.measure.records import WindowMetrics
+from ewsjf_env.measure.traffic import QueueStatistics, prompts_arrived, queue_statistics
 from ewsjf_env.parameters import Value
-from ewsjf_env.policy import Policy
-from ewsjf_env.records import WindowMetrics
-from ewsjf_env.traffic import QueueStatistics, prompts_arrived, queue_statistics
-from ewsjf_env.tuning import TuningConfig
+from ewsjf_env.policy.policy import Policy
 
 RESULTS = "twin.jsonl"
 IDLE_S = 60.0  # a worker without work ends after this

@@ -18,24 +18,24 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.encoding import Encoding
-from agents.known_points import known_points, theory_points
-from agents.recorded import RecordedTraffic
-from agents.surrogate import Surrogate
+from agents.bayes.start_points import known_points, theory_points
+from agents.bayes.surrogate import Surrogate
+from agents.core.encoding import Encoding
+from agents.core.requests import RecordedTraffic
+from agents.twin.blocks import Block
+from agents.twin.candidates import Candidates, Judgement, Table, scores, window_id
 from agents.twin.config import TwinConfig
-from agents.twin.latency import SpeedFit, compare, fit_speed, perturbed, refit, scaled
 from agents.twin.memory import Memory, Past
 from agents.twin.race import Race
 from agents.twin.replay import Replay, Replayer, Served, Values
-from agents.twin.table import Candidates, Judgement, Table, scores, window_id
-from agents.twin.traffic import Block
-from ewsjf_env.constraints import margins
-from ewsjf_env.engine.latency import LatencyModel
-from ewsjf_env.objective import Outcome
+from agents.twin.speed import SpeedFit, compare, fit_speed, perturbed, refit, scaled
+from ewsjf_env.engine.simulated.latency import LatencyModel
+from ewsjf_env.env.registration import REAL_TIME
+from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.measure.constraints import margins
+from ewsjf_env.measure.objective import Outcome
 from ewsjf_env.parameters import Value
-from ewsjf_env.policy import Policy
-from ewsjf_env.registration import REAL_TIME
-from ewsjf_env.tuning import TuningConfig
+from ewsjf_env.policy.policy import Policy
 
 MOST_TRIED = 8  # of the points known or tried, first and last ones, that are looked at again
 _FOR_BEST = 0.6  # of a budget, for serving the best candidates everything

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from ewsjf_env.policy import Policy
-    from ewsjf_env.records import RequestRecord, WindowMetrics
+    from ewsjf_env.measure.records import RequestRecord, WindowMetrics
+    from ewsjf_env.policy.policy import Policy
     from ewsjf_env.workload.trace import Trace
 
 ShouldAbort = Callable[["WindowMetrics"], bool]

@@ -27,16 +27,16 @@ from numpy.typing import NDArray
 
 from ewsjf_env.config import check_range
 from ewsjf_env.engine.base import EngineError, ShouldAbort
-from ewsjf_env.parameters import Value
-from ewsjf_env.policy import Policy
-from ewsjf_env.records import (
+from ewsjf_env.measure.records import (
     MetricSettings,
     RequestRecord,
     WindowCounters,
     WindowMetrics,
     aggregate,
 )
-from ewsjf_env.scheduling.adaptation import Adaptation
+from ewsjf_env.parameters import Value
+from ewsjf_env.policy.adaptation import Adaptation
+from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.history import HistoryTotals
 
 if TYPE_CHECKING:

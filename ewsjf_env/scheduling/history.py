@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ewsjf_env.records import RequestRecord
+from ewsjf_env.measure.records import RequestRecord
 
 CAPACITY = 4096
 

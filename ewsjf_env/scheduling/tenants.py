@@ -44,7 +44,7 @@ from typing import Any, Literal
 
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.scheduling.entry import Entry
-from ewsjf_env.scheduling.order import Order
+from ewsjf_env.scheduling.orders.order import Order
 
 OTHERS = "(others)"
 MAX_NAME_CHARACTERS = 64

@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from ewsjf_env.scheduling.entry import Entry
-from ewsjf_env.scheduling.fairness import OverdueLane
-from ewsjf_env.scheduling.order import Order
+from ewsjf_env.scheduling.orders.order import Order
+from ewsjf_env.scheduling.overdue import OverdueLane
 from ewsjf_env.scheduling.step_shape import WaitingTokens
 from ewsjf_env.scheduling.tenants import TenantAccounts
 

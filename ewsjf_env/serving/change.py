@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ewsjf_env.config import ConfigError, check_range, refuse_unknown
-from ewsjf_env.policy import Policy
+from ewsjf_env.policy.policy import Policy
 
 MAX_BODY_BYTES = 65_536
 MAX_DEPTH = 16

@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from ewsjf_env.config import ConfigError, to_dict
-from ewsjf_env.policy import Policy
+from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import CostPrior
 
 SCHEDULER_CLASS = "ewsjf_env.serving.scheduler.EWSJFScheduler"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from ewsjf_env.policy import Policy
+from ewsjf_env.policy.policy import Policy
 
 
 class Lease:

@@ -28,11 +28,11 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.policy import Policy
+from ewsjf_env.policy.policy import Policy
+from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel, StepSample
 from ewsjf_env.scheduling.entry import Entry
-from ewsjf_env.scheduling.policy_queue import PolicyQueue
-from ewsjf_env.scheduling.repartition import InlineExecutor
+from ewsjf_env.scheduling.partition.repartition import InlineExecutor
 from ewsjf_env.scheduling.tenants import TenantSettings
 from ewsjf_env.serving.hints import read_hints
 from ewsjf_env.serving.lease import Lease

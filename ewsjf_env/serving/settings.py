@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ewsjf_env.config import ConfigError, check_range, from_dict, refuse_unknown
-from ewsjf_env.policy import Policy, default_policy
+from ewsjf_env.policy.policy import Policy, default_policy
 from ewsjf_env.scheduling.cost import CostPrior
 from ewsjf_env.scheduling.tenants import TenantSettings
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from vllm.v1.request import RequestStatus
 
-from ewsjf_env.scheduling.policy_queue import PolicyQueue
+from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.step_shape import WHOLE, StepLoad, StepSettings, shape_step
 
 

@@ -12,10 +12,10 @@ from typing import Any, cast
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.request import Request, RequestStatus
 
-from ewsjf_env.policy import Policy
-from ewsjf_env.scheduling.adaptation import Adaptation
+from ewsjf_env.policy.adaptation import Adaptation
+from ewsjf_env.policy.policy import Policy
+from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.history import RequestHistory
-from ewsjf_env.scheduling.policy_queue import PolicyQueue
 
 
 class SchedulerWatch:

@@ -91,7 +91,7 @@ def cpu_s(pid: int) -> float:
 
 
 def _serve() -> None:
-    from agents.train_command import main
+    from agents.cli.train import main
 
     print("ready", flush=True)
     for line in sys.stdin:
@@ -126,8 +126,8 @@ def _die_at(point: int) -> None:
     """SIGKILL at this moment, counted over those before, amid and after each write to a file."""
     from optuna.storages.journal import JournalFileBackend
 
-    from agents.append_file import AppendFile
-    from agents.run_dir import WINDOWS, RunDir
+    from agents.core.files import AppendFile
+    from agents.runs.folder import WINDOWS, RunDir
 
     left = point
 
@@ -168,8 +168,8 @@ def _limit_files_to(size: int) -> None:
 
 def _fill_journal_after(windows: int) -> None:
     """The study's journal cannot grow by more than 100 bytes once so many windows are written."""
-    from agents.run_dir import RunDir
-    from agents.study import JOURNAL
+    from agents.bayes.study import JOURNAL
+    from agents.runs.folder import RunDir
 
     append, left = RunDir.append, windows
 

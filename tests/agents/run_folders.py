@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agents.loop import tune
-from agents.run_config import make_run_config
-from agents.run_dir import RunDir
+from agents.runs.config import make_run_config
+from agents.runs.folder import RunDir
+from agents.runs.loop import tune
 
 TASK: Mapping[str, Any] = {
     "engine": "fake",

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from agents.runs import Job, simulate
-from ewsjf_env.engine.simulated_config import SimulatedConfig
-from ewsjf_env.policy import Policy
-from ewsjf_env.records import RequestRecord, WindowCounters, WindowMetrics, aggregate
+from agents.experiments.jobs import Job, simulate
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.measure.records import RequestRecord, WindowCounters, WindowMetrics, aggregate
+from ewsjf_env.policy.policy import Policy
 from ewsjf_env.workload import Trace
 
 SECONDS_A_TOKEN = 0.001
@@ -123,5 +123,5 @@ def interrupted_for_hrrn(job: Job) -> dict[str, Any]:
 
 def played(job: Job) -> dict[str, Any]:
     """The record of a job on the stand-in; patched here, for worker processes have no fixture."""
-    with mock.patch("agents.runs.cached_engine", SingleServer):
+    with mock.patch("agents.experiments.jobs.cached_engine", SingleServer):
         return simulate(job)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import Agent, Transition
-from agents.config import SearchConfig
+from agents.bayes.config import SearchConfig
+from agents.core.agent import Agent, Transition
 from ewsjf_env.parameters import Parameter, ParameterSpace
 
 SMALL = SearchConfig(candidates=128, refinements=1)

@@ -4,13 +4,13 @@ import functools
 import json
 from typing import Any
 
-from agents.base import Transition
-from agents.registry import AgentSetting, agent_config, make_agent
-from agents.tags import RunFacts, Timing
+from agents.core.agent import Transition
+from agents.core.registry import AgentSetting, agent_config, make_agent
+from agents.runs.tags import RunFacts, Timing
 from ewsjf_env.config import to_dict
-from ewsjf_env.env import SchedulerTuningEnv
-from ewsjf_env.safety import make_env
-from ewsjf_env.tuning import load_tuning
+from ewsjf_env.env.env import SchedulerTuningEnv
+from ewsjf_env.env.guard import make_env
+from ewsjf_env.env.task import load_tuning
 
 TIMING = Timing(ask_s=0.25, observe_s=0.125, window_wall_s=1.5)
 TASK = {

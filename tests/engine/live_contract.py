@@ -12,9 +12,9 @@ import sys
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import Engine
-from ewsjf_env.engine.executor_settings import ExecutorSettings
-from ewsjf_env.engine.live import LiveConfig, LiveEngine
-from tests.engine_contract import EngineContract
+from ewsjf_env.engine.real.live import LiveConfig, LiveEngine
+from ewsjf_env.engine.stand_in.settings import ExecutorSettings
+from tests.engine.engine_contract import EngineContract
 
 LAST = "test_closes_twice_and_then_refuses"
 

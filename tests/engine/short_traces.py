@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from ewsjf_env.engine.simulated import SimulatedEngine
-from ewsjf_env.engine.simulated_config import SimulatedConfig
-from ewsjf_env.records import RequestRecord
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.workload.trace import Trace
 
 STOCK = SimulatedConfig(scheduler="stock", kv_blocks=3500)

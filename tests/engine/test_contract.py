@@ -1,8 +1,8 @@
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.fake import FakeConfig, FakeEngine
-from ewsjf_env.engine.simulated import SimulatedEngine
-from ewsjf_env.engine.simulated_config import SimulatedConfig
-from tests.engine_contract import EngineContract
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from tests.engine.engine_contract import EngineContract
 
 
 class TestFakeEngine(EngineContract):

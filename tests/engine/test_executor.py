@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.executor_settings import ExecutorSettings
-from ewsjf_env.engine.machine import preset_names
-from ewsjf_env.engine.model_folder import WORD_TOKENS, model_folder, words
-from ewsjf_env.engine.platform import SWITCH
-from ewsjf_env.engine.step_work import StepWork
-from ewsjf_env.engine.vllm_config import build_scheduler, stock_scheduler_class
+from ewsjf_env.engine.simulated.machine import preset_names
+from ewsjf_env.engine.simulated.vllm_config import build_scheduler, stock_scheduler_class
+from ewsjf_env.engine.stand_in.model_folder import WORD_TOKENS, model_folder, words
+from ewsjf_env.engine.stand_in.plugin import SWITCH
+from ewsjf_env.engine.stand_in.settings import ExecutorSettings
+from ewsjf_env.engine.steps.step_work import StepWork
 from tests.serving.vllm_traffic import finish_step, make_request, make_setup, run_step
 
 LATENCY = "llama2-13b_a100-80g"
@@ -127,7 +127,7 @@ def simulated_vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(SWITCH, "1")
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"))
-    from ewsjf_env.engine.vllm_config import load_vllm
+    from ewsjf_env.engine.simulated.vllm_config import load_vllm
 
     load_vllm()
     return
@@ -144,7 +144,7 @@ def make_llm(folder: Path, **changes: Any) -> Any:
         "block_size": 16,
         "gpu_memory_utilization": 0.9,
         "enable_prefix_caching": False,
-        "distributed_executor_backend": "ewsjf_env.engine.executor.SimulatedExecutor",
+        "distributed_executor_backend": "ewsjf_env.engine.stand_in.executor.SimulatedExecutor",
         "scheduler_cls": "ewsjf_env.serving.scheduler.EWSJFScheduler",
         "additional_config": {"ewsjf_simulated": {"speed": 20.0}},
         "seed": 0,

@@ -6,15 +6,15 @@ import pytest
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.fake import STRETCH, TPOT_S, FakeConfig, FakeEngine
-from ewsjf_env.features import feature_names, observe
-from ewsjf_env.objective import relative_objective
-from ewsjf_env.policy import default_policy, parse_policy
-from ewsjf_env.records import MetricSettings, WindowMetrics
-from ewsjf_env.traffic import traffic_statistics
+from ewsjf_env.measure.features import feature_names, observe
+from ewsjf_env.measure.objective import relative_objective
+from ewsjf_env.measure.records import MetricSettings, WindowMetrics
+from ewsjf_env.measure.traffic import traffic_statistics
+from ewsjf_env.policy.policy import default_policy, parse_policy
 from ewsjf_env.workload.trace import Trace
-from tests.adaptive_policies import BUSY, CALM, SPACE, adaptive, table, whole_network
-from tests.adaptive_policies import policy as follower
-from tests.engine_contract import small_trace
+from tests.engine.engine_contract import small_trace
+from tests.policy.adaptive_policies import BUSY, CALM, SPACE, adaptive, table, whole_network
+from tests.policy.adaptive_policies import policy as follower
 
 PATIENT = MetricSettings(overdue_floor_s=1e6)  # nothing is overdue: J has latency terms alone
 

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.latency import Coefficients, LatencyModel, _non_negative_least_squares
-from ewsjf_env.engine.machine import MODEL_DIRECTORY, PRESET_DIRECTORY, preset_names
+from ewsjf_env.engine.simulated.latency import (
+    Coefficients,
+    LatencyModel,
+    _non_negative_least_squares,
+)
+from ewsjf_env.engine.simulated.machine import MODEL_DIRECTORY, PRESET_DIRECTORY, preset_names
 
 
 @dataclasses.dataclass(frozen=True)

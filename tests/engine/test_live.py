@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ewsjf_env.config import ConfigError, from_dict
-from ewsjf_env.engine.live import LiveConfig, LiveEngine
-from ewsjf_env.engine.model_folder import model_folder
-from ewsjf_env.engine.platform import SWITCH
+from ewsjf_env.engine.real.live import LiveConfig, LiveEngine
+from ewsjf_env.engine.stand_in.model_folder import model_folder
+from ewsjf_env.engine.stand_in.plugin import SWITCH
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,8 +6,8 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from ewsjf_env.engine.platform import SWITCH, register
-from ewsjf_env.engine.vllm_config import load_vllm
+from ewsjf_env.engine.simulated.vllm_config import load_vllm
+from ewsjf_env.engine.stand_in.plugin import SWITCH, register
 
 
 def test_plug_in_answers_only_when_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def test_plug_in_answers_only_when_switched_on(monkeypatch: pytest.MonkeyPatch) 
 
 def test_plug_in_imports_neither_vllm_nor_torch() -> None:
     code = (
-        "import sys; from ewsjf_env.engine.platform import register; register();"
+        "import sys; from ewsjf_env.engine.stand_in.plugin import register; register();"
         "sys.exit(bool({'vllm', 'torch'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from agents.analytic_prior import kleinrock_waits
-from ewsjf_env.engine.simulated import SimulatedEngine
-from ewsjf_env.engine.simulated_config import SimulatedConfig
-from ewsjf_env.policy import Policy, parse_policy
-from ewsjf_env.scheduling.partition import Partition
-from ewsjf_env.scheduling.rivals import ORDERS
+from agents.theory.predictor import kleinrock_waits
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.scheduling.partition.partition import Partition
 from ewsjf_env.workload.trace import Trace
 
 LENGTHS = {150: 0.6, 600: 0.3, 2000: 0.1}  # prompt tokens: probability

@@ -8,10 +8,10 @@ import pytest
 
 from ewsjf_env.config import ConfigError, from_dict
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.engine.open_loop import prompt_tokens
-from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine
-from ewsjf_env.engine.server_log import ServerLog
-from ewsjf_env.records import RequestRecord
+from ewsjf_env.engine.real.open_loop import prompt_tokens
+from ewsjf_env.engine.real.remote import RemoteConfig, RemoteEngine
+from ewsjf_env.engine.real.server_log import ServerLog
+from ewsjf_env.measure.records import RequestRecord
 
 NAMES = (
     "output_tokens",

@@ -12,12 +12,12 @@ import pytest
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.engine.link import Told, Unreachable
-from ewsjf_env.engine.policy_control import PolicyControl
-from ewsjf_env.engine.replicas import ReplicaLink
-from ewsjf_env.engine.server_log import ServerLog
-from ewsjf_env.engine.vllm_config import build_scheduler
-from ewsjf_env.policy import Policy, parse_policy
+from ewsjf_env.engine.real.link import Told, Unreachable
+from ewsjf_env.engine.real.policy_control import PolicyControl
+from ewsjf_env.engine.real.replicas import ReplicaLink
+from ewsjf_env.engine.real.server_log import ServerLog
+from ewsjf_env.engine.simulated.vllm_config import build_scheduler
+from ewsjf_env.policy.policy import Policy, parse_policy
 from ewsjf_env.serving import plugin
 from tests.serving.vllm_traffic import finish_step, make_request, make_setup, run_step
 

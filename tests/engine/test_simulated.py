@@ -13,10 +13,10 @@ import pytest
 
 from ewsjf_env.config import ConfigError, from_dict, load_yaml, to_dict
 from ewsjf_env.engine.base import Engine, EngineError
-from ewsjf_env.engine.latency import Coefficients, LatencyModel
-from ewsjf_env.engine.simulated import SimulatedEngine
-from ewsjf_env.engine.simulated_config import SimulatedConfig
-from ewsjf_env.engine.vllm_config import check_version
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.engine.simulated.latency import Coefficients, LatencyModel
+from ewsjf_env.engine.simulated.vllm_config import check_version
 from tests.engine.short_traces import ALONE, STOCK, make_trace, random_trace, served
 
 REPOSITORY = Path(__file__).parents[2]
@@ -199,7 +199,7 @@ def test_same_seed_same_result_also_in_another_process() -> None:
     code = (
         "import json, sys; from tests.engine.test_simulated import _fingerprint;"
         "from ewsjf_env.config import from_dict;"
-        "from ewsjf_env.engine.simulated_config import SimulatedConfig;"
+        "from ewsjf_env.engine.simulated.config import SimulatedConfig;"
         "print(_fingerprint(from_dict(SimulatedConfig, json.loads(sys.argv[1]), 'argument')))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "4321"}

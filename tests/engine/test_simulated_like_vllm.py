@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ewsjf_env.engine.requests import TraceRequests
-from ewsjf_env.engine.simulated import SimulatedEngine
-from ewsjf_env.engine.simulated_config import SimulatedConfig
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.engine.simulated.trace_requests import TraceRequests
 from ewsjf_env.workload.trace import Trace
 from tests.engine.short_traces import STOCK, random_trace, served
 
@@ -31,7 +31,7 @@ def test_same_steps_as_the_engine_core_of_vllm(asynchronous: bool) -> None:
 def _served_by_engine_core(
     config: SimulatedConfig, trace: Trace
 ) -> list[tuple[float | None, float | None]]:
-    from ewsjf_env.engine import vllm_config as vc
+    from ewsjf_env.engine.simulated import vllm_config as vc
 
     engine = SimulatedEngine(config)
     engine.reset(trace)

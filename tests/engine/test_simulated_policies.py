@@ -8,8 +8,8 @@ import pytest
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.engine.simulated import SimulatedEngine
-from ewsjf_env.policy import Policy, parse_policy
+from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.policy.policy import Policy, parse_policy
 from tests.engine.short_traces import STOCK, random_trace
 
 

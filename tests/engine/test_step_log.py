@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.model_folder import model_folder
-from ewsjf_env.engine.step_samples import KEY, read_steps
-from ewsjf_env.engine.vllm_config import build_scheduler, load_vllm
+from ewsjf_env.engine.simulated.vllm_config import build_scheduler, load_vllm
+from ewsjf_env.engine.stand_in.model_folder import model_folder
+from ewsjf_env.engine.steps.step_samples import KEY, read_steps
 from tests.serving.vllm_traffic import finish_step, make_request, make_setup, run_step
 
 
 def build(path: object) -> tuple[Any, Any]:
     load_vllm()
-    from ewsjf_env.engine.step_log import StepLogScheduler
+    from ewsjf_env.engine.steps.step_log import StepLogScheduler
 
     setup = make_setup(kv_blocks=64, asynchronous=True)
     setup.vllm_config.additional_config = {KEY: path}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.step_samples import MeasuredStep, read_steps
+from ewsjf_env.engine.steps.step_samples import MeasuredStep, read_steps
 
 STEP = MeasuredStep(12.5, 0.02, True, 100, 5000.0, 3, 700)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ewsjf_env.policy import Policy
+from ewsjf_env.policy.policy import Policy
+from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
-from ewsjf_env.scheduling.partition import Partition
-from ewsjf_env.scheduling.policy_queue import PolicyQueue
-from ewsjf_env.scheduling.repartition import InlineExecutor
+from ewsjf_env.scheduling.partition.partition import Partition
+from ewsjf_env.scheduling.partition.repartition import InlineExecutor
 
 COST = CostPrior(c0_s=0.004, c1_s_per_token=1.7e-4, c2_s_per_token2=2e-9)
 THREE_QUEUES = Partition(cuts=(256, 1024), means=(128.0, 600.0, 3000.0), masses=(0.6, 0.2, 0.2))

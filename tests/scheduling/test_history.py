@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ewsjf_env.records import RequestRecord
+from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.scheduling.history import RequestHistory
 
 

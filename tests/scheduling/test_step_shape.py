@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ewsjf_env.policy import Policy, parse_policy
-from ewsjf_env.scheduling.rivals import ORDERS
+from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.step_shape import (
     WHOLE,
     StepLoad,

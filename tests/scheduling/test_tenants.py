@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ewsjf_env.config import ConfigError, from_dict
-from ewsjf_env.policy import Policy
+from ewsjf_env.policy.policy import Policy
+from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
-from ewsjf_env.scheduling.policy_queue import PolicyQueue
-from ewsjf_env.scheduling.repartition import InlineExecutor
-from ewsjf_env.scheduling.rivals import ORDERS
+from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.scheduling.partition.repartition import InlineExecutor
 from ewsjf_env.scheduling.tenants import OTHERS, TenantAccounts, TenantSettings
 from tests.scheduling import queues
 from tests.scheduling.queues import BUDGET_TOKENS, COST, THREE_QUEUES, Request, make_queue

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ewsjf_env.policy import Policy
+from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel
-from ewsjf_env.scheduling.partition import Partition
-from ewsjf_env.scheduling.rivals import ORDERS
+from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.scheduling.partition.partition import Partition
 from tests.scheduling.queues import BUDGET_TOKENS, COST, THREE_QUEUES, Request, drain, make_queue
 
 EWSJF_ORDERS = [name for name, spec in ORDERS.items() if spec.partitioned]

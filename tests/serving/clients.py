@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import openai
 
-from ewsjf_env.engine.model_folder import words
+from ewsjf_env.engine.stand_in.model_folder import words
 
 
 @dataclass(frozen=True)

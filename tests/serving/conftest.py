@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ewsjf_env.engine.executor_settings import ExecutorSettings
-from ewsjf_env.engine.simulated_server import simulated_arguments, simulated_launch
-from ewsjf_env.policy import default_policy
+from ewsjf_env.engine.stand_in.server import simulated_arguments, simulated_launch
+from ewsjf_env.engine.stand_in.settings import ExecutorSettings
+from ewsjf_env.policy.policy import default_policy
 from ewsjf_env.serving.launch import SCHEDULER_CLASS, ewsjf_launch
 from tests.serving.server import Server, free_port, running
 

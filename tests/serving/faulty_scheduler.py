@@ -9,8 +9,8 @@ import itertools
 import time
 from typing import Any
 
-from ewsjf_env.policy import Policy
-from ewsjf_env.scheduling.order import Order, ScoredOrder
+from ewsjf_env.policy.policy import Policy
+from ewsjf_env.scheduling.orders.order import Order, ScoredOrder
 from ewsjf_env.serving.scheduler import EWSJFScheduler
 
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.vllm_config import VllmSetup, build_scheduler, load_vllm
-from ewsjf_env.policy import parse_policy
+from ewsjf_env.engine.simulated.vllm_config import VllmSetup, build_scheduler, load_vllm
+from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.tenants import TenantSettings
 from ewsjf_env.serving.hints import Hints, read_hints
 from ewsjf_env.serving.settings import SchedulerSettings

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agents import serve_command
+from agents.cli import serve as serve_command
 from ewsjf_env.config import ConfigError
-from ewsjf_env.policy import Policy, default_policy, parse_policy
+from ewsjf_env.policy.policy import Policy, default_policy, parse_policy
 from ewsjf_env.serving.launch import (
     SCHEDULER_CLASS,
     ewsjf_launch,

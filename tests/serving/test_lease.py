@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.policy import parse_policy
-from ewsjf_env.scheduling.partition import Partition
+from ewsjf_env.policy.policy import parse_policy
+from ewsjf_env.scheduling.partition.partition import Partition
 from ewsjf_env.serving.change import PolicyChange
 from ewsjf_env.serving.lease import Lease
 

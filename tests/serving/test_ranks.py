@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ewsjf_env.engine.model_folder import model_folder
-from ewsjf_env.engine.platform import SWITCH
-from ewsjf_env.policy import default_policy
+from ewsjf_env.engine.stand_in.model_folder import model_folder
+from ewsjf_env.engine.stand_in.plugin import SWITCH
+from ewsjf_env.policy.policy import default_policy
 from tests.serving.clients import mixed_calls, send_all
 from tests.serving.server import ROOT, Server, free_port, running
 

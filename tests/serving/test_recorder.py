@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ewsjf_env.records import RequestRecord
+from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.serving.recorder import COLUMNS, MAX_IDLE_DELAY_S, MAX_ROWS, Recorder
 
 

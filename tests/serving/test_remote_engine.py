@@ -13,14 +13,14 @@ import pytest
 from gymnasium.utils.env_checker import check_env as check_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
-from agents.train_command import main as train
+from agents.cli.train import main as train
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import Engine, EngineError
-from ewsjf_env.engine.real_time import RealTimeEngine
-from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine
-from ewsjf_env.policy import Policy, default_policy, parse_policy
-from ewsjf_env.scheduling.partition import Partition
-from tests.engine_contract import EngineContract, small_trace
+from ewsjf_env.engine.real.real_time import RealTimeEngine
+from ewsjf_env.engine.real.remote import RemoteConfig, RemoteEngine
+from ewsjf_env.policy.policy import Policy, default_policy, parse_policy
+from ewsjf_env.scheduling.partition.partition import Partition
+from tests.engine.engine_contract import EngineContract, small_trace
 from tests.serving.clients import Call, send_all
 from tests.serving.relay import Relay
 from tests.serving.server import Server, free_port

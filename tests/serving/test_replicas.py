@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from agents.train_command import main as train
+from agents.cli.train import main as train
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.engine.executor_settings import ExecutorSettings
-from ewsjf_env.engine.real_time import RealTimeEngine
-from ewsjf_env.engine.remote import RemoteConfig, RemoteEngine, check_server
-from ewsjf_env.engine.simulated_server import simulated_arguments, simulated_launch
-from ewsjf_env.policy import default_policy, parse_policy
+from ewsjf_env.engine.real.real_time import RealTimeEngine
+from ewsjf_env.engine.real.remote import RemoteConfig, RemoteEngine, check_server
+from ewsjf_env.engine.stand_in.server import simulated_arguments, simulated_launch
+from ewsjf_env.engine.stand_in.settings import ExecutorSettings
+from ewsjf_env.policy.policy import default_policy, parse_policy
 from ewsjf_env.serving.launch import ewsjf_launch
-from tests.engine_contract import small_trace
+from tests.engine.engine_contract import small_trace
 from tests.serving.clients import Call, send_all
 from tests.serving.relay import Relay
 from tests.serving.server import Server, free_port, running

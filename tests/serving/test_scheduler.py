@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.vllm_config import (
+from ewsjf_env.engine.simulated.vllm_config import (
     VllmSetup,
     build_scheduler,
     ewsjf_scheduler_class,
     load_vllm,
     stock_scheduler_class,
 )
-from ewsjf_env.policy import Policy, parse_policy
-from ewsjf_env.scheduling.rivals import ORDERS
+from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.serving.settings import SchedulerSettings, check_vllm_version
 from tests.serving.vllm_traffic import (
     fingerprint,

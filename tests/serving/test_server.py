@@ -12,10 +12,10 @@ from typing import Any
 import openai
 import pytest
 
-from ewsjf_env.engine.latency import LatencyModel
-from ewsjf_env.engine.model_folder import words
-from ewsjf_env.policy import Policy, default_policy, parse_policy
-from ewsjf_env.records import RequestRecord, WindowCounters, aggregate
+from ewsjf_env.engine.simulated.latency import LatencyModel
+from ewsjf_env.engine.stand_in.model_folder import words
+from ewsjf_env.measure.records import RequestRecord, WindowCounters, aggregate
+from ewsjf_env.policy.policy import Policy, default_policy, parse_policy
 from tests.serving.clients import mixed_calls, send_all
 from tests.serving.server import Answer, Server
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ewsjf_env.engine.vllm_config import build_scheduler
-from ewsjf_env.policy import parse_policy
+from ewsjf_env.engine.simulated.vllm_config import build_scheduler
+from ewsjf_env.policy.policy import parse_policy
 from tests.serving.test_scheduler import ours, play
 from tests.serving.vllm_traffic import finish_step, make_request, make_setup, run_step
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.tuner_cost import main
-from ewsjf_env.policy import default_policy
+from agents.operations.tuner_cost import main
+from ewsjf_env.policy.policy import default_policy
 from tests.serving.server import Server, free_port
 
 pytestmark = pytest.mark.live

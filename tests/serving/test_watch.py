@@ -8,16 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ewsjf_env.engine.simulated import SimulatedEngine
-from ewsjf_env.engine.simulated_config import SimulatedConfig
-from ewsjf_env.engine.vllm_config import build_scheduler
-from ewsjf_env.features import FEATURES, observe
-from ewsjf_env.policy import Policy, default_policy
-from ewsjf_env.rules import Table
-from ewsjf_env.scheduling.adaptation import COST_FEATURES
-from ewsjf_env.traffic import traffic_statistics
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.engine.simulated.vllm_config import build_scheduler
+from ewsjf_env.measure.features import FEATURES, observe
+from ewsjf_env.measure.traffic import traffic_statistics
+from ewsjf_env.policy.adaptation import COST_FEATURES
+from ewsjf_env.policy.policy import Policy, default_policy
+from ewsjf_env.policy.rules import Table
 from ewsjf_env.workload import load_workload
-from tests.adaptive_policies import BUSY, CALM, FALLBACK, SPACE, adaptive, network, policy, table
+from tests.policy.adaptive_policies import (
+    BUSY,
+    CALM,
+    FALLBACK,
+    SPACE,
+    adaptive,
+    network,
+    policy,
+    table,
+)
 from tests.serving.test_scheduler import ours
 from tests.serving.vllm_traffic import make_request, make_setup, run_step
 

@@ -14,10 +14,10 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from ewsjf_env.config import to_dict
-from ewsjf_env.engine.executor_settings import KEY, ExecutorSettings
-from ewsjf_env.engine.model_folder import words
-from ewsjf_env.engine.simulated_server import EXECUTOR_CLASS
-from ewsjf_env.policy import parse_policy
+from ewsjf_env.engine.stand_in.model_folder import words
+from ewsjf_env.engine.stand_in.server import EXECUTOR_CLASS
+from ewsjf_env.engine.stand_in.settings import KEY, ExecutorSettings
+from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.serving.launch import SCHEDULER_CLASS
 from ewsjf_env.serving.ranks import EngineUnavailable, Ranks
 

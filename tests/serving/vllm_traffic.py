@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ewsjf_env.engine.vllm_config import (
+from ewsjf_env.engine.simulated.vllm_config import (
     VllmSettings,
     VllmSetup,
     block_hasher,

@@ -1,0 +1,207 @@
+"""What do agents without a model do? The baselines that a tuner has to beat.
+
+* `default`: the default values, always.
+* `random`, `sobol`: points drawn without looking at results; they recommend the best mean.
+* `best_static`: every point of a fixed list, then the best one for ever.  It is *offline*: a
+  search that a live system would not survive, shown for comparison only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+
+from agents.core.agent import Transition
+from agents.core.encoding import sobol_points
+from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.parameters import ParameterSpace, Value
+
+STATE = "agent.json"
+
+
+@dataclass(frozen=True)
+class DefaultConfig:
+    """The default values, always: what tuning has to beat.  Nothing to set."""
+
+
+@dataclass(frozen=True)
+class DrawnConfig:
+    """Points drawn without looking at the results.
+
+    Attributes:
+        draw: `uniform` (random search) or `sobol`.
+    """
+
+    draw: Literal["uniform", "sobol"] = "uniform"
+
+
+@dataclass(frozen=True)
+class BestStaticConfig:
+    """Exhaustive offline search: the default and Sobol points in turn, then the best of them.
+
+    Attributes:
+        points: Sobol points beside the default, >= 1.
+        repeats: windows for each point, >= 1.
+    """
+
+    points: int = 32
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        check_range("points", self.points, 1)
+        check_range("repeats", self.repeats, 1)
+
+
+class Memory:
+    """What the baselines share: they remember windows and recommend the best mean reward."""
+
+    offline = False
+
+    def __init__(self, name: str, space: ParameterSpace, seed: int = 0) -> None:
+        self.name = name
+        self._space = space
+        self._seed = seed
+        self._transitions: dict[int, Transition] = {}
+
+    @property
+    def windows(self) -> int:
+        """Number of windows observed, void and failed ones included."""
+        return len(self._transitions)
+
+    @property
+    def _learnt(self) -> list[Transition]:
+        return [t for t in self._transitions.values() if not t.void]
+
+    def observe(self, transition: Transition) -> None:
+        """Remember one window; one that is known already is skipped."""
+        self._space.validate(transition.values, f"window {transition.window}")
+        self._transitions.setdefault(transition.window, transition)
+
+    def recommend(self, context: Sequence[float] | None = None) -> dict[str, Value]:
+        """The point of the best mean reward among those feasible on average; else the default."""
+        rewards: dict[tuple[Value, ...], list[float]] = {}
+        margins: dict[tuple[Value, ...], list[float]] = {}
+        for t in self._learnt:
+            point = tuple(self._space.validate(t.values).values())
+            # A failed window is as bad as can be, however good the others at its point were.
+            rewards.setdefault(point, []).append(t.reward if t.measured else -math.inf)
+            if t.measured:
+                margins.setdefault(point, []).append(max(t.margins.values(), default=0.0))
+        feasible = {
+            point: fmean(found)
+            for point, found in rewards.items()
+            if point in margins and fmean(margins[point]) <= 0.0 and -math.inf not in found
+        }
+        if not feasible:
+            return self._space.defaults
+        best = max(feasible, key=lambda point: feasible[point])
+        return dict(zip(self._space.names, best, strict=True))
+
+    def diagnostics(self) -> dict[str, float]:
+        """Nothing to say."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Write `agent.json`, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "parameter_space_hash": self._space.content_hash,
+            "transitions": [_plain(t) for t in self._transitions.values()],
+        }
+        temporary = folder / (STATE + ".tmp")
+        temporary.write_text(json.dumps(state, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(folder / STATE)
+
+    def load(self, folder: Path) -> None:
+        """Continue from `agent.json`."""
+        path = folder / STATE
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            found, plain = state["parameter_space_hash"], state["transitions"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: not the state of an agent: {error!r}") from None
+        if found != self._space.content_hash:
+            raise ConfigError(
+                f"{path}: parameter_space_hash is {found!r}, this run's is "
+                f"{self._space.content_hash!r}; start a new run"
+            )
+        transitions = [
+            _transition(data, f"{path}: transitions[{i}]") for i, data in enumerate(plain)
+        ]
+        self._transitions = {t.window: t for t in transitions}
+
+
+class DefaultAgent(Memory):
+    """The default values, always."""
+
+    def act(self, context: Sequence[float] = ()) -> dict[str, Value]:
+        """The defaults."""
+        return self._space.defaults
+
+    def recommend(self, context: Sequence[float] | None = None) -> dict[str, Value]:
+        """The defaults."""
+        return self._space.defaults
+
+
+class DrawnAgent(Memory):
+    """Uniform or Sobol points, a function of the seed and the number of windows that count."""
+
+    def __init__(
+        self, name: str, space: ParameterSpace, config: DrawnConfig, seed: int = 0
+    ) -> None:
+        super().__init__(name, space, seed)
+        self._config = config
+
+    def act(self, context: Sequence[float] = ()) -> dict[str, Value]:
+        """The next point; the first window runs the defaults, as those of all tuners do."""
+        drawn = len(self._learnt)
+        if drawn == 0:
+            return self._space.defaults
+        if self._config.draw == "sobol":
+            return self._space.from_unit(sobol_points(len(self._space), drawn, self._seed)[-1])
+        random = np.random.default_rng([self._seed, drawn])
+        return self._space.from_unit(random.random(len(self._space)))
+
+
+class BestStaticAgent(Memory):
+    """Each of a fixed list of points some times, then the best of them for ever."""
+
+    offline = True
+
+    def __init__(
+        self, name: str, space: ParameterSpace, config: BestStaticConfig, seed: int = 0
+    ) -> None:
+        super().__init__(name, space, seed)
+        self._repeats = config.repeats
+        points = sobol_points(len(space), config.points, seed)
+        self._points = [space.defaults, *(space.from_unit(point) for point in points)]
+
+    def act(self, context: Sequence[float] = ()) -> dict[str, Value]:
+        """The next point of the list, or the best one once all were measured."""
+        measured = len(self._learnt)
+        if measured >= len(self._points) * self._repeats:
+            return self.recommend()
+        # Point by point would tie each to one stretch of traffic; round by round does not.
+        return dict(self._points[measured % len(self._points)])
+
+
+def _plain(transition: Transition) -> dict[str, object]:
+    data = transition.to_dict()
+    if not transition.measured:
+        data["margins"] = {}
+    if not math.isfinite(transition.reward):  # NaN is no JSON number
+        data["reward"] = None
+    return data
+
+
+def _transition(data: object, where: str) -> Transition:
+    if isinstance(data, dict) and data.get("reward", 0.0) is None:
+        data = data | {"reward": math.nan}
+    return Transition.from_dict(data, where)

@@ -1,0 +1,1 @@
+"""The Bayesian meta-optimizer: a contextual Gaussian process, and Optuna's samplers."""

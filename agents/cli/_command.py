@@ -1,0 +1,124 @@
+"""What do all commands of `scripts` share? Bad input is one line, and the exit code tells it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from agents.cli._start import INTERRUPTED
+from agents.experiments.backend import BACKENDS
+from ewsjf_env.config import ConfigError, nearest
+from ewsjf_env.engine.base import EngineError
+
+FAILED, BAD_INPUT = 1, 2
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad arguments are a ConfigError like any other bad input: one line, no usage."""
+
+    def __init__(self, prog: str, usage: str | None, description: str, epilog: str = "") -> None:
+        """A command; `usage` None: made from its arguments."""
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80),
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError."""
+        raise ConfigError(message.removeprefix("argument "))
+
+    def arguments(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse; ConfigError names the nearest flag for an unknown one."""
+        arguments, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            is_flag = unknown[0].startswith("-")
+            hint = nearest(unknown[0].split("=")[0], flags) if is_flag else ""
+            raise ConfigError(f"unknown argument {unknown[0]!r}{hint}")
+        return arguments
+
+
+def whole(text: str) -> int:
+    """Argument type: a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    """Argument type: a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def folder(flag: str, text: str) -> Path:
+    """The folder that a flag names, which need not be there; ConfigError for anything else."""
+    if not text:
+        raise ConfigError(f"{flag}: the name is empty, expected a folder")
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{flag}: {path} is a file, expected a folder")
+    return path
+
+
+def run_command(command: Callable[[], int], interrupted: str) -> int:
+    """Exit code of a command: its own, 1 when it failed, 2 for bad input, 130 for Ctrl-C.
+
+    Args:
+        command: the work.
+        interrupted: what to say after Ctrl-C.
+    """
+    try:
+        return command()
+    except ConfigError as error:
+        return say(BAD_INPUT, f"error: {error}")
+    except EngineError as error:
+        return say(FAILED, f"error: {error}")
+    except TerminatedWorkerError:
+        return say(FAILED, f"error: a worker process was killed (out of memory?): {interrupted}")
+    except OSError as error:
+        return say(FAILED, f"error: {error.filename or 'file'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return say(INTERRUPTED, f"interrupted: {interrupted}")
+
+
+def say(code: int, message: Any) -> int:
+    """Print one line on standard error; returns `code`."""
+    print(" ".join(str(message).split()), file=sys.stderr)
+    return code
+
+
+def tool_command(name: str, *arguments: str) -> str:
+    """A line that starts a tool of this environment from here, whether activated or not."""
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        path = Path(name)
+    elif path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return shlex.join([str(path), *arguments])
+
+
+def add_backend_options(parser: Parser, jobs: int = 1) -> None:
+    """`--jobs` and `--backend`."""
+    parser.add_argument(
+        "--jobs", type=whole, default=jobs, metavar="N", help=f"worker processes ({jobs})"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="loky",
+        help="loky: processes here | ray: the cluster of RAY_ADDRESS",
+    )

@@ -1,0 +1,130 @@
+"""What does `scripts/compare.py` accept, and in which order does it work?"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from agents.cli._command import FAILED, Parser, add_backend_options, folder, run_command, say, whole
+from agents.core.files import write_json, write_text
+from agents.core.provenance import git_state
+from agents.core.registry import AGENTS
+from agents.core.words import counted
+from agents.experiments.backend import parallel_on
+from agents.experiments.tuners.config import ComparisonConfig, load_comparison
+from agents.experiments.tuners.play import jobs_of, play_all
+from agents.experiments.tuners.report import markdown, picture
+from agents.experiments.tuners.summary import summarise
+from ewsjf_env.config import ConfigError, check_range, to_dict
+
+DEFAULT_AGENTS = "bayes,tpe,random,sac,ppo,default"
+USAGE = "compare.py --out DIR [--config FILE.yaml] [--agents LIST] [--seeds N] [--jobs N]"
+DESCRIPTION = """\
+Tune with several agents on the same traffic, judge what each recommends on
+held-out traces, and compare.  Started again it goes on from finished runs."""
+RESUME = "the same command goes on from the finished runs"
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    names = ", ".join(AGENTS)
+    parser = Parser("compare.py", USAGE, DESCRIPTION, f"agents: {names}, and arms of the config")
+    add = parser.add_argument
+    add("--config", default="configs/compare.yaml", metavar="FILE.yaml", help="tasks and arms")
+    add("--agents", default=DEFAULT_AGENTS, metavar="LIST", help=DEFAULT_AGENTS)
+    add("--tasks", metavar="LIST", help="of the config (all)")
+    add("--seeds", type=whole, default=10, metavar="N", help="tuning seeds (10)")
+    add_backend_options(parser)
+    add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
+    add("--dry-run", action="store_true", help="print the plan and run nothing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; exit code 0, 1 when a run failed, 2 for bad input, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _compare(words), RESUME)
+
+
+def _compare(words: list[str]) -> int:
+    arguments = make_parser().arguments(words)
+    check_range("--seeds", arguments.seeds, 1)
+    check_range("--jobs", arguments.jobs, 1)
+    tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
+    config = load_comparison(arguments.config, tasks)
+    arms = _names("--agents", arguments.agents)
+    for arm in arms:
+        config.arm(arm)
+    out = folder("--out", arguments.out)
+    jobs = jobs_of(config, arms, arguments.seeds, out)
+    plan = _describe(config, arms, arguments.seeds)  # refuses arms that cannot be
+    if arguments.dry_run:
+        print(plan)
+        return 0
+    # joblib's workers inherit it; without, each takes its share of all cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with parallel_on(arguments.backend, arguments.jobs):
+        out.mkdir(parents=True, exist_ok=True)
+        judged, failures = play_all(config, jobs, arguments.jobs, _progress)
+    for name, reason in failures.items():
+        say(FAILED, f"error: {name} failed: {reason}")
+    if judged:
+        _write(judged, config, arms, arguments.seeds, words, out)
+    return FAILED if failures else 0
+
+
+def _names(flag: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"{flag}: the list is empty")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{flag}: {name!r} occurs twice")
+    return names
+
+
+def _describe(config: ComparisonConfig, arms: Sequence[str], seeds: int) -> str:
+    lines, total = [], 0
+    for name in config.tasks:
+        windows = {arm: config.run_config(name, arm, 0).windows for arm in arms}
+        total += seeds * sum(windows.values())
+        env = config.tasks[name].tuning
+        lines.append(f"task {name}: {env.workload}, windows of {env.window_s:g} s")
+        lines.append("  " + ", ".join(f"{arm} {n}" for arm, n in windows.items()))
+    runs = counted(seeds * len(arms) * len(config.tasks), "run")
+    return "\n".join([*lines, f"{counted(seeds, 'seed')}: {runs}, {counted(total, 'window')}"])
+
+
+def _progress(played: Iterable[Any], total: int) -> Iterator[Any]:
+    yield from tqdm(played, total=total, unit="run", desc="runs", mininterval=1.0)
+
+
+def _write(
+    judged: list[dict[str, Any]],
+    config: ComparisonConfig,
+    arms: Sequence[str],
+    seeds: int,
+    words: list[str],
+    out: Path,
+) -> None:
+    meta = {
+        "command": shlex.join(["python", "scripts/compare.py", *words]),
+        "seeds": seeds,
+        "arms": list(arms),
+        "config": to_dict(config),
+        "git": git_state(),
+    }
+    summary = summarise(judged)
+    paths = [out / name for name in ("comparison.json", "comparison.md", "comparison.png")]
+    write_json(paths[0], {"meta": meta, "runs": judged, "summary": summary})
+    report = markdown(summary, meta)
+    write_text(paths[1], report)
+    picture(summary, paths[2])
+    print(report)
+    print("\n".join(str(path) for path in paths))

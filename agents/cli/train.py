@@ -1,0 +1,302 @@
+"""What does `scripts/train.py` accept, and in which order does it work?"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from agents.bayes.config import StudyConfig
+from agents.bayes.fleet import open_shared
+from agents.cli._command import Parser, folder, run_command, say, tool_command, whole
+from agents.cli._start import INTERRUPTED
+from agents.core.registry import AGENTS
+from agents.core.words import counted
+from agents.runs.config import RunConfig, make_run_config
+from agents.runs.episodes import episode_options
+from agents.runs.folder import RunDir, default_folder
+from agents.runs.loop import Progress, tune
+from agents.theory.start import TaskPrior, starting_point
+from ewsjf_env.config import ConfigError, check_range, load_yaml
+from ewsjf_env.engine.real.remote import check_server
+from ewsjf_env.env.registration import ENGINE_IDS
+from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.workload import load_workload
+
+USAGE = """\
+train.py --agent NAME [--config FILE.yaml] [options]
+       train.py --resume RUN [--windows N]"""
+DESCRIPTION = "Tune the scheduler window by window; a killed or interrupted run can be resumed."
+WINDOWS = 60
+REMOTE_AGENT = "bayes"  # where none is named
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    lines = [f"  {name:<16} {entry.summary}" for name, entry in AGENTS.items()]
+    parser = Parser("train.py", USAGE, DESCRIPTION, "agents:\n" + "\n".join(lines))
+    add = parser.add_argument
+    add("--agent", metavar="NAME", help=f"see below (with --engine remote: {REMOTE_AGENT})")
+    add("--config", metavar="FILE.yaml", help="the task (configs/env/tuning.yaml)")
+    add("--agent-config", metavar="FILE", help="settings of the agent (configs/agents)")
+    add("--engine", metavar="NAME", help=" | ".join(ENGINE_IDS) + ", instead of the task's")
+    about_url = "of the server, with --engine remote; again for replicas"
+    add("--url", action="append", metavar="URL", help=about_url)
+    add("--storage", metavar="S", help="study shared with other runs: journal file or URL")
+    add("--seed", type=whole, metavar="N", help="of traffic and proposals (0)")
+    add("--windows", type=whole, metavar="N", help=f"windows in all ({WINDOWS})")
+    add("--context", metavar="LIST", help="features agents see, see config.yaml of a run")
+    add("--out", metavar="DIR", help="folder of the run (runs/ENV/AGENT/WORKLOAD/SEED__TIME)")
+    add("--resume", metavar="RUN", help="continue this run, to --windows if given")
+    add("--dry-run", action="store_true", help="print the parameters and run nothing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; exit code 0, 1 when the run failed, 2 for bad input, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _train(words), "no run was begun")
+
+
+def _train(words: list[str]) -> int:
+    arguments = make_parser().arguments(words)
+    # Small models: threads cost more than they give, and two runs side by side fight for cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if arguments.dry_run:
+        print(_describe(_planned(arguments)))
+        return 0
+    if arguments.resume is not None:
+        run, windows = _resumed(arguments)
+    else:
+        config = _config(arguments)
+        _check_traffic(config)
+        if _starts_by_theory(config):
+            TaskPrior(config.task)
+        if config.storage:  # before there is a folder
+            open_shared(config.storage, config.shared_name, config.shared_marks)
+        new = default_folder(config)
+        path = new if arguments.out is None else folder("--out", arguments.out)
+        run, windows = RunDir.create(path, config), config.windows
+    # A tuner that is asked to end leaves a server as one that is interrupted does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    bar = _Bar(windows)
+
+    def begin(done: int) -> None:
+        if arguments.resume is not None and done < windows:
+            _check_traffic(run.config)
+        run.note_command()
+        print(f"run: {run.path}", file=sys.stderr)
+        bar.begin(done)
+
+    try:
+        with bar:
+            summary = tune(run, windows, bar.show, begin=begin)
+        _print_summary(summary, run)
+    except KeyboardInterrupt:
+        return say(INTERRUPTED, f"interrupted: {_rest(run, windows, bar.full)}")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        run.close()
+    return 0
+
+
+def _rest(run: RunDir, windows: int, done: bool) -> str:
+    """What is left to do after Ctrl-C."""
+    resume = shlex.join(["--resume", str(run.path)])
+    if windows != run.config.windows:
+        resume += f" --windows {windows}"
+    if done:
+        return f"all {counted(windows, 'window')} are done, {resume} tells the result"
+    return f"continue with {resume}"
+
+
+def _check_traffic(config: RunConfig) -> None:
+    """ConfigError for traffic that cannot be had, before there is a folder that is in the way."""
+    if config.env.engine == "remote":
+        check_server(config.env.remote)
+    workload = load_workload(config.env.workload)
+    seed = episode_options(config.env, config.seed, 0)["trace_seed"]
+    for rate in config.env.rates_per_s or (None,):
+        workload.draw(seed, config.env.traffic_s, rate)
+
+
+def _config(arguments: argparse.Namespace) -> RunConfig:
+    if arguments.url is not None and arguments.engine != "remote":
+        raise ConfigError(f"--url: {arguments.url[0]!r} needs --engine remote")
+    if arguments.agent is None and arguments.engine != "remote":
+        raise ConfigError("--agent: missing; see --help for the list, or --resume a run")
+    fields: dict[str, Any] = {}
+    for name, least in (("seed", 0), ("windows", 1)):
+        value = getattr(arguments, name)
+        if value is not None:
+            check_range(f"--{name}", value, least)
+            fields[name] = value
+    if arguments.context is not None:
+        fields["context"] = tuple(n.strip() for n in arguments.context.split(",") if n.strip())
+    task: dict[str, Any] | str | None = arguments.config
+    if arguments.engine is not None:
+        task = load_yaml(arguments.config) if arguments.config else {}
+        task = {**task, "engine": arguments.engine}
+        if arguments.url is not None:
+            remote = task.get("remote", {})
+            if isinstance(remote, dict):  # else it is refused when it is read
+                remote = {k: v for k, v in remote.items() if k not in ("url", "urls")}
+                task["remote"] = {**remote, **_addresses(arguments.url)}
+    config = make_run_config(
+        REMOTE_AGENT if arguments.agent is None else arguments.agent,
+        task,
+        arguments.agent_config,
+        **{"windows": WINDOWS, **fields},
+    )
+    if config.env.engine == "remote" and not _names_server(arguments):
+        raise ConfigError(
+            "--url: missing, and no remote.url is in --config: which server is tuned?"
+        )
+    return config if arguments.storage is None else _sharing(config, arguments.storage)
+
+
+def _names_server(arguments: argparse.Namespace) -> bool:
+    """Whoever forgets the address must not change a stranger's server at the default one."""
+    task = load_yaml(arguments.config) if arguments.config else {}
+    remote = task.get("remote") if isinstance(task, dict) else None
+    named = isinstance(remote, dict) and bool({"url", "urls"} & set(remote))
+    return named or arguments.url is not None
+
+
+def _sharing(config: RunConfig, storage: str) -> RunConfig:
+    """The run with its study in a storage."""
+    if not isinstance(config.settings, StudyConfig):
+        raise ConfigError(f"--storage: agent {config.agent!r} is not on a study")
+    if storage and "://" not in storage:
+        storage = str(Path(storage).absolute())  # a run may be resumed from elsewhere
+    return dataclasses.replace(
+        config, settings=dataclasses.replace(config.settings, storage=storage)
+    )
+
+
+def _addresses(urls: list[str]) -> dict[str, Any]:
+    return {"url": urls[0]} if len(urls) == 1 else {"urls": urls}
+
+
+def _planned(arguments: argparse.Namespace) -> RunConfig:
+    if arguments.resume is None:
+        return _config(arguments)
+    _refuse_changes(arguments)
+    config = RunDir.open(arguments.resume).config
+    windows = config.windows if arguments.windows is None else arguments.windows
+    return dataclasses.replace(config, windows=windows)
+
+
+def _resumed(arguments: argparse.Namespace) -> tuple[RunDir, int]:
+    _refuse_changes(arguments)
+    run = RunDir.open(arguments.resume, lock=True)
+    windows = run.config.windows if arguments.windows is None else arguments.windows
+    if windows < 1:
+        run.close()
+        raise ConfigError(f"--windows: {windows} is outside [1, inf)")
+    return run, windows
+
+
+def _refuse_changes(arguments: argparse.Namespace) -> None:
+    kept = ("agent", "config", "agent_config", "engine", "url", "storage", "seed", "context", "out")
+    for name in kept:
+        if getattr(arguments, name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag}: cannot be changed by --resume; the run's own is kept")
+
+
+def _describe(config: RunConfig) -> str:
+    task = config.task
+    rows = [("parameter", "start", "allowed", "meaning")]
+    space: ParameterSpace = task.space()
+    for p in space.parameters:
+        start = p.default if isinstance(p.default, str) else f"{p.default:g}"
+        rows.append((p.name, str(start), p.allowed, p.description))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    table = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows]
+    return "\n".join(
+        [
+            f"agent {config.agent}, seed {config.seed}, {counted(config.windows, 'window')} of "
+            f"{task.window_s:g} s after {task.settle_s:g} s",
+            f"traffic {task.workload}, engine {task.engine}, policy {task.policy}, "
+            f"reference {task.reference}",
+            f"context: {', '.join(config.context) or 'none'}",
+            f"space {space.content_hash}, {counted(len(space), 'parameter')}",
+            *table,
+            *_theory(config),
+        ]
+    )
+
+
+def _starts_by_theory(config: RunConfig) -> bool:
+    return isinstance(config.settings, StudyConfig) and config.settings.start == "analytic"
+
+
+def _theory(config: RunConfig) -> list[str]:
+    """What an agent with `start: analytic` tries after the start values."""
+    if not _starts_by_theory(config):
+        return []
+    point = starting_point(config.task)
+    loads = ", ".join(f"{load:.2f}" for load in point.loads)
+    predicted = f"predicted reward {point.objective:+.3f}, start values {point.own_objective:+.3f}"
+    if not point.moved:
+        return [f"start: analytic, load {loads}: the start values; {predicted}"]
+    own = config.task.space().defaults
+    moved = ", ".join(f"{k}={_short(v)}" for k, v in point.values.items() if v != own[k])
+    return [f"start: analytic, load {loads}: {moved}; {predicted}"]
+
+
+class _Bar:
+    """A progress bar with the incumbent, the windows that violated a constraint, and the ETA."""
+
+    def __init__(self, windows: int) -> None:
+        self._windows = windows
+        self._bar: tqdm[Any] | None = None
+
+    @property
+    def full(self) -> bool:
+        """All windows are done."""
+        return self._bar is not None and self._bar.n >= self._windows
+
+    def begin(self, done: int) -> None:
+        self._bar = tqdm(total=self._windows, initial=done, unit="window", mininterval=0.5)
+
+    def show(self, progress: Progress) -> None:
+        assert self._bar is not None  # `tune` begins before it reports
+        values = " ".join(f"{k}={_short(v)}" for k, v in list(progress.incumbent.items())[:3])
+        self._bar.set_postfix_str(
+            f"J={progress.reward:+.3f} violations={progress.violations} best: {values}",
+            refresh=False,
+        )
+        self._bar.update(1)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
+def _print_summary(summary: dict[str, Any], run: RunDir) -> None:
+    values = ", ".join(f"{k}={_short(v)}" for k, v in summary["recommendation"].items())
+    windows = counted(summary["windows"], "window")
+    print(f"{windows}, {summary['violations']} with a violation", end="")
+    print(f", {summary['void']} void, {summary['failed']} failed")
+    print(f"recommended: {values}")
+    if summary["killed"]:
+        print(f"ended by the kill switch: {summary['killed']}")
+    print(run.path)
+    print(tool_command("tensorboard", "--logdir", str(run.path)))

@@ -1,0 +1,1 @@
+"""The vocabulary of tuning: agents, windows, requests, and files that survive a kill."""

@@ -1,0 +1,1 @@
+"""An evaluation of policies: summary, report and pictures."""

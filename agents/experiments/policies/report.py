@@ -1,0 +1,289 @@
+"""How is an evaluation told to a reader? evaluation.md: tables, losers shown too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agents.core.words import counted
+from agents.experiments.policies.summary import REFERENCE, Group, Run, against, groups, values
+from ewsjf_env.measure.records import MetricSettings
+
+WORSE = "▲"
+WORSE_SHARE = 0.01  # a smaller relative difference is not marked, however sure it is
+
+NEAR_CAPACITY = (0.9, 1.05)  # loads from and to which a title says "near capacity"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the main table."""
+
+    title: str
+    metric: str
+    part: str = "metrics"
+    larger_is_better: bool = False
+    digits: int = 2
+
+
+COLUMNS = (
+    Column("out tok/s", "output_tokens_per_s", larger_is_better=True, digits=0),
+    Column("drained tok/s", "output_tokens_per_s", "drained", larger_is_better=True, digits=0),
+    Column("goodput req/s", "goodput_requests_per_s", larger_is_better=True),
+    Column("TTFT mean s", "ttft_mean_s"),
+    Column("p99 s", "ttft_p99_s"),
+    Column("short mean s", "ttft_short_mean_s"),
+    Column("short p95 s", "ttft_short_p95_s"),
+    Column("long mean s", "ttft_long_mean_s"),
+    Column("long p95 s", "ttft_long_p95_s"),
+    Column("max wait s", "wait_max_s", digits=1),
+    Column("TPOT p95 s", "tpot_p95_s", digits=3),
+    Column("slowdown p99", "slowdown_p99", digits=1),
+    Column("Jain", "jain_slowdown", larger_is_better=True),
+    Column("unfinished", "outstanding", digits=0),
+)
+RATIO_COLUMNS = tuple(
+    c
+    for c in COLUMNS
+    if c.metric
+    in (
+        "output_tokens_per_s",
+        "ttft_mean_s",
+        "ttft_p99_s",
+        "ttft_short_mean_s",
+        "ttft_long_p95_s",
+        "wait_max_s",
+    )
+)
+
+_SETTINGS = MetricSettings()
+LEGEND = (
+    "out tok/s: output tokens generated in the window, a second; drained: over the time in which "
+    "the same requests are all served.",
+    "goodput: finished requests a second whose TTFT was at most "
+    f"{_SETTINGS.ttft_slo_s:g} s and whose time per further output token at most "
+    f"{_SETTINGS.tpot_slo_s:g} s.",
+    "TTFT: time from arrival to first token; p95 and p99 are percentiles over requests.",
+    f"short: prompts of at most {_SETTINGS.short_max_tokens} tokens; long: of more than "
+    f"{_SETTINGS.long_min_tokens}.",
+    "max wait: the longest TTFT of any request.",
+    "TPOT: time per output token after the first, of finished requests.",
+    "slowdown: TTFT over the time that the prompt's prefill takes alone on the machine.",
+    "Jain: Jain's fairness index of the mean slowdowns of short, middle and long prompts: 1 when "
+    "all are slowed alike, towards 1/3 when one class alone is.",
+    "unfinished: requests that arrived in the window and had not finished by its end.",
+)
+
+
+def markdown(runs: Sequence[Run], meta: Mapping[str, Any], other: str | None = None) -> str:
+    """The whole report.
+
+    Args:
+        runs: records of all runs.
+        meta: of the evaluation.
+        other: a policy that the others are compared with besides `REFERENCE`.
+    """
+    lines = [
+        "# Evaluation",
+        "",
+        f"Fixed window of {meta['duration_s']:g} s from an empty start, "
+        f"{counted(meta['seeds'], 'seed')}; every policy meets the same arrivals, lengths and "
+        "prefixes.  Requests that are not served by the end count with their age.  *Drained*: the "
+        "same requests served to the end.  Load is the arrival rate over the measured FCFS "
+        "capacity.",
+        "",
+        f"Engine: {meta['engine']['latency']}, {meta['engine']['max_num_batched_tokens']} tokens "
+        f"a step, {meta['engine']['max_num_seqs']} sequences, "
+        f"{meta['kv_blocks']} KV blocks of {meta['engine']['block_tokens']} tokens, prefix caching "
+        f"{'on' if meta['engine']['prefix_caching'] else 'off'}, async scheduling "
+        f"{'on' if meta['engine']['async_scheduling'] else 'off'}; own scheduler and KV cache of "
+        f"vLLM {meta['versions']['vllm']} on a virtual clock, the forward pass modelled.",
+        "",
+        f"**Bold** is the one best non-oracle value of a column (none where two or more share it "
+        f"at the digits shown); {WORSE} marks a value that is worse "
+        f"than fcfs by {WORSE_SHARE:.0%} or more and with its whole 95 % interval (paired "
+        "bootstrap over seeds; two seeds or more); (oracle) reads true output lengths.",
+    ]
+    for group, arms in groups(runs).items():
+        lines += ["", f"## {_title(group, arms)}", "", *_main_table(arms)]
+        if REFERENCE in arms and len(arms) > 1:
+            lines += ["", "Ratio to fcfs, 95 % interval:", "", *_ratio_table(arms, REFERENCE)]
+        if other is not None and other in arms and other != REFERENCE:
+            lines += ["", f"Ratio to {other}, 95 % interval:", "", *_ratio_table(arms, other)]
+        lines += ["", "Mean TTFT in seconds (share unserved) by prompt tokens:", ""]
+        lines += _bucket_table(arms)
+    lines += ["", "What the columns mean:", "", *(f"* {line}" for line in LEGEND)]
+    return "\n".join(lines) + "\n"
+
+
+def console_table(runs: Sequence[Run]) -> str:
+    """The main tables alone, for a terminal of 160 columns."""
+    blocks = []
+    for group, arms in groups(runs).items():
+        rows = [["policy", *(c.title for c in COLUMNS)], *_main_rows(arms)]
+        blocks.append("\n".join([_title(group, arms), *_aligned(rows)]))
+    legend = (
+        f"* the one best without oracles   {WORSE} surely worse than fcfs, by {WORSE_SHARE:.0%} "
+        "or more"
+    )
+    return "\n\n".join([*blocks, legend])
+
+
+def _title(group: Group, arms: Mapping[str, list[Run]]) -> str:
+    workload, load, rate = group
+    some = next(iter(arms.values()))
+    achieved = sum(float(run["notes"]["achieved_rate_per_s"]) for run in some) / len(some)
+    asked = f"load {load:g}, " if load is not None else ""
+    capped = sum(int(run["notes"]["capped_prompts"]) for run in some)
+    text = f"{workload}: {asked}{rate:.3g} req/s asked, {achieved:.3g} req/s arrived"
+    stretch = some[0]["notes"].get("time_stretch")
+    text += f", time stretched x{float(stretch):.3g}" if stretch is not None else ""
+    repeats = max(int(run["notes"].get("trace_repeats", 1)) for run in some)
+    if repeats > 1:
+        text += f", the recording repeated up to {repeats} times: too short for this"
+    text += f", {capped} prompts capped" if capped else ""
+    return text + (f"; {_regime(load)}" if load is not None else "")
+
+
+def _regime(load: float) -> str:
+    if load < NEAR_CAPACITY[0]:
+        return "below capacity"
+    return "near capacity" if load <= NEAR_CAPACITY[1] else "overload, the queue grows throughout"
+
+
+def _mean(arm: Sequence[Run], column: Column) -> float:
+    known = [v for v in values(arm, column.metric, column.part).values() if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _sorted(arms: Mapping[str, list[Run]]) -> list[str]:
+    column = next(c for c in COLUMNS if c.metric == "ttft_mean_s")
+    return sorted(arms, key=lambda name: _mean(arms[name], column))
+
+
+def _label(name: str, arms: Mapping[str, list[Run]]) -> str:
+    """The policy's name; a policy of which runs failed was not judged on the same traces."""
+    seeds, most = len(arms[name]), max(len(arm) for arm in arms.values())
+    notes = ["oracle"] if arms[name][0]["oracle"] else []
+    notes += [f"{seeds} of {most} seeds"] if seeds < most else []
+    return f"{name} ({', '.join(notes)})" if notes else name
+
+
+def _main_table(arms: Mapping[str, list[Run]]) -> list[str]:
+    return _table([["policy", *(c.title for c in COLUMNS)], *_main_rows(arms)])
+
+
+def _main_rows(arms: Mapping[str, list[Run]]) -> list[list[str]]:
+    best = {}
+    for column in COLUMNS:
+        fair = [_mean(arm, column) for arm in arms.values() if not arm[0]["oracle"]]
+        known = [v for v in fair if not math.isnan(v)]
+        if known:
+            best[column] = max(known) if column.larger_is_better else min(known)
+    rows = [[_label(name, arms)] for name in _sorted(arms)]
+    for column in COLUMNS:
+        shown = {name: _shown(_mean(arm, column), column) for name, arm in arms.items()}
+        # A value that is surely worse may round to the best all the same.
+        worse = {name for name in arms if _is_worse(arms, name, column)}
+        first = [
+            name
+            for name, arm in arms.items()
+            if column in best
+            and shown[name] == _shown(best[column], column)
+            and name not in worse
+            and not arm[0]["oracle"]
+        ]
+        for name, cells in zip(_sorted(arms), rows, strict=True):
+            text = f"**{shown[name]}**" if first == [name] else shown[name]
+            cells.append(text + (f" {WORSE}" if name in worse else ""))
+    return rows
+
+
+def _shown(value: float, column: Column) -> str:
+    return "-" if math.isnan(value) else f"{value:.{column.digits}f}"
+
+
+def _is_worse(arms: Mapping[str, list[Run]], name: str, column: Column) -> bool:
+    if name == REFERENCE or REFERENCE not in arms:
+        return False
+    share, gap = against(arms[name], arms[REFERENCE], column.metric, column.part)
+    if share.known and abs(share.value - 1.0) < WORSE_SHARE:
+        return False
+    return gap.high < 0 if column.larger_is_better else gap.low > 0  # no interval: False
+
+
+def _ratio_table(arms: Mapping[str, list[Run]], reference: str) -> list[str]:
+    rows = [["policy", *(c.title.rsplit(" ", 1)[0] for c in RATIO_COLUMNS)]]
+    for name in _sorted(arms):
+        if name == reference:
+            continue
+        cells = [_label(name, arms)]
+        for column in RATIO_COLUMNS:
+            share, _ = against(arms[name], arms[reference], column.metric, column.part)
+            limits = f" [{share.low:.3g}, {share.high:.3g}]" if share.bounded else ""
+            cells.append(f"{share.value:.3g}{limits}" if share.known else "-")
+        rows.append(cells)
+    return _table(rows)
+
+
+def _bucket_table(arms: Mapping[str, list[Run]]) -> list[str]:
+    some = next(iter(arms.values()))[0]["buckets"]
+    limits = [(row["low_tokens"], row["high_tokens"]) for row in some]
+    counts = [
+        max(sum(run["buckets"][i]["requests"] for run in arm) for arm in arms.values())
+        for i in range(len(limits))
+    ]
+    used = [i for i, count in enumerate(counts) if count]
+    rows = [["policy", *(_range(*limits[i]) for i in used)]]
+    rows.append(["requests a policy", *(str(counts[i]) for i in used)])
+    rows += [
+        [_label(name, arms), *(_bucket_cell(arms[name], i) for i in used)] for name in _sorted(arms)
+    ]
+    return _table(rows)
+
+
+def _bucket_cell(arm: Sequence[Run], index: int) -> str:
+    buckets = [run["buckets"][index] for run in arm if run["buckets"][index]["requests"]]
+    n = sum(bucket["requests"] for bucket in buckets)
+    if not n:
+        return "-"
+    wait = sum(bucket["ttft_mean_s"] * bucket["requests"] for bucket in buckets) / n
+    unserved = sum(bucket["unserved"] for bucket in buckets) / n
+    return f"{wait:.2f}" + (f" ({unserved:.0%})" if unserved else "")
+
+
+def _range(low: int, high: int | None) -> str:
+    return f"> {low}" if high is None else f"{low + 1}-{high}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return lines
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of text columns, numbers to the right; long titles take two lines."""
+    first = [title.rsplit(" ", 1) if len(title) > 8 else [title] for title in rows[0]]
+    head = [
+        [parts[0] if len(parts) > 1 else "" for parts in first],
+        [parts[-1] for parts in first],
+    ]
+    body = [[_plain(cell) for cell in row] for row in rows[1:]]
+    lines = [*head, *body]
+    widths = [max(len(row[i]) for row in lines) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in lines
+    ]
+
+
+def _plain(cell: str) -> str:
+    """A table cell for a terminal: `*` instead of bold, the mark without a space."""
+    text = cell.replace("**", "") + ("*" if "**" in cell else "")
+    return text.replace(f" {WORSE}", WORSE)

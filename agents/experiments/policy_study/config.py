@@ -1,0 +1,288 @@
+"""What is compared in the study of policies, on which traffic?  One YAML file.
+
+Every key is explained in `configs/policy_study.yaml`.  A policy is tuned on one part of a
+workload and judged on another: a recording is split in time (or in rows, where it has no times),
+a synthetic workload has seeds for training and others for judging.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agents.experiments.jobs import Source
+from agents.experiments.policy_study.families import FamilyConfig, completed
+from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, to_dict
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.workload import Workload, load_workload
+from ewsjf_env.workload.spec import ReplaySpec, replay_workload
+
+MAX_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class StudySource(Source):
+    """The traffic of a workload of the study; `path` is a trace file or a workload.
+
+    Attributes:
+        label: what it is called in results.
+        part: of a recording.
+        max_prompt_tokens: prompts above are capped.
+    """
+
+    label: str = ""
+    part: tuple[float, float] = (0.0, 1.0)
+    max_prompt_tokens: int | None = None
+
+    def load(self) -> Workload:
+        """Read it, once a process; ConfigError when anything is wrong with it."""
+        return _load(self)
+
+
+@functools.lru_cache(maxsize=64)
+def _load(source: StudySource) -> Workload:
+    if not source.is_trace:
+        workload = load_workload(source.path)
+        return dataclasses.replace(workload, name=source.label)  # type: ignore[type-var]
+    spec = ReplaySpec(
+        trace=source.path,
+        name=source.label,
+        format=source.trace_format,
+        jitter_s=source.jitter_s,
+        max_prompt_tokens=source.max_prompt_tokens,
+        part=source.part,
+    )
+    return replay_workload(spec, Path(source.path))
+
+
+@dataclass(frozen=True)
+class WorkloadConfig:
+    """One traffic on one machine; give `trace` or `workload`.
+
+    Attributes:
+        trace: file in the folder of traces.
+        workload: built-in name or YAML file of synthetic traffic.
+        title: what tables call it.
+        jitter_s: noise on recorded times.
+        max_prompt_tokens: prompts above are capped.
+        engine: file of engine settings; None: the defaults.
+        duration_s: length of a judged window, > 0.
+        run_s: core seconds that a judged window takes, about; for the estimate.
+    """
+
+    trace: str | None = None
+    workload: str | None = None
+    title: str = ""
+    jitter_s: float = 0.0
+    max_prompt_tokens: int | None = None
+    engine: str | None = None
+    duration_s: float = 100.0
+    run_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.trace is None) == (self.workload is None):
+            raise ConfigError("trace, workload: give exactly one of them")
+        check_range("duration_s", self.duration_s, 0.0, low_open=True)
+        check_range("run_s", self.run_s, 0.0, low_open=True)
+
+    @property
+    def simulated(self) -> SimulatedConfig:
+        """The engine's settings."""
+        return SimulatedConfig() if self.engine is None else SimulatedConfig.load(self.engine)
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """How the families are tuned.
+
+    Attributes:
+        loads: of the training traffic.
+        seeds: training traces a load that all points meet.
+        finalists: so many of the best points, the best at each load and the defaults ...
+        finalist_seeds: ... meet so many traces a load in all, >= `seeds`.
+        duration_factor: length of a training window over that of a judged one, > 0.
+    """
+
+    loads: tuple[float, ...] = (0.7, 0.95, 1.3)
+    seeds: int = 2
+    finalists: int = 3
+    finalist_seeds: int = 6
+    duration_factor: float = 0.6
+
+    def __post_init__(self) -> None:
+        _check_loads("loads", self.loads)
+        check_range("seeds", self.seeds, 1, MAX_SEEDS)
+        check_range("finalists", self.finalists, 1)
+        check_range("finalist_seeds", self.finalist_seeds, self.seeds, MAX_SEEDS)
+        check_range("duration_factor", self.duration_factor, 0.0, low_open=True)
+
+
+@dataclass(frozen=True)
+class ControlPlan:
+    """Settings of the engine that could explain a gain without reordering.
+
+    Attributes:
+        engines: what differs from the workload's engine, by label.
+        workloads: on which; empty: all.
+        loads: judged loads at which.
+    """
+
+    engines: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    workloads: tuple[str, ...] = ()
+    loads: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for label, changes in self.engines.items():
+            from_dict(SimulatedConfig, changes, f"engines: {label}")
+        if self.engines:
+            _check_loads("loads", self.loads)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """The whole study.
+
+    Attributes:
+        workloads: by name.
+        families: by label, which begins the names of its arms; with all that follows from it.
+        traces: folder of the recordings, beside the YAML file or from the working directory.
+        split: recordings are trained on before and judged after this fraction, (0, 1).
+        loads: judged.
+        seeds: judged traces a load, >= 2 for intervals.
+        first_seed: of the judged traces, [0, 5000]; another one gives fresh traces to a study
+            that was changed after a look at its results.
+        min_requests: a window with fewer at the lowest load is passed over, see `traces`.
+        extra_seeds: added where the comparison that matters is undecided ...
+        extra_rounds: ... at most so often.
+        aim: share by which tuned EWSJF should exceed the best single rival's J.
+        tuning, controls: see there.
+    """
+
+    workloads: Mapping[str, WorkloadConfig]
+    families: Mapping[str, FamilyConfig]
+    traces: str = "."
+    split: float = 0.6
+    loads: tuple[float, ...] = (0.5, 0.7, 0.95, 1.2, 1.5)
+    seeds: int = 10
+    first_seed: int = 0
+    min_requests: int = 30
+    extra_seeds: int = 10
+    extra_rounds: int = 2
+    aim: float = 0.15
+    tuning: TuningPlan = field(default_factory=TuningPlan)
+    controls: ControlPlan = field(default_factory=ControlPlan)
+
+    def __post_init__(self) -> None:
+        if not self.workloads:
+            raise ConfigError("workloads: none is given")
+        _check_loads("loads", self.loads)
+        check_range("split", self.split, 0.01, 0.99)
+        check_range("seeds", self.seeds, 1, MAX_SEEDS)
+        check_range("first_seed", self.first_seed, 0, TRAINING_SEEDS // 2)
+        check_range("min_requests", self.min_requests, 1)
+        check_range("extra_seeds", self.extra_seeds, 0, MAX_SEEDS)
+        check_range("extra_rounds", self.extra_rounds, 0, 10)
+        check_range("aim", self.aim, 0.0)
+        object.__setattr__(self, "families", completed(self.families))
+        for name in self.controls.workloads:
+            if name not in self.workloads:
+                hint = nearest(name, self.workloads)
+                raise ConfigError(f"controls: workloads: unknown {name!r}{hint}")
+        for load in self.controls.loads:
+            if load not in self.loads:
+                raise ConfigError(f"controls: loads: {load:g} is not one of loads {self.loads}")
+
+    def only(self, names: Sequence[str]) -> StudyConfig:
+        """The same study with some of its workloads; ConfigError for an unknown one."""
+        for name in names:
+            if name not in self.workloads:
+                raise ConfigError(f"--only: unknown {name!r}{nearest(name, self.workloads)}")
+        kept = {name: self.workloads[name] for name in self.workloads if name in names}
+        # An empty list would mean all workloads: without any of those named there are no controls.
+        inside = tuple(n for n in self.controls.workloads if n in kept)
+        controls = dataclasses.replace(self.controls, workloads=inside)
+        if self.controls.workloads and not inside:
+            controls = ControlPlan()
+        return dataclasses.replace(self, workloads=kept, controls=controls)
+
+    def source(self, name: str, training: bool) -> StudySource:
+        """The traffic on which policies are tuned, or the one that judges them."""
+        workload = self.workloads[name]
+        label = f"{name}_training" if training else name
+        if workload.workload is not None:
+            return StudySource(workload.workload, label=label)
+        return StudySource(
+            str(Path(self.traces) / str(workload.trace)),
+            is_trace=True,
+            jitter_s=workload.jitter_s,
+            label=label,
+            part=(0.0, self.split) if training else (self.split, 1.0),
+            max_prompt_tokens=workload.max_prompt_tokens,
+        )
+
+    def controlled(self, name: str) -> dict[str, SimulatedConfig]:
+        """Engines of the controls of a workload by label; those that change nothing are left out.
+
+        Raises:
+            ConfigError: settings that the workload's engine cannot have.
+        """
+        if self.controls.workloads and name not in self.controls.workloads:
+            return {}
+        base = self.workloads[name].simulated
+        found = {}
+        for label, changes in self.controls.engines.items():
+            try:
+                engine = dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+            except ConfigError as error:
+                raise ConfigError(f"controls: {label}: {name}: {error}") from None
+            if engine != base:
+                found[label] = engine
+        return found
+
+
+def load_study(path: str | Path, traces: str | None = None) -> StudyConfig:
+    """Read the YAML file.
+
+    Args:
+        path: of the file.
+        traces: folder of the recordings, instead of the file's.
+
+    Raises:
+        ConfigError: naming what is wrong with it, or with a file that it names.
+    """
+    config = from_dict(StudyConfig, load_yaml(path), str(path))
+    if traces is not None:
+        return dataclasses.replace(config, traces=traces)
+    beside = Path(path).parent / config.traces
+    return dataclasses.replace(config, traces=str(beside)) if beside.is_dir() else config
+
+
+def check_files(config: StudyConfig) -> None:
+    """Read all traffic and engines before anything runs; ConfigError naming the workload."""
+    for name, workload in config.workloads.items():
+        try:
+            _ = workload.simulated
+            for training in (True, False):
+                config.source(name, training).load()
+            config.controlled(name)
+        except ConfigError as error:
+            raise ConfigError(f"workloads: {name}: {error}") from None
+
+
+def described(config: StudyConfig) -> dict[str, object]:
+    """The study as plain values."""
+    found: dict[str, object] = to_dict(config)
+    return found
+
+
+def _check_loads(where: str, loads: Sequence[float]) -> None:
+    if not loads:
+        raise ConfigError(f"{where}: the list is empty")
+    for load in loads:
+        check_range(where, load, 0.0, low_open=True)
+    if len(set(loads)) < len(loads):
+        raise ConfigError(f"{where}: a value occurs twice in {list(loads)}")

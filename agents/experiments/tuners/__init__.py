@@ -1,0 +1,1 @@
+"""A comparison of tuners on the same traffic, judged on traffic that nobody has seen."""

@@ -1,0 +1,1 @@
+"""The measurement of a machine, and of a server on it."""

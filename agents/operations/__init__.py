@@ -1,0 +1,1 @@
+"""A server in operation: supervision of its tuner, soak, and what a tuner costs."""

@@ -1,1 +1,0 @@
-"""Every policy, by default and tuned, on every traffic and load: the study of orders."""

@@ -1,0 +1,1 @@
+"""One tuning run: configuration, folder, loop, TensorBoard, export and confirmation."""

@@ -1,0 +1,213 @@
+"""What is a tuning run? Everything that decides its windows, in one file of its folder.
+
+A run is repeated, resumed and exported from this alone: agent and settings, seed, environment,
+the features that agents see, and what counts as a shift of the traffic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agents.core.registry import AGENTS, agent_config, task_of
+from agents.runs.traffic_shift import ShiftSettings
+from ewsjf_env.config import (
+    ConfigError,
+    check_range,
+    from_dict,
+    load_yaml,
+    nearest,
+    refuse_unknown,
+    to_dict,
+)
+from ewsjf_env.env.registration import ENGINE_IDS
+from ewsjf_env.env.task import TuningConfig, load_tuning
+from ewsjf_env.measure.features import FEATURES, feature_names
+
+SCHEMA_VERSION = 1
+DEFAULT_CONTEXT = ("arrival_rate_per_s", "prompt_tokens_mean")
+_KEYS = (
+    "agent",
+    "seed",
+    "windows",
+    "context",
+    "context_windows",
+    "idle_wait_s",
+    "shift",
+    "env",
+)
+_OWN_OF_TASK = (
+    *("simulated", "fake", "live", "remote", "safety", "windows", "trace_pool"),
+    *("workload", "rates_per_s"),
+)
+_OWN_OF_SERVER = (
+    *("url", "urls", "ranks", "model", "api_key_env", "timeout_s", "start_timeout_s", "lease_s"),
+    "arguments",
+)
+_MARKS = ("schema_version", "environment", "parameter_space_hash")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One tuning run.
+
+    Attributes:
+        agent: a name of `registry.AGENTS`.
+        settings: of that agent, see `registry.agent_config`.
+        env: the task; its policy is the agent's own where the agent brings one.
+        seed: of everything that is drawn, >= 0: traffic, noise and proposals.
+        windows: planned windows, >= 1; a resumed run may go further.
+        context: names of features that agents with a context see, in this order.
+        context_windows: they are the medians of so many windows, since the last shift, >= 1: the
+            traffic of a single one tells little of the next.
+        idle_wait_s: a window in which nobody waited so long tells nothing of an order, >= 0.
+        shift: when a window's traffic counts as shifted.
+    """
+
+    agent: str
+    settings: Any
+    env: TuningConfig
+    seed: int = 0
+    windows: int = 60
+    context: tuple[str, ...] = DEFAULT_CONTEXT
+    context_windows: int = 5
+    idle_wait_s: float = 3.0
+    shift: ShiftSettings = field(default_factory=ShiftSettings)
+
+    def __post_init__(self) -> None:
+        check_range("seed", self.seed, 0)
+        check_range("windows", self.windows, 1)
+        check_range("context_windows", self.context_windows, 1)
+        check_range("idle_wait_s", self.idle_wait_s, 0.0)
+        known = [feature.name for feature in FEATURES]
+        for name in self.context:
+            if name not in known:
+                raise ConfigError(f"context: unknown feature {name!r}{nearest(name, known)}")
+        if len(set(self.context)) != len(self.context):
+            raise ConfigError(f"context: a feature occurs twice in {list(self.context)}")
+
+    @property
+    def environment_id(self) -> str:
+        """Registered id of the environment, with its version."""
+        return ENGINE_IDS[self.env.engine]
+
+    @property
+    def task(self) -> TuningConfig:
+        """The environment's configuration for this agent."""
+        return task_of(self.agent, self.env)
+
+    @property
+    def sees(self) -> tuple[str, ...]:
+        """Names of what the agent is given: features, or all of the observation."""
+        if AGENTS[self.agent].sees == "observation":
+            return feature_names(self.task.space())
+        return self.context
+
+    @property
+    def study_name(self) -> str:
+        """What an agent's memory depends on, beside the parameter space."""
+        return f"{self.environment_id}/{self.env.workload}"
+
+    @property
+    def storage(self) -> str:
+        """Where the study is that this run shares with others; "" where it is alone."""
+        return getattr(self.settings, "storage", "")
+
+    @property
+    def shared_name(self) -> str:
+        """Name of that study."""
+        return getattr(self.settings, "study", "") or self.study_name
+
+    @property
+    def shared_marks(self) -> dict[str, str | int]:
+        """What has to be the same of all that share it, for their rewards to mean the same.
+
+        Everything of the task but for how it is reached, guarded and cut into episodes, and for
+        the traffic, which the context tells and the study's name stands for.
+        """
+        task = to_dict(self.task)
+        own = to_dict(getattr(self.task, self.task.engine))
+        kept = {key: value for key, value in task.items() if key not in _OWN_OF_TASK}
+        kept[self.task.engine] = {k: v for k, v in own.items() if k not in _OWN_OF_SERVER}
+        text = json.dumps([kept, self.context, self.context_windows], sort_keys=True, default=str)
+        return {
+            "parameter_space_hash": self.task.space().content_hash,
+            "task": hashlib.sha256(text.encode()).hexdigest()[:16],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in `config.yaml`, with the marks that a resumed run is checked by."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "environment": self.environment_id,
+            "parameter_space_hash": self.task.space().content_hash,
+            "agent": {"name": self.agent, **to_dict(self.settings)},
+            "seed": self.seed,
+            "windows": self.windows,
+            "context": list(self.context),
+            "context_windows": self.context_windows,
+            "idle_wait_s": self.idle_wait_s,
+            "shift": to_dict(self.shift),
+            "env": to_dict(self.env),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str) -> RunConfig:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ConfigError: unknown key, illegal value, or a run of another schema, environment
+                version or parameter space.
+        """
+        refuse_unknown(data, (*_KEYS, *_MARKS), where)
+        for key in ("agent", "env", "schema_version"):
+            if key not in data:
+                raise ConfigError(f"{where}: missing key {key!r}")
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{where}: schema_version: {data['schema_version']!r} is not {SCHEMA_VERSION}"
+            )
+        agent = data["agent"]
+        if not isinstance(agent, Mapping) or not isinstance(agent.get("name"), str):
+            raise ConfigError(f"{where}: agent: expected a mapping with a name, got {agent!r}")
+        settings = {key: value for key, value in agent.items() if key != "name"}
+        chosen = {key: data[key] for key in _KEYS if key in data}
+        chosen["settings"] = agent_config(agent["name"], settings, f"{where}: agent")
+        run = from_dict(cls, {**chosen, "agent": agent["name"]}, where)
+        run.check_marks(data, where)
+        return run
+
+    def check_marks(self, data: Mapping[str, Any], where: str) -> None:
+        """Refuse a folder whose windows mean something else in this version."""
+        for mark in ("environment", "parameter_space_hash"):
+            found, ours = data.get(mark), self.to_dict()[mark]
+            if found != ours:
+                raise ConfigError(f"{where}: {mark}: {found!r} is not {ours!r}; start a new run")
+
+
+def make_run_config(
+    agent: str,
+    task: TuningConfig | Mapping[str, Any] | str | Path | None = None,
+    settings: Mapping[str, Any] | str | Path | None = None,
+    **fields: Any,
+) -> RunConfig:
+    """A run from what a user names.
+
+    Args:
+        agent: name in the registry.
+        task: see `tuning.load_tuning`.
+        settings: of the agent: a mapping, a YAML file, or None for its defaults.
+        fields: further fields of `RunConfig`.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
+    where = str(settings) if isinstance(settings, (str, Path)) else f"agent {agent!r}"
+    data = load_yaml(settings) if isinstance(settings, (str, Path)) else settings
+    return RunConfig(
+        agent=agent, settings=agent_config(agent, data, where), env=load_tuning(task), **fields
+    )

@@ -1,0 +1,29 @@
+"""Which traffic does episode number e of a run meet?
+
+A function of the run's seed and the number alone: every agent tuned with one seed sees the same
+traces in the same order, and a resumed run goes on with the trace it was at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ewsjf_env.env.env import FIRST_TRACE_SEED
+from ewsjf_env.env.task import TuningConfig
+
+_LAST = 2**31 - 1
+
+
+def episode_options(task: TuningConfig, seed: int, episode: int) -> dict[str, Any]:
+    """Options for `reset`: `trace_seed` among the training seeds and `rate_per_s`.
+
+    With a `trace_pool` of n traces every run draws from the same n.
+    """
+    random = np.random.default_rng([seed, episode])
+    last = FIRST_TRACE_SEED + task.trace_pool if task.trace_pool else _LAST
+    options: dict[str, Any] = {"trace_seed": int(random.integers(FIRST_TRACE_SEED, last))}
+    if task.rates_per_s:
+        options["rate_per_s"] = task.rates_per_s[int(random.integers(len(task.rates_per_s)))]
+    return options

@@ -1,0 +1,210 @@
+"""What does a run leave behind, and how is it opened again?
+
+    config.yaml     everything that decides the windows (`run_config.py`)
+    command.txt     how it was started, a line a start
+    versions.json   commit, packages, hash of the latency model
+    windows.jsonl   one line a window: the truth; all else can be made again from it
+    shared.jsonl    what was learnt from other runs, and before which window (`shared_study.py`)
+    study.journal   of agents on an Optuna study; model files of RL agents in `agent`
+    progress.csv, events.out.tfevents.*   for people (`tracking.py`)
+    summary.json    what `compare.py` reads; policy.json: the recommendation
+
+A line of windows.jsonl is written whole and reaches the disk before the agent learns from it.
+What a killed process left of a line is cut off when the folder is opened again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from agents.core.files import write_json, write_text
+from agents.core.provenance import git_state
+from agents.core.window import parse_line
+from agents.runs.config import RunConfig
+from ewsjf_env.config import ConfigError, load_yaml
+from ewsjf_env.engine.simulated.latency import LatencyModel
+
+CONFIG, WINDOWS, SUMMARY = "config.yaml", "windows.jsonl", "summary.json"
+PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy", "river")
+
+
+def default_folder(config: RunConfig, now: datetime | None = None) -> Path:
+    """runs/<environment>/<agent>/<workload>/seed_<seed>__<UTC stamp>."""
+    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    environment = config.environment_id.replace("/", "_")
+    workload = Path(config.env.workload).name.split(".")[0]
+    return Path("runs", environment, config.agent, workload, f"seed_{config.seed:04d}__{stamp}")
+
+
+class RunDir:
+    """One run's folder; `close` lets another process have it.
+
+    Attributes:
+        path: the folder.
+        config: what the run is.
+    """
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        """Use `create` or `open`."""
+        self.path = path
+        self.config = config
+        self._lock: IO[bytes] | None = None
+        self._file: IO[bytes] | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> RunDir:
+        """Make the folder of a new run and lock it.
+
+        Raises:
+            ConfigError: it holds a run already, or cannot be written.
+        """
+        run = cls(path, config)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run._take_lock()
+            if (path / CONFIG).exists():
+                raise ConfigError(
+                    f"{path}: holds a run already; --resume continues it, or name another folder"
+                )
+            versions = {
+                "git": git_state(),
+                "python": platform.python_version(),
+                "packages": {name: _version(name) for name in PACKAGES},
+                "latency_sha256": _latency_hash(config),
+            }
+            write_json(path / "versions.json", versions)
+            write_text(path / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
+        except OSError as error:
+            run.close()
+            raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
+        except ConfigError:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path, *, lock: bool = False) -> RunDir:
+        """Open the folder of a run.
+
+        Args:
+            path: the folder.
+            lock: for writing; without it the folder is only read.
+
+        Raises:
+            ConfigError: no run, one of another version or space, or in use by another process.
+        """
+        path = Path(path)
+        if path.is_file():
+            raise ConfigError(f"{path}: is a file, expected the folder of a run")
+        if not (path / CONFIG).is_file():
+            raise ConfigError(f"{path}: holds no run ({CONFIG} is missing)")
+        where = path / CONFIG
+        run = cls(path, RunConfig.from_dict(load_yaml(where), str(where)))
+        if lock:
+            run._take_lock()
+            run._cut_half_line()
+        return run
+
+    def windows(self) -> list[dict[str, Any]]:
+        """All whole lines of windows.jsonl, numbered 0, 1, ... by their key `window`.
+
+        Raises:
+            ConfigError: a line is damaged, missing or there twice; it names line and field.
+        """
+        path = self.path / WINDOWS
+        if not path.exists():
+            return []
+        space, sees = self.config.task.space(), self.config.sees
+        return [
+            parse_line(line, number, space, sees, f"{path}: line {number + 1}")
+            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1])
+        ]
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one window; it is on the disk when this returns.
+
+        Raises:
+            OSError: the disk is full, for example; the file then ends as it did before.
+        """
+        if self._file is None:
+            self._file = (self.path / WINDOWS).open("ab", buffering=0)
+        line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError("only a part of the line could be written")
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(end)
+            raise
+
+    def note_command(self, arguments: Sequence[str] | None = None) -> None:
+        """Add the command line of this start to command.txt."""
+        words = [sys.executable, *sys.argv] if arguments is None else list(arguments)
+        with (self.path / "command.txt").open("a", encoding="utf-8") as file:
+            file.write(shlex.join(words) + "\n")
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replace summary.json, whole or not at all."""
+        write_json(self.path / SUMMARY, summary)
+
+    def summary(self) -> dict[str, Any] | None:
+        """The last summary; None before the first."""
+        try:
+            data = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return data if isinstance(data, dict) else None
+
+    def close(self) -> None:
+        """Release the lock; may be called more than once."""
+        for file in (self._file, self._lock):
+            if file is not None:
+                file.close()
+        self._file = self._lock = None
+
+    def _take_lock(self) -> None:
+        """The kernel's lock: it ends with the process, however that ends."""
+        lock = (self.path / ".lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise ConfigError(f"{self.path}: another process is working on this run") from None
+        self._lock = lock
+
+    def _cut_half_line(self) -> None:
+        path = self.path / WINDOWS
+        if not path.exists():
+            return
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            with path.open("rb+") as file:
+                file.truncate(content.rfind(b"\n") + 1)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _latency_hash(config: RunConfig) -> str | None:
+    if config.env.engine != "simulated":
+        return None
+    model = LatencyModel.load(config.env.simulated.latency)
+    return hashlib.sha256(repr(model).encode()).hexdigest()[:16]

@@ -1,0 +1,93 @@
+"""What does an export need to know of a tuning run?  Read off its folder, never written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agents.bayes.fleet import Recorded
+from agents.core.agent import Agent
+from agents.core.registry import AgentSetting, make_agent
+from agents.runs.config import RunConfig
+from agents.runs.folder import RunDir
+from agents.runs.session import transition_of
+from ewsjf_env.config import ConfigError
+from ewsjf_env.env.task import TuningConfig
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A tuning run to export from.
+
+    Attributes:
+        name: of its folder.
+        config: what the run is.
+        records: windows, in order; keys as in `session.Session.begin_window`.
+        versions: of the code that ran it; empty when unknown.
+        shared: what it learnt from other runs.
+        path: of its folder; None: there is none.
+    """
+
+    name: str
+    config: RunConfig
+    records: tuple[Mapping[str, Any], ...]
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    shared: Recorded | None = None
+    path: Path | None = None
+
+    @property
+    def task(self) -> TuningConfig:
+        """The task as this agent met it: some bring a policy of their own."""
+        return self.config.task
+
+    @property
+    def measured(self) -> list[Mapping[str, Any]]:
+        """The windows that the agent could learn from."""
+        return [r for r in self.records if not r["void"] and r["failure"] is None]
+
+    def agent(self) -> Agent:
+        """The agent as it was after the last window, by showing it all of them again."""
+        config = self.config
+        setting = AgentSetting(
+            config.task.space(),
+            len(config.sees),
+            config.seed,
+            shared=self.shared,
+            task=config.task,
+            kept=self.path,
+        )
+        agent = make_agent(config.agent, setting, config.settings)
+        for record in self.records:
+            agent.observe(transition_of(record))
+        return agent
+
+
+def open_view(path: str | Path) -> RunView:
+    """Read the folder of a run.
+
+    Raises:
+        ConfigError: no run, a damaged one, or one without a window.
+    """
+    run = RunDir.open(path)
+    view = RunView(
+        name=run.path.resolve().name,
+        config=run.config,
+        records=tuple(run.windows()),
+        versions=_versions(run.path / "versions.json"),
+        shared=Recorded(run.path),
+        path=run.path,
+    )
+    if not view.measured:
+        raise ConfigError(f"{path}: no window was measured, there is nothing to export")
+    return view
+
+
+def _versions(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,1 @@
+"""Engines in real time: a vLLM in this process, or running servers."""

@@ -1,0 +1,1 @@
+"""Stand-ins for a GPU, with which the whole real vLLM runs on a CPU."""

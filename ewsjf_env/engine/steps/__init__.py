@@ -1,0 +1,1 @@
+"""Engine steps: what each computes, its time, and the latency model that fits them."""

@@ -1,0 +1,1 @@
+"""Measurement of a window: records of requests, metrics, features, objective, constraints."""

@@ -1,0 +1,350 @@
+"""What is served: an order, its parameter values and a partition, in one JSON file.
+
+A policy file is plain JSON, versioned and validated: unknown keys, other schema versions and
+values of another parameter space are refused.  Loading needs numpy only and runs no code from
+the file.
+
+Its `kind` says whether some parameters follow the traffic (`adaptive`):
+
+    static  they do not
+    table   they are those of the nearest of a few kinds of traffic
+    mlp     a small network computes them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from ewsjf_env.config import ConfigError, nearest, refuse_unknown, to_dict
+from ewsjf_env.parameters import ParameterSpace, Value
+from ewsjf_env.policy.adaptive import Adaptive
+from ewsjf_env.policy.rules import RULES
+from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.scheduling.orders.spec import OrderSpec
+from ewsjf_env.scheduling.partition.partition import Partition
+
+SCHEMA_VERSION = 1
+MAX_FILE_BYTES = 8_000_000  # four layers of 256 have 200,000 weights of up to 25 characters
+DEFAULT_PATH = Path(__file__).parent / "default.json"
+STATIC = "static"
+KINDS = (STATIC, *RULES)
+_KEYS = (
+    "schema_version",
+    "kind",
+    "name",
+    "order",
+    "parameter_space_hash",
+    "parameters",
+    "partition",
+    "adaptive",
+    "provenance",
+)
+ONE_QUEUE = Partition(cuts=(), means=(512.0,), masses=(1.0,))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One way to order waiting requests.
+
+    Attributes:
+        name: label of the arm in comparisons, unique there.
+        order: a key of `scheduling.rivals.ORDERS`.
+        parameters: values of all parameters of that order's space.
+        partition: the queues to start with; refreshed from traffic by partitioned orders.
+        adaptive: how some of the parameters follow the traffic; None: they do not.  `parameters`
+            then holds what is in force until the first change.
+        provenance: where the values come from (run id, traffic, evaluation); never interpreted.
+    """
+
+    name: str
+    order: str
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    partition: Partition = ONE_QUEUE
+    adaptive: Adaptive | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"name: expected a text, got {self.name!r}")
+        values = self.spec.space.validate(self.parameters, f"policy {self.name!r}")
+        object.__setattr__(self, "parameters", values)
+        if self.adaptive is not None:
+            names = self.adaptive.space.names
+            if self.adaptive.space.content_hash != self.space.subset(names).content_hash:
+                raise ConfigError(f"policy {self.name!r}: adaptive: of another parameter space")
+
+    @property
+    def spec(self) -> OrderSpec:
+        """The registry entry of the order; ConfigError for an unknown order."""
+        if not isinstance(self.order, str) or self.order not in ORDERS:
+            raise ConfigError(f"order: unknown {self.order!r}{nearest(str(self.order), ORDERS)}")
+        return ORDERS[self.order]
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The parameter space of the order."""
+        return self.spec.space
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        return STATIC if self.adaptive is None else self.adaptive.rule.kind
+
+    @property
+    def oracle(self) -> bool:
+        """True when the order reads true output lengths: a bound, not a product."""
+        return self.spec.oracle
+
+    def act(self, features: ArrayLike | None = None) -> dict[str, Value]:
+        """All parameter values for what the traffic looks like.
+
+        Args:
+            features: the inputs of `adaptive`, shape (len(inputs),) in [-1, 1]; a static policy
+                does not look at them.  Where they are missing (None or another shape) or not
+                finite, the tuned parameters are at the policy's fallback.
+        """
+        if self.adaptive is None:
+            return dict(self.parameters)
+        return {**self.parameters, **self.adaptive.act(features)}
+
+    def with_parameters(self, values: Mapping[str, object], name: str | None = None) -> Policy:
+        """The same policy with some parameters changed."""
+        merged = {**self.parameters, **values}
+        legal = self.space.validate(merged, f"policy {self.name!r}")
+        return dataclasses.replace(self, parameters=legal, name=name or self.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in a policy file.
+
+        Parameters of a later generation that are at their defaults are left out, so that a file
+        that has no use for them stays readable by, and equal to that of, an earlier version.
+        """
+        adaptive = {} if self.adaptive is None else {"adaptive": self.adaptive.to_dict()}
+        space = self.space.needed(self.parameters)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": self.kind,
+            "name": self.name,
+            "order": self.order,
+            "parameter_space_hash": space.content_hash,
+            "parameters": {name: self.parameters[name] for name in space.names},
+            "partition": self.partition.to_dict(),
+            **adaptive,
+            "provenance": to_dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, data: object, where: str = "policy") -> Policy:
+        """Inverse of `to_dict`.
+
+        Only `order` is required: an inline policy may be as short as {"order": "hrrn"}.  A
+        `parameter_space_hash`, where given, must be that of the order's space or of an earlier
+        generation of it; a policy that is not static must have one.
+
+        Raises:
+            ConfigError: naming the key, its value and what is allowed.
+        """
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{where}: expected a mapping, got {type(data).__name__}")
+        refuse_unknown(data, _KEYS, where)
+        version = data.get("schema_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION or isinstance(version, bool):
+            raise ConfigError(f"{where}: schema_version: {version!r} is not {SCHEMA_VERSION}")
+        kind = data.get("kind", STATIC)
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ConfigError(f"{where}: kind: {kind!r} is not one of {', '.join(KINDS)}")
+        order = data.get("order")
+        if not isinstance(order, str) or order not in ORDERS:
+            hint = nearest(str(order), ORDERS)
+            raise ConfigError(f"{where}: order: unknown {order!r}{hint}")
+        space = ORDERS[order].space
+        given_hash = data.get(
+            "parameter_space_hash", space.content_hash if kind == STATIC else None
+        )
+        generations = space.generations()
+        if not isinstance(given_hash, str) or given_hash not in generations:
+            raise ConfigError(
+                f"{where}: parameter_space_hash: {given_hash!r} is not {space.content_hash!r}, the "
+                f"space of order {order!r} in this version; export the policy again"
+            )
+        parameters = data.get("parameters", {})
+        if not isinstance(parameters, Mapping):
+            raise ConfigError(f"{where}: parameters: expected a mapping, got {parameters!r}")
+        if "parameter_space_hash" in data:
+            for name in parameters:
+                if name in space and name not in generations[given_hash]:
+                    raise ConfigError(
+                        f"{where}: parameters: {name!r} is not in the space {given_hash!r} that "
+                        f"the policy names; its own is {space.content_hash!r}"
+                    )
+        partition = ONE_QUEUE
+        if data.get("partition") is not None:
+            partition = Partition.from_dict(data["partition"], f"{where}: partition")
+        elif ORDERS[order].partitioned and DEFAULT_PATH.exists():
+            partition = default_partition()
+        name = data.get("name", order)
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{where}: name: expected a text, got {name!r}")
+        provenance = data.get("provenance", {})
+        if not isinstance(provenance, Mapping):
+            raise ConfigError(f"{where}: provenance: expected a mapping, got {provenance!r}")
+        return cls(
+            name=name,
+            order=order,
+            parameters=space.validate(parameters, where),
+            partition=partition,
+            adaptive=_adaptive(data, kind, space, where),
+            provenance=dict(provenance),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read a policy file; ConfigError naming the file when anything is wrong with it."""
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(f"{path}: policy file cannot be read: {reason}") from None
+        if len(content) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: policy file is larger than {MAX_FILE_BYTES} bytes")
+        return cls.from_json(content, str(path))
+
+    @classmethod
+    def from_json(cls, content: bytes | str, where: str) -> Policy:
+        """Parse JSON text; NaN, infinities and deep nesting are refused."""
+        try:
+            data = json.loads(
+                content, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats
+            )
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{where}: not valid JSON: {error}") from None
+        return cls.from_dict(data, where)
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy file atomically: a reader sees the old or the new one, whole."""
+        target = Path(path)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def to_json(self) -> str:
+        """The text of the policy file."""
+        data = self.to_dict()
+        if self.adaptive is None:
+            return json.dumps(data, indent=2, allow_nan=False) + "\n"
+        # A number a line would be a hundred thousand lines: here it is a key a line.
+        rows = [f"  {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in data.items()]
+        return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def _adaptive(
+    data: Mapping[str, Any], kind: str, space: ParameterSpace, where: str
+) -> Adaptive | None:
+    given = data.get("adaptive")
+    if kind != STATIC:
+        return Adaptive.from_dict(given, kind, space, f"{where}: adaptive")
+    if given is not None:
+        raise ConfigError(f"{where}: adaptive: a static policy has none; expected another kind")
+    return None
+
+
+def default_policy() -> Policy:
+    """The `ewsjf` policy that ships with the package, learnt from generic training traffic."""
+    return Policy.load(DEFAULT_PATH)
+
+
+def default_partition() -> Partition:
+    """The partition of the default policy."""
+    return Partition.from_dict(_default_data()["partition"], str(DEFAULT_PATH))
+
+
+def _default_data() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(DEFAULT_PATH.read_text(encoding="utf-8"))
+    return data
+
+
+def parse_policies(text: str) -> list[Policy]:
+    """Parse a list such as `fcfs,hrrn,linear_aging(r=20),ewsjf(k=8;lambda=1),my_policy.json`.
+
+    Commas separate policies outside parentheses.  A policy is the name of an order, with
+    values of its parameters in parentheses, or a policy file (ending in .json).
+
+    Raises:
+        ConfigError: unknown order or parameter, illegal value, or the same label twice.
+    """
+    policies = [parse_policy(part) for part in split_policies(text)]
+    if not policies:
+        raise ConfigError("policies: the list is empty")
+    names = [p.name for p in policies]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"policies: {name!r} occurs twice")
+    return policies
+
+
+def split_policies(text: str) -> list[str]:
+    """Split at commas outside parentheses; blank parts are dropped."""
+    return [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
+
+
+def parse_policy(text: str) -> Policy:
+    """Parse one item of `parse_policies`."""
+    if text.endswith(".json"):
+        return Policy.load(text)
+    match = re.fullmatch(r"([A-Za-z0-9_]+)(?:\((.*)\))?", text)
+    if match is None:
+        raise ConfigError(f"policy {text!r}: expected NAME, NAME(parameter=value,...) or FILE.json")
+    order, arguments = match.group(1), match.group(2)
+    if order not in ORDERS:
+        raise ConfigError(f"policies: unknown policy {order!r}{nearest(order, ORDERS)}")
+    values = _parse_values(text, re.split(r"[,;]", arguments) if arguments else [])
+    if order == "ewsjf":
+        return default_policy().with_parameters(values, name=text)
+    return Policy.from_dict({"name": text, "order": order, "parameters": values}, text)
+
+
+def _parse_values(where: str, parts: Sequence[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for part in parts:
+        name, separator, value = (piece.strip() for piece in part.partition("="))
+        if not separator or not name or not value:
+            raise ConfigError(f"policy {where!r}: expected parameter=value, got {part.strip()!r}")
+        if name in values:
+            raise ConfigError(f"policy {where!r}: parameter {name!r} is given twice")
+        values[name] = _number_or_text(value)
+    return values
+
+
+def _number_or_text(value: str) -> object:
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return int(number) if math.isfinite(number) and number == int(number) else number
+
+
+def _refuse_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {repeated!r} is given twice")
+    return data
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")

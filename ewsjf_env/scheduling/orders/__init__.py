@@ -1,0 +1,1 @@
+"""The orders: which waiting request is next."""

@@ -1,0 +1,219 @@
+"""Which rival orders exist, with which parameters? The registry of all orders.
+
+One literal registry, `ORDERS`, holds EWSJF in its score modes and every rival, all behind the
+`Order` interface, so that they share recovery rule, ties, pinning and admission limits.  A
+policy names an order of this registry and gives values of its parameter space.
+
+Orders marked `oracle` read the true output length and are an upper bound, never a product.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable
+
+from ewsjf_env.parameters import Parameter, ParameterSpace
+from ewsjf_env.scheduling.entry import Entry
+from ewsjf_env.scheduling.orders.boost import AdaptiveBoostOrder, boosted_arrival_s
+from ewsjf_env.scheduling.orders.ewsjf import EWSJF_ORDERS
+from ewsjf_env.scheduling.orders.order import Key, KeyedOrder, Order, ScoredOrder
+from ewsjf_env.scheduling.orders.promotion import PromotingOrder
+from ewsjf_env.scheduling.orders.routing import LengthRouter
+from ewsjf_env.scheduling.orders.scoring import ResponseRatioScore, Scorer, SigmoidScore
+from ewsjf_env.scheduling.orders.spec import Builder, OrderContext, OrderSpec, Values, number
+from ewsjf_env.scheduling.partition.partition import Partition
+from ewsjf_env.scheduling.step_shape import STEP_PARAMETERS
+
+
+def _keyed(key: Callable[[Values, OrderContext], Callable[[Entry], Key]]) -> Builder:
+    def build(values: Values, partition: Partition, context: OrderContext) -> Order:
+        return KeyedOrder(key(values, context))
+
+    return build
+
+
+def _uncached_key(context: OrderContext) -> Callable[[Entry], Key]:
+    return lambda e: (-(-e.uncached_tokens // context.block_tokens),)
+
+
+def _spf(values: Values, partition: Partition, context: OrderContext) -> Order:
+    return KeyedOrder(_uncached_key(context), refresh=True)
+
+
+def _residual_sjf(values: Values, partition: Partition, context: OrderContext) -> Order:
+    inner = KeyedOrder(_uncached_key(context), refresh=True)
+    return PromotingOrder(inner, number(values, "max_wait_s"), lambda entry: True)
+
+
+def _short_first(values: Values, partition: Partition, context: OrderContext) -> Order:
+    limit = int(values["short_tokens"])
+    inner = KeyedOrder(lambda e: (float(e.prompt_tokens > limit),))
+    max_wait_s = number(values, "long_max_wait_s") or math.inf
+    return PromotingOrder(inner, max_wait_s, lambda entry: entry.prompt_tokens > limit)
+
+
+def _random_key(values: Values, context: OrderContext) -> Callable[[Entry], Key]:
+    def key(entry: Entry) -> Key:
+        text = f"{context.seed}:{entry.request_id}".encode()
+        return (float(int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big")),)
+
+    return key
+
+
+def _boost_key(values: Values, context: OrderContext) -> Callable[[Entry], Key]:
+    gamma = number(values, "gamma")
+    return lambda e: (boosted_arrival_s(e.arrived_s, context.cost_s(e.prompt_tokens), gamma),)
+
+
+def _boost_ada(values: Values, partition: Partition, context: OrderContext) -> Order:
+    return AdaptiveBoostOrder(context.cost_s, number(values, "gamma"))
+
+
+def _linear_aging_key(values: Values, context: OrderContext) -> Callable[[Entry], Key]:
+    rate = number(values, "r")
+    return lambda e: (e.prompt_tokens + rate * e.arrived_s,)
+
+
+def _total_key(values: Values, context: OrderContext) -> Callable[[Entry], Key]:
+    beta = number(values, "beta")
+    return lambda e: (e.prompt_tokens + beta * e.output_tokens,)
+
+
+def _per_request(scorer: Callable[[Values], Scorer]) -> Builder:
+    def build(values: Values, partition: Partition, context: OrderContext) -> Order:
+        return ScoredOrder(LengthRouter(), scorer(values), context.cost_s, context.traffic)
+
+    return build
+
+
+_GAMMA = Parameter(
+    "gamma", 0.02, 1e-4, 10.0, "log", unit="1/s", description="tail exponent; large is FCFS"
+)
+
+_SPECS: tuple[OrderSpec, ...] = (
+    *EWSJF_ORDERS,
+    OrderSpec("fcfs", "first come, first served", _keyed(lambda v, c: lambda e: e.arrival_key)),
+    OrderSpec(
+        "priority",
+        "user priority, then arrival",
+        _keyed(lambda v, c: lambda e: (e.priority, e.arrived_s)),
+    ),
+    OrderSpec("random", "hash of the request id: the sanity floor", _keyed(_random_key)),
+    OrderSpec("sjf", "shortest prompt first", _keyed(lambda v, c: lambda e: (e.prompt_tokens,))),
+    OrderSpec("spf", "shortest uncached prefill first", _spf),
+    OrderSpec(
+        "sjf_total",
+        "shortest prompt + beta x true output first",
+        _keyed(_total_key),
+        ParameterSpace(
+            (
+                Parameter(
+                    "beta",
+                    2.0,
+                    0.0,
+                    1000.0,
+                    unit="tokens/token",
+                    description="cost of an output token in prompt tokens",
+                ),
+            )
+        ),
+        oracle=True,
+    ),
+    OrderSpec(
+        "linear_aging",
+        "prompt minus r x wait (SGLang 30806)",
+        _keyed(_linear_aging_key),
+        ParameterSpace(
+            (Parameter("r", 20.0, 0.1, 1e5, "log", unit="tokens/s", description="aging rate"),)
+        ),
+    ),
+    OrderSpec(
+        "hrrn",
+        "highest response ratio next, every request scored (SGLang 32911)",
+        _per_request(lambda v: ResponseRatioScore(number(v, "exponent"))),
+        ParameterSpace(
+            (Parameter("exponent", 1.0, 0.25, 4.0, "log", description="W / C^exponent"),)
+        ),
+    ),
+    OrderSpec(
+        "boost",
+        "arrival minus boost(C, gamma) (UniBoost)",
+        _keyed(_boost_key),
+        ParameterSpace((_GAMMA,)),
+    ),
+    OrderSpec(
+        "boost_ada",
+        "boost, gamma refitted from the tail of the waits",
+        _boost_ada,
+        ParameterSpace((_GAMMA,)),
+    ),
+    OrderSpec(
+        "residual_sjf",
+        "shortest uncached first, FCFS once a wait is too long (vLLM 51375)",
+        _residual_sjf,
+        ParameterSpace(
+            (
+                Parameter(
+                    "max_wait_s", 10.0, 0.1, 3600.0, "log", unit="s", description="FCFS beyond"
+                ),
+            )
+        ),
+    ),
+    OrderSpec(
+        "srf",
+        "short requests first, aged long ones before them (vllm-ascend)",
+        _short_first,
+        ParameterSpace(
+            (
+                Parameter(
+                    "short_tokens",
+                    256,
+                    1,
+                    1_000_000,
+                    "integer",
+                    unit="tokens",
+                    description="a prompt up to this is short",
+                ),
+                Parameter(
+                    "long_max_wait_s",
+                    0.0,
+                    0.0,
+                    3600.0,
+                    unit="s",
+                    description="a long one goes first beyond this wait; 0 is never",
+                ),
+            )
+        ),
+    ),
+    OrderSpec(
+        "sigmoid",
+        "half sigmoid of wait, half of shortness (vLLM 29366)",
+        _per_request(
+            lambda v: SigmoidScore(number(v, "median_tokens"), number(v, "median_wait_s"))
+        ),
+        ParameterSpace(
+            (
+                Parameter(
+                    "median_tokens",
+                    32_768.0,
+                    16.0,
+                    1e6,
+                    "log",
+                    unit="tokens",
+                    description="Lm",
+                ),
+                Parameter("median_wait_s", 5.0, 0.01, 3600.0, "log", unit="s", description="Wm"),
+            )
+        ),
+    ),
+)
+
+# How steps are cut is nothing of the order's: every policy may say it.
+ORDERS: dict[str, OrderSpec] = {
+    spec.name: dataclasses.replace(
+        spec, space=ParameterSpace((*spec.space.parameters, *STEP_PARAMETERS))
+    )
+    for spec in _SPECS
+}

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+import resource
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+
+from agents.runs.event_file import EVENT_FILE
+from agents.runs.tags import HEADLINES
+from agents.runs.tensorboard import PROGRESS, Tracker
+from tests.agents.toys import MIXED_SPACE
+from tests.agents.windows import TIMING, facts, records
+
+WINDOWS = 6
+
+
+def track(
+    folder: Path, agent: str = "random", first: int = 0, end: int = WINDOWS, **settings: Any
+) -> None:
+    """Track windows [first, end) of a run; those before are what windows.jsonl holds."""
+    folder.mkdir(exist_ok=True)
+    lines = records(agent, WINDOWS)
+    tracker = Tracker(folder, facts(agent, WINDOWS), lines[:first], **settings)
+    for line in lines[first:end]:
+        tracker.window(line, TIMING)
+    tracker.close()
+
+
+def read(folder: Path) -> EventAccumulator:
+    sizes = {"scalars": 0, "images": 0, "tensors": 0}  # 0: all of them
+    return EventAccumulator(str(folder), size_guidance=sizes).Reload()
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every point of every curve in the order of the file; wall times aside."""
+    seen = read(folder)
+    return {
+        tag: [(event.step, event.value) for event in seen.Scalars(tag)]
+        for tag in seen.Tags()["scalars"]
+        if not tag.startswith("time/")
+    }
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / PROGRESS).open(newline="") as file:
+        return [
+            {name: text for name, text in row.items() if not name.startswith("time/")}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    track(folder)
+    return folder
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """The kernel refuses to make any file of this process larger, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_one_event_file_with_a_point_a_window(whole: Path) -> None:
+    assert sorted(path.name for path in whole.iterdir()) == [EVENT_FILE, PROGRESS]
+    points = curves(whole)
+    assert [step for step, _ in points["reward/total"]] == list(range(WINDOWS))
+    assert {len({step for step, _ in curve}) - len(curve) for curve in points.values()} == {0}
+    line = records("random", WINDOWS)[2]
+    assert points["latency/ttft_short_p95_ms"][2][1] == pytest.approx(
+        1000 * line["metrics"]["ttft_short_p95_s"]
+    )
+    assert points["parameters/q_max"][2] == (2, line["values"]["q_max"])
+    assert points["partition/cut_1"][2] == (2, line["cuts"][1])
+    assert read(whole).Scalars("time/ask_ms")[0].value == 250.0
+
+
+def test_totals_are_those_of_the_run_so_far(whole: Path) -> None:
+    lines, points = records("random", WINDOWS), curves(whole)
+    assert any(line["violation"] for line in lines)
+    for window in range(WINDOWS):
+        before = lines[: window + 1]
+        total = sum(line["violation"] for line in before)
+        assert points["safety/violations_total"][window] == (window, total)
+        mean = sum(line["reward"] for line in before) / len(before)
+        assert points["reward/online_mean"][window][1] == pytest.approx(mean, rel=1e-5)
+
+
+def test_all_agents_have_the_same_tags_and_columns(whole: Path, tmp_path: Path) -> None:
+    track(tmp_path, "bayes")
+    other = {tag for tag in curves(tmp_path) if not tag.startswith("bo/")}
+    assert "bo/changes" in curves(tmp_path)
+    assert other == set(curves(whole))
+    assert list(table(tmp_path)[0]) == list(table(whole)[0])
+    assert {"safety/rollback", "safety/breach", "safety/radius", "queue/oldest_age_s"} <= other
+
+
+def test_every_column_is_a_tag_and_holds_its_points(whole: Path) -> None:
+    points, rows = curves(whole), table(whole)
+    texts = {"window", "episode", "trace", "trace_seed", "rate_per_s", "failure"}
+    assert [row["window"] for row in rows] == [str(window) for window in range(WINDOWS)]
+    for name in set(rows[0]) - texts:
+        filled = [(int(row["window"]), float(row[name])) for row in rows if row[name]]
+        expected = [(step, pytest.approx(value, rel=1e-5)) for step, value in points.get(name, [])]
+        assert filled == expected, name
+
+
+def test_hparams_row_is_there_before_the_first_window(tmp_path: Path) -> None:
+    Tracker(tmp_path, facts("bayes", WINDOWS))
+    content = read(tmp_path).SummaryMetadata
+    start = hparams_metadata.parse_session_start_info_plugin_data(
+        content(hparams_metadata.SESSION_START_INFO_TAG).plugin_data.content
+    )
+    assert start.hparams["agent"].string_value == "bayes"
+    assert start.hparams["seed"].number_value == 3
+    assert start.hparams["surrogate.max_windows"].number_value == 300
+    assert start.hparams["drift.enabled"].bool_value is True
+
+
+def test_hparams_metrics_and_charts_name_real_curves(whole: Path) -> None:
+    seen, tags = read(whole), set(curves(whole)) | {"time/ask_ms"}
+    experiment = hparams_metadata.parse_experiment_plugin_data(
+        seen.SummaryMetadata(hparams_metadata.EXPERIMENT_TAG).plugin_data.content
+    )
+    metrics = [info.name.tag for info in experiment.metric_infos]
+    assert metrics == list(HEADLINES)
+    assert set(metrics) <= tags
+    (config,) = seen.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(config.tensor_proto.string_val[0])
+    titles = [category.title for category in layout.category]
+    assert titles == ["Latency", "Throughput", "Reward", "Safety", "Partition", "Parameters"]
+    patterns = [tag for c in layout.category for chart in c.chart for tag in chart.multiline.tag]
+    unmatched = [p for p in patterns if not any(re.match(p, tag) for tag in tags)]
+    assert unmatched == []
+
+
+def test_a_row_is_complete_only_with_all_windows(whole: Path, tmp_path: Path) -> None:
+    end = hparams_metadata.SESSION_END_INFO_TAG
+    assert end in read(whole).Tags()["tensors"]
+    track(tmp_path, end=4)
+    assert end not in read(tmp_path).Tags()["tensors"]
+    track(tmp_path, first=4)
+    track(tmp_path, first=WINDOWS)
+    assert len(read(tmp_path).Tensors(end)) == 1
+
+
+def test_images_every_few_windows_and_at_the_end(tmp_path: Path) -> None:
+    track(tmp_path, images_every=4)
+    seen = read(tmp_path)
+    for tag in ("frontier/short_long_p95", "partition/over_lengths"):
+        images = seen.Images(tag)
+        assert [image.step for image in images] == [3, 5]
+        assert all(image.encoded_image_string.startswith(b"\x89PNG") for image in images)
+        assert all(len(image.encoded_image_string) < 60_000 for image in images)
+    track(tmp_path, first=WINDOWS, images_every=4)  # nothing new: nothing drawn
+    assert [image.step for image in read(tmp_path).Images("frontier/short_long_p95")] == [3, 5]
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_whatever_a_kill_leaves_the_resumed_run_has_each_window_once(
+    whole: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any beginning of both files, and any number of windows in windows.jsonl."""
+    folder = tmp_path_factory.mktemp("killed")
+    for name in (EVENT_FILE, PROGRESS):
+        content = (whole / name).read_bytes()
+        cut = data.draw(st.integers(0, len(content)), label=name)
+        (folder / name).write_bytes(content[:cut])
+    track(folder, first=data.draw(st.integers(0, WINDOWS), label="past"), images_every=0)
+    assert [path.name for path in sorted(folder.iterdir())] == [EVENT_FILE, PROGRESS]
+    assert curves(folder) == curves(whole)
+    assert table(folder) == table(whole)
+
+
+def test_garbage_at_the_end_is_cut(whole: Path, tmp_path: Path) -> None:
+    """A machine that lost power may leave blocks of zeros."""
+    for name in (EVENT_FILE, PROGRESS):
+        (tmp_path / name).write_bytes((whole / name).read_bytes() + bytes(5000))
+    track(tmp_path, first=WINDOWS)
+    assert curves(tmp_path) == curves(whole)
+    assert table(tmp_path) == table(whole)
+
+
+def test_a_window_shown_twice_is_written_once(whole: Path, tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, facts("random", WINDOWS), images_every=0)
+    for line in records("random", WINDOWS):
+        tracker.window(line, TIMING)
+        tracker.window(line, TIMING)
+    assert curves(tmp_path) == curves(whole)
+    assert table(tmp_path) == table(whole)
+
+
+def test_a_full_disk_is_warned_of_once_and_made_up_for(whole: Path, tmp_path: Path) -> None:
+    lines = records("random", WINDOWS)
+    tracker = Tracker(tmp_path, facts("random", WINDOWS), images_every=0)
+    tracker.window(lines[0], TIMING)
+    with room_for((tmp_path / EVENT_FILE).stat().st_size + 1000):
+        with pytest.warns(RuntimeWarning, match="tracking: .*the run goes on") as seen:
+            tracker.window(lines[1], TIMING)
+            tracker.window(lines[2], TIMING)
+        assert len(seen) == 1
+        assert (tmp_path / EVENT_FILE).stat().st_size > 1000
+    for line in lines[3:]:
+        tracker.window(line, TIMING)
+    tracker.close()
+    assert curves(tmp_path) == curves(whole)
+    assert table(tmp_path) == table(whole)
+
+
+def test_a_run_starts_on_a_full_disk_and_its_files_come_on_resume(
+    whole: Path, tmp_path: Path
+) -> None:
+    with room_for(0), pytest.warns(RuntimeWarning, match="tracking"):
+        track(tmp_path, images_every=0)
+    track(tmp_path, first=WINDOWS)
+    assert curves(tmp_path) == curves(whole)
+    assert table(tmp_path) == table(whole)
+
+
+def test_a_deleted_file_is_not_continued_without_its_beginning(tmp_path: Path) -> None:
+    lines = records("random", WINDOWS)
+    tracker = Tracker(tmp_path, facts("random", WINDOWS), images_every=0)
+    tracker.window(lines[0], TIMING)
+    (tmp_path / EVENT_FILE).unlink()
+    with pytest.warns(RuntimeWarning, match="No such file"):
+        tracker.window(lines[1], TIMING)
+    assert not (tmp_path / EVENT_FILE).exists()
+    assert len(table(tmp_path)) == 2
+
+
+def test_a_failed_window_and_one_without_guard_are_shown(tmp_path: Path) -> None:
+    whole_line = records("random", 1)[0]
+    failed: Mapping[str, Any] = {
+        **whole_line,
+        **dict.fromkeys(("metrics", "reference", "traffic", "guard", "cuts")),
+        **{"window": 1, "failure": "EngineError: gone\nfor good", "margins": {}, "reward": -5.0},
+        "reward_terms": {"failure": -5.0},
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tracker = Tracker(tmp_path, facts("random", 2), images_every=1)
+        tracker.window({**whole_line, "guard": None}, TIMING)
+        tracker.window(failed, TIMING)
+        tracker.close()
+    points = curves(tmp_path)
+    assert points["safety/failure"] == [(0, 0.0), (1, 1.0)]
+    assert points["safety/rollback"] == [(0, 0.0), (1, 0.0)]
+    assert points["reward/online_mean"][1][1] == pytest.approx(whole_line["reward"], rel=1e-5)
+    assert "safety/radius" not in points
+    assert [row["failure"] for row in table(tmp_path)] == ["", "EngineError: gone for good"]
+
+
+def test_numbers_that_were_not_measured_are_left_out(tmp_path: Path) -> None:
+    line = records("random", 1)[0]
+    line["metrics"]["ttft_long_p95_s"] = None
+    line["margins"] = {"wait_max_s_vs_reference": float("nan")}
+    Tracker(tmp_path, facts("random", 2)).window(line, TIMING)
+    assert not {"latency/ttft_long_p95_ms", "safety/margin_wait_max_s_vs_reference"} & set(
+        curves(tmp_path)
+    )
+    assert table(tmp_path)[0]["latency/ttft_long_p95_ms"] == ""
+
+
+def test_a_choice_among_words_is_its_place_in_the_list(tmp_path: Path) -> None:
+    line = records("random", 1)[0] | {"values": {"mode": "b"}, "incumbent": {"mode": "a"}}
+    run = dataclasses.replace(facts("random", 1), space=MIXED_SPACE)
+    Tracker(tmp_path, run).window(line, TIMING)
+    points = curves(tmp_path)
+    assert (points["parameters/mode"], points["incumbent/mode"]) == ([(0, 1.0)], [(0, 0.0)])

@@ -1,4 +1,4 @@
-"""What would a policy have made of recorded requests?  One replay, and the processes that do it.
+"""A replay of recorded requests under a policy, and the processes that play it.
 
 A replay serves a block (`traffic.Block`) from an empty engine and measures its windows as the
 environment does.  It depends on its arguments alone, so that what was replayed once is never

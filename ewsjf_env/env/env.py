@@ -370,7 +370,13 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             action=self._action_of(parameters),
             parameters=parameters,
             trace=before.trace,
-            served=Served(self._tuned(parameters), end_s, end_s, aborted=True, failure=reason),
+            served=Served(
+                values=self._tuned(parameters),
+                start_s=end_s,
+                end_s=end_s,
+                aborted=True,
+                failure=reason,
+            ),
             score=Score(reward, 0.0, {"failure": reward}, {}, violation=False),
         )
 

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 from ewsjf_env.config import ConfigError, from_dict, to_dict
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.episode import AbortRule
-from ewsjf_env.env.outcome import Action, Observation, WindowOutcome, WindowPlan
+from ewsjf_env.env.outcome import Action, Observation, WindowOutcome
 from ewsjf_env.env.registration import ENGINE_IDS
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.measure.records import WindowMetrics
@@ -79,8 +79,7 @@ class GuardState:
 
 
 class SafetyGuard(
-    gymnasium.Wrapper[Observation, Action, Observation, Action | WindowPlan],
-    RecordConstructorArgs,
+    gymnasium.Wrapper[Observation, Action, Observation, Action], RecordConstructorArgs
 ):
     """Keeps a tuner near an incumbent that is known to be good.
 
@@ -119,7 +118,7 @@ class SafetyGuard(
         elif isinstance(settings, Mapping):
             settings = from_dict(SafetySettings, settings, "safety")
         RecordConstructorArgs.__init__(self, settings=to_dict(settings))
-        gymnasium.Wrapper.__init__(self, cast("gymnasium.Env[Observation, Any]", env))
+        gymnasium.Wrapper.__init__(self, env)
         self.settings = settings
         self.report = GuardReport()
         self.killed: str | None = None
@@ -208,7 +207,7 @@ class SafetyGuard(
             abort=self._abort_rule() if mode == "candidate" else None,
         )
         # The wrappers below see the window, too: they hand the plan on to the environment.
-        observation, reward, terminated, truncated, info = self.env.step(plan)
+        observation, reward, terminated, truncated, info = self.env.step(cast(Any, plan))
         outcome = self._base.outcome
         breach = mode == "candidate" and _breaches(outcome)
         self._note(mode, executed, float(reward), breach, outcome)

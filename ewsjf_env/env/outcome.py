@@ -7,7 +7,7 @@ tags of their fields name them in TensorBoard and in progress.csv.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class DrawnTrace:
     rate_per_s: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Served:
     """What really ran.
 
@@ -112,9 +112,9 @@ class WindowOutcome:
     trace: DrawnTrace
     served: Served
     score: Score
-    metrics: WindowMetrics | None = field(default=None)
-    reference: WindowMetrics | None = field(default=None)
-    traffic: TrafficStatistics | None = field(default=None)
+    metrics: WindowMetrics | None = None
+    reference: WindowMetrics | None = None
+    traffic: TrafficStatistics | None = None
 
     def info(self) -> dict[str, Any]:
         """Plain values in new objects; see `SchedulerTuningEnv`, Information."""

@@ -265,18 +265,22 @@ def aggregate(
 
 
 class _Sample:
-    """What the metrics of a window are measured on; arrays are over its n waiting requests.
+    """What the metrics of a window are measured on: n requests waited in it, others finished."""
 
-    Attributes:
-        arrivals: requests that arrived in it.
-        finished: those that finished in it, `unfinished`: those that had not by its end, and
-            `good`: how many of the finished met their service levels.
-        ttft: (n,) seconds, or the age so far; `slowdown`: the same over C(b).
-        short, long: (n,) members of the classes.
-        overdue_at_s: (n,) waits beyond which a request is overdue.
-        tpot: seconds, of the finished that have one; `e2e`: of finished and unfinished ones.
-        class_slowdowns: mean slowdown of short, middle and long requests, where there are any.
-    """
+    counters: WindowCounters
+    window_s: float
+    arrivals: int
+    finished: list[RequestRecord]
+    unfinished: list[RequestRecord]  # at the end of the window
+    good: int  # of the finished
+    ttft: NDArray[np.float64]  # (n,) seconds, or the age so far
+    slowdown: NDArray[np.float64]  # (n,) the same over C(b)
+    short: NDArray[np.bool_]  # (n,) members of the class
+    long: NDArray[np.bool_]  # (n,)
+    overdue_at_s: NDArray[np.float64]  # (n,) waits beyond which a request is overdue
+    tpot: NDArray[np.float64]  # seconds, of the finished that have one
+    e2e: NDArray[np.float64]  # seconds, or the age so far, of finished and unfinished ones
+    class_slowdowns: list[float]  # means of short, middle and long requests, where there are any
 
     def __init__(
         self,

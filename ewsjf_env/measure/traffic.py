@@ -25,7 +25,7 @@ LENGTH_EDGES = (128, 512, 1024, 2048, 4096)
 _BURST_BIN_S = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrafficStatistics:
     """Arrivals of one window and the backlog at its end; NaN where there was no arrival.
 
@@ -61,14 +61,13 @@ class TrafficStatistics:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrafficStatistics:
         """Inverse of `to_dict`."""
-        return cls(
-            **{
-                name: tuple(map(_nan_for_none, value))
-                if isinstance(value, (list, tuple))
-                else _nan_for_none(value)
-                for name, value in data.items()
-            }
-        )
+        values: dict[str, Any] = {
+            name: tuple(map(_nan_for_none, value))
+            if isinstance(value, (list, tuple))
+            else _nan_for_none(value)
+            for name, value in data.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def _validator(cls: type) -> SchemaValidator:
     from pydantic_core import SchemaValidator
 
     adapter: TypeAdapter[Any] = TypeAdapter(cls)
+    adapter.rebuild(raise_errors=True)  # an annotation that cannot be resolved is named
     return SchemaValidator(_strict(adapter.core_schema, finite=False))
 
 
@@ -116,7 +117,7 @@ def _strict(schema: Any, finite: bool) -> Any:
     if kind in _STRICT:
         kept["strict"] = True
     if kind == "float":
-        kept["allow_inf_nan"] = not finite
+        kept.setdefault("allow_inf_nan", not finite)
     if kind == "dict" and kept.get("keys_schema", {}).get("type") == "str":
         kept["keys_schema"] = _called(str, "plain")
     if kind == "literal":

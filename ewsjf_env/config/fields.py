@@ -25,14 +25,18 @@ class Range:
     high: float | None = None
     low_open: bool = False
 
-    def check(self, value: float) -> float:
-        """The value; ConfigError `: VALUE is outside [LOW, HIGH]` when it is outside."""
+    def check(self, value: Any, convert: Callable[[Any], Any]) -> Any:
+        """The number; ConfigError `: VALUE is outside [LOW, HIGH]`, as it was given."""
+        converted = convert(value)
         check_range("", value, self.low, self.high, low_open=self.low_open)
-        return value
+        return converted
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        """See pydantic: the checks of the type, then the range."""
-        return _then(self.check, handler(source))
+        """See pydantic: the checks of the type, then the range, which NaN is outside, too."""
+        schema = handler(source)
+        if schema["type"] == "float":
+            schema = schema | {"allow_inf_nan": True}
+        return _wrapped(self.check, schema)
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], Any]) -> Any:
         """See pydantic: the type with its limits."""
@@ -48,25 +52,25 @@ class Among:
     what: str
     names: Callable[[], Iterable[str]]
 
-    def check(self, value: str) -> str:
+    def check(self, value: Any, convert: Callable[[Any], Any]) -> Any:
         """The name; ConfigError that names the nearest valid one when it is unknown."""
         names = list(self.names())
-        if value not in names:
+        if convert(value) not in names:
             raise ConfigError(f": unknown {self.what} {value!r}{nearest(value, names)}")
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         """See pydantic: a string, then the choice."""
-        return _then(self.check, handler(source))
+        return _wrapped(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], Any]) -> Any:
         """See pydantic: the string with its names."""
         return handler(core) | {"enum": list(self.names())}
 
 
-def _then(check: Callable[[Any], Any], schema: Any) -> Any:
+def _wrapped(check: Callable[..., Any], schema: Any) -> Any:
     return {
-        "type": "function-after",
+        "type": "function-wrap",
         "function": {"type": "no-info", "function": check},
         "schema": schema,
     }

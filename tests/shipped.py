@@ -15,13 +15,12 @@ from ewsjf_env.config import from_dict, load_yaml, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.machine import PRESET_DIRECTORY
-from ewsjf_env.env.task import TuningConfig, load_tuning
+from ewsjf_env.env.task import load_tuning
 from ewsjf_env.workload.spec import ReplaySpec
 from ewsjf_env.workload.synthetic import SyntheticWorkload
 
 ROOT = Path(__file__).parents[1]
 VALUES = Path(__file__).with_name("shipped_values.json")
-ENGINES = ("simulated", "fake", "live", "remote")
 
 
 def settings() -> Iterator[tuple[str, Any]]:
@@ -34,7 +33,7 @@ def settings() -> Iterator[tuple[str, Any]]:
 
 def values() -> dict[str, Any]:
     """Plain values by name of the file."""
-    found = {name: _plain(read) for name, read in settings()}
+    found = {name: to_dict(read) for name, read in settings()}
     copied: dict[str, Any] = json.loads(json.dumps(found))
     return copied
 
@@ -54,14 +53,6 @@ def _read(path: Path) -> Any:
     # The traces that the other task replays are not part of the repository.
     tasks = {name: task for name, task in data["tasks"].items() if name != "azure_code"}
     return from_dict(ComparisonConfig, {**data, "tasks": tasks}, str(path))
-
-
-def _plain(read: Any) -> Any:
-    plain = to_dict(read)
-    if isinstance(read, TuningConfig):  # of the engines the one that is used, and the twin
-        used = {read.engine} | ({"simulated"} if read.engine in ("live", "remote") else set())
-        plain = {k: v for k, v in plain.items() if k not in ENGINES or k in used}
-    return plain
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ THIRD_PARTY = {
     "config": {"yaml", "pydantic", "pydantic_core"},
     "engine": LIGHT | {"vllm", "torch", "tokenizers", "aiohttp"},
     "serving": LIGHT | {"vllm", "torch", "fastapi", "starlette", "prometheus_client"},
-    "env": LIGHT | {"gymnasium"},
+    "env": LIGHT | {"gymnasium", "pydantic", "pydantic_core"},
     "scheduling": {"numpy"},
 }
 

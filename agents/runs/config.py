@@ -130,7 +130,7 @@ class RunConfig:
         the traffic, which the context tells and the study's name stands for.
         """
         task = to_dict(self.task)
-        own = to_dict(getattr(self.task, self.task.engine))
+        own = to_dict(self.task.engine_settings)
         kept = {key: value for key, value in task.items() if key not in _OWN_OF_TASK}
         kept[self.task.engine] = {k: v for k, v in own.items() if k not in _OWN_OF_SERVER}
         text = json.dumps([kept, self.context, self.context_windows], sort_keys=True, default=str)

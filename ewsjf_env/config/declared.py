@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, dataclass_transform
 
-from ewsjf_env.config.errors import ConfigError, nearest
+from ewsjf_env.config.errors import ConfigError, nearest, refuse_unknown
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, SchemaValidator
@@ -71,7 +71,12 @@ def from_dict(cls: type[T], data: Any, where: str) -> T:
 
 
 def to_dict(value: Any) -> Any:
-    """Inverse of `from_dict`: a dataclass as plain mappings and lists."""
+    """Inverse of `from_dict`: a dataclass as plain mappings and lists.
+
+    One that is written in another form than its fields has a method `written`.
+    """
+    if hasattr(value, "written"):
+        return value.written()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -144,9 +149,8 @@ def _check_choice(names: Sequence[object], value: object) -> object:
 
 def _check_keys(names: Sequence[str], data: Any) -> Any:
     keys = getattr(data, "kwargs", data)
-    for key in keys if isinstance(keys, Mapping) else ():
-        if key not in names:
-            raise ConfigError(f"unknown key {key!r}{nearest(str(key), names)}")
+    if isinstance(keys, Mapping):
+        refuse_unknown(keys, names, "")
     return data
 
 

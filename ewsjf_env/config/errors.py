@@ -33,7 +33,8 @@ def refuse_unknown(data: Mapping[str, Any], valid: Iterable[str], where: str) ->
     names = set(valid)
     for key in data:
         if key not in names:
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), names)}")
+            before = f"{where}: " if where else ""
+            raise ConfigError(f"{before}unknown key {key!r}{nearest(str(key), names)}", (str(key),))
 
 
 def check_range(

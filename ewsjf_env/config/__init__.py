@@ -5,6 +5,7 @@ from ewsjf_env.config.errors import ConfigError, check_range, nearest, refuse_un
 from ewsjf_env.config.fields import (
     Among,
     Count,
+    Instance,
     Natural,
     NotNegative,
     Positive,
@@ -12,12 +13,14 @@ from ewsjf_env.config.fields import (
     Range,
     Share,
 )
+from ewsjf_env.config.overrides import overridden
 from ewsjf_env.config.yaml_file import load_yaml, parse_yaml
 
 __all__ = [
     "Among",
     "ConfigError",
     "Count",
+    "Instance",
     "Natural",
     "NotNegative",
     "Positive",
@@ -28,6 +31,7 @@ __all__ = [
     "from_dict",
     "load_yaml",
     "nearest",
+    "overridden",
     "parse_yaml",
     "refuse_unknown",
     "settings",

@@ -23,7 +23,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, dataclass_transform
 
-from ewsjf_env.config.errors import ConfigError, nearest, refuse_unknown
+from ewsjf_env.config.errors import ConfigError, nearest, path_text, refuse_unknown
+from ewsjf_env.config.overrides import as_set, overridden
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, SchemaValidator
@@ -56,18 +57,24 @@ def settings(cls: type[T]) -> type[T]:
     return made
 
 
-def from_dict(cls: type[T], data: Any, where: str) -> T:
+def from_dict(cls: type[T], data: Any, where: str, sets: Sequence[str] = ()) -> T:
     """Build the dataclass `cls` from `data`; nested dataclasses are built recursively.
 
     Args:
         cls: settings, or any dataclass.
         data: a mapping of field names to plain values (numbers, strings, lists, mappings).
         where: what to call the mapping in an error, for example a file name.
+        sets: values set on a command line, see `overridden`.
 
     Raises:
         ConfigError: unknown or missing key, a value of the wrong type or out of range.
     """
-    return cast(T, _check(cls, data, where))
+    if not sets:
+        return cast(T, _check(cls, data, where))
+    try:
+        return cast(T, _check(cls, overridden(data, sets, cls), where))
+    except ConfigError as error:
+        raise as_set(error, sets) from None
 
 
 def to_dict(value: Any) -> Any:
@@ -165,14 +172,13 @@ def _worst(errors: Sequence[ErrorDetails]) -> ErrorDetails:
 def _told(error: ErrorDetails, data: Any, where: str) -> ConfigError:
     """One line of an error of pydantic's."""
     keys = _keys(error["loc"], data)
-    path = where
-    for key in keys:
-        path += f"[{key}]" if isinstance(key, int) else f": {key}" if path else str(key)
-    message = _message(error)
+    path = (where + path_text(keys)).removeprefix(": ")
+    message = reason = _message(error)
     if isinstance(cause := error.get("ctx", {}).get("error"), ConfigError):
         keys += cause.keys
-    message = message.removeprefix(": ")
-    return ConfigError(f"{path}: {message}" if path else message, keys)
+        reason = cause.reason
+    message, reason = message.removeprefix(": "), reason.removeprefix(": ")
+    return ConfigError(f"{path}: {message}" if path else message, keys, reason)
 
 
 def _keys(location: Sequence[str | int], data: Any) -> tuple[str | int, ...]:

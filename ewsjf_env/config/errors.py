@@ -12,11 +12,20 @@ class ConfigError(ValueError):
 
     Attributes:
         keys: where the value stands in the mapping that was read, from its root; empty: not known.
+        reason: the message without these keys.
     """
 
-    def __init__(self, message: str = "", keys: tuple[str | int, ...] = ()) -> None:
+    def __init__(
+        self, message: str = "", keys: tuple[str | int, ...] = (), reason: str | None = None
+    ) -> None:
         super().__init__(message)
         self.keys = keys
+        self.reason = message if reason is None else reason
+
+
+def path_text(keys: Iterable[str | int]) -> str:
+    """Keys and indices as they stand in an error, each after what it follows: `: a: b[0]`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f": {key}" for key in keys)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -34,7 +43,8 @@ def refuse_unknown(data: Mapping[str, Any], valid: Iterable[str], where: str) ->
     for key in data:
         if key not in names:
             before = f"{where}: " if where else ""
-            raise ConfigError(f"{before}unknown key {key!r}{nearest(str(key), names)}", (str(key),))
+            reason = f"unknown key {key!r}{nearest(str(key), names)}"
+            raise ConfigError(before + reason, (str(key),), reason)
 
 
 def check_range(

@@ -68,6 +68,14 @@ class Among:
         return handler(core) | {"enum": list(self.names())}
 
 
+class Instance:
+    """A value that is made elsewhere: `Annotated[Policy, Instance()]` is checked for its class."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """See pydantic."""
+        return {"type": "is-instance", "cls": source}
+
+
 def _wrapped(check: Callable[..., Any], schema: Any) -> Any:
     return {
         "type": "function-wrap",

@@ -344,7 +344,8 @@ def _fields_of(data: Any) -> Any:
         chosen = written.get("engine", "simulated")
         if chosen not in _KINDS:
             hint = nearest(str(chosen), _KINDS)
-            raise ConfigError(f"engine: {chosen!r} is not one of {list(_KINDS)}{hint}", ("engine",))
+            reason = f"{chosen!r} is not one of {list(_KINDS)}{hint}"
+            raise ConfigError(f"engine: {reason}", ("engine",), reason)
         fields["engine_settings"] = engines.get(chosen) or _KINDS[chosen]()
         if chosen != "simulated" and "simulated" in engines:
             fields["twin_settings"] = engines["simulated"]
@@ -357,7 +358,7 @@ def _engine(name: str, written: Any) -> Any:
     try:
         return from_dict(_KINDS[name], written, name)
     except ConfigError as error:
-        raise ConfigError(str(error), (name, *error.keys)) from None
+        raise ConfigError(str(error), (name, *error.keys), error.reason) from None
 
 
 REAL_TIME_DEFAULTS: dict[str, Any] = {

@@ -52,7 +52,7 @@ def settings(cls: type[T]) -> type[T]:
             plain(self, *values, **named)  # Python says what is wrong with that call
         _check(made, given | named, "", self)
 
-    made.__init__ = checked  # type: ignore[misc]
+    made.__init__ = checked  # type: ignore[method-assign]
     made.__pydantic_config__ = {"arbitrary_types_allowed": True}  # type: ignore[attr-defined]
     return made
 

@@ -259,7 +259,7 @@ class TuningConfig:
     def written(self) -> dict[str, Any]:
         """Plain values as in a file; inverse of `from_dict`."""
         own: dict[str, Any] = to_dict(self.engine_settings)
-        engines = {self.engine: {key: own[key] for key in own if key != "engine"}}
+        engines: dict[str, Any] = {self.engine: {key: own[key] for key in own if key != "engine"}}
         if self.engine in REAL_TIME:
             twin: dict[str, Any] = to_dict(self.twin_settings)
             engines["simulated"] = {key: twin[key] for key in twin if key != "engine"}

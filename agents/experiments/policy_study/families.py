@@ -11,9 +11,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated
 
 from ewsjf_env.config import (
+    Among,
     ConfigError,
     Range,
     nearest,
@@ -52,7 +53,7 @@ class FamilyConfig:
     """
     per_load: bool = True
     """Whether the best at each training load is an arm of its own."""
-    role: Literal["", "rival", "ours", "control"] = ""
+    role: Annotated[str, Among("role", lambda: ("", *ROLES))] = ""
     """Part of the family in the comparison; empty: that of the order. A control is another order
     with something of ours: judged like all, but no rival.
     """

@@ -145,5 +145,5 @@ def _adaptive(run: RunView, rule: Rule) -> Adaptive:
         bounds=bounds_of([*tried, *recommended], space),
         period_s=task.settle_s + task.window_s,
         window_s=task.window_s,
-        metrics=getattr(task, task.engine).metrics,
+        metrics=task.metric_settings,
     )

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from agents.core.registry import AGENTS
 from agents.experiments.tuners.judging import HeldOut
 from agents.runs.config import DEFAULT_CONTEXT, RunConfig, make_run_config
-from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest
+from ewsjf_env.config import (
+    Among,
+    ConfigError,
+    Count,
+    Natural,
+    from_dict,
+    load_yaml,
+    nearest,
+    settings,
+)
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.workload import load_workload
@@ -19,57 +28,44 @@ from ewsjf_env.workload import load_workload
 _NAME = re.compile(r"\w[\w.-]*")
 
 
-@dataclass(frozen=True)
+@settings
 class ArmConfig:
-    """One tuner of the comparison, where it is more than an agent with its defaults.
+    """One tuner of the comparison, where it is more than an agent with its defaults."""
 
-    Attributes:
-        agent: its name in the registry.
-        settings: of the agent.
-        windows: of its tuning runs; None: those of the task.
-        guarded: tuned inside the safety guard.
-        policy: tuned instead of the task's, as in `policy.parse_policy`; of the task's `tuned`
-            and `frozen` parameters those that it has; all that it has where it has none of them.
+    agent: Annotated[str, Among("agent", lambda: AGENTS)]
+    """Name of the agent."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the agent."""
+    windows: Count | None = None
+    """Windows of its tuning runs; null: those of the task."""
+    guarded: bool = False
+    """Whether it tunes inside the safety guard."""
+    policy: str | None = None
+    """Policy that is tuned instead of the task's, as in `policy.parse_policy`; of the task's
+    `tuned` and `frozen` parameters those that it has; all that it has where it has none of them.
     """
 
-    agent: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    windows: int | None = None
-    guarded: bool = False
-    policy: str | None = None
-
     def __post_init__(self) -> None:
-        if self.agent not in AGENTS:
-            raise ConfigError(f"agent: unknown {self.agent!r}{nearest(self.agent, AGENTS)}")
-        if self.windows is not None:
-            check_range("windows", self.windows, 1)
         if self.settings.get("storage"):
             raise ConfigError("settings: storage: runs that are compared do not share a study")
 
 
-@dataclass(frozen=True)
+@settings
 class TaskConfig:
-    """One task.
-
-    Attributes:
-        env: what is tuned on which traffic: keys of `TuningConfig`.
-        held_out: the traffic that judges final recommendations.
-        windows: of a tuning run; None: those of the comparison.
-        jump_window: the traffic jumps at this window of a run; None: it does not.
-        after_jump: the traffic that judges what is recommended from there on.
-    """
+    """One task."""
 
     env: Mapping[str, Any]
+    """What is tuned on which traffic: keys of a task."""
     held_out: HeldOut = field(default_factory=HeldOut)
-    windows: int | None = None
-    jump_window: int | None = None
+    """The traffic that judges final recommendations."""
+    windows: Count | None = None
+    """Windows of a tuning run; null: those of the comparison."""
+    jump_window: Count | None = None
+    """The traffic jumps at this window of a run; null: it does not."""
     after_jump: HeldOut | None = None
+    """The traffic that judges what is recommended from there on."""
 
     def __post_init__(self) -> None:
-        if self.windows is not None:
-            check_range("windows", self.windows, 1)
-        if self.jump_window is not None:
-            check_range("jump_window", self.jump_window, 1)
         if (self.jump_window is None) != (self.after_jump is None):
             raise ConfigError("after_jump: give it together with jump_window, or neither")
 
@@ -79,32 +75,26 @@ class TaskConfig:
         return load_tuning(self.env, where="env")
 
 
-@dataclass(frozen=True)
+@settings
 class ComparisonConfig:
-    """A comparison of tuners.
-
-    Attributes:
-        tasks: by name.
-        windows: of a tuning run, >= 1.
-        context: features that agents with a context see.
-        arms: tuners by label; a label that is not here is an agent with its defaults.
-        curve: after how many windows recommendations are judged as well.
-        curve_arms: of which arms; empty: of none.
-    """
+    """A comparison of tuners."""
 
     tasks: Mapping[str, TaskConfig]
-    windows: int = 24
+    """Tasks by name."""
+    windows: Count = 24
+    """Windows of a tuning run."""
     context: tuple[str, ...] = DEFAULT_CONTEXT
+    """Features that agents with a context see."""
     arms: Mapping[str, ArmConfig] = field(default_factory=dict)
-    curve: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
+    """Tuners by label; a label that is not here is an agent with its defaults."""
+    curve: tuple[Natural, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
+    """After how many windows recommendations are judged as well."""
     curve_arms: tuple[str, ...] = ()
+    """Arms of which; empty: of none."""
 
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ConfigError("tasks: none is given")
-        check_range("windows", self.windows, 1)
-        for done in self.curve:
-            check_range("curve", done, 0)
         for label in self.curve_arms:
             if label not in self.arms and label not in AGENTS:
                 hint = nearest(label, [*self.arms, *AGENTS])

@@ -157,8 +157,8 @@ def refused(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
         (lambda d: d["env"].update(engin="fake"), "env: unknown key 'engin'; nearest"),
         (lambda d: d.update(context=["rate"]), "context: unknown feature 'rate'"),
         (lambda d: d.update(context="rate"), "context: expected a list, got 'rate'"),
-        (lambda d: d.update(seed="one"), "seed: expected a whole number, got 'one'"),
-        (lambda d: d.update(windows=1.5), "windows: expected a whole number, got 1.5"),
+        (lambda d: d.update(seed="one"), "seed: expected an integer, got 'one'"),
+        (lambda d: d.update(windows=1.5), "windows: expected an integer, got 1.5"),
         (lambda d: d.update(sead=1), "unknown key 'sead'; nearest valid name: 'seed'"),
         (lambda d: d.update(parameter_space_hash="abc"), "parameter_space_hash: 'abc' is not"),
         (

@@ -18,7 +18,7 @@ from agents.bayes.config import StudyConfig
 from agents.bayes.fleet import open_shared
 from agents.cli._command import Parser, folder, run_command, say, tool_command, whole
 from agents.cli._start import INTERRUPTED
-from agents.core.registry import AGENTS
+from agents.core.registry import agent_names, find_agent
 from agents.core.words import counted
 from agents.runs.config import RunConfig, make_run_config
 from agents.runs.episodes import episode_options
@@ -41,7 +41,7 @@ REMOTE_AGENT = "bayes"  # where none is named
 
 def make_parser() -> Parser:
     """The command line."""
-    lines = [f"  {name:<16} {entry.summary}" for name, entry in AGENTS.items()]
+    lines = [f"  {name:<16} {find_agent(name).summary}" for name in agent_names()]
     parser = Parser("train.py", USAGE, DESCRIPTION, "agents:\n" + "\n".join(lines))
     add = parser.add_argument
     add("--agent", metavar="NAME", help=f"see below (with --engine remote: {REMOTE_AGENT})")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.core.registry import AGENTS, agent_config, task_of
+from agents.core.registry import absolute_name, agent_config, find_agent
 from agents.runs.traffic_shift import ShiftSettings
 from ewsjf_env.config import (
     ConfigError,
@@ -56,9 +56,9 @@ class RunConfig:
     """One tuning run.
 
     Attributes:
-        agent: a name of `registry.AGENTS`.
+        agent: a name of `registry.AGENTS`, or `module:Class` of a tuner from outside.
         settings: of that agent, see `registry.agent_config`.
-        env: the task; its policy is the agent's own where the agent brings one.
+        env: the task.
         seed: of everything that is drawn, >= 0: traffic, noise and proposals.
         windows: planned windows, >= 1; a resumed run may go further.
         context: names of features that agents with a context see, in this order.
@@ -97,13 +97,13 @@ class RunConfig:
 
     @property
     def task(self) -> TuningConfig:
-        """The environment's configuration for this agent."""
-        return task_of(self.agent, self.env)
+        """The environment's configuration."""
+        return self.env
 
     @property
     def sees(self) -> tuple[str, ...]:
         """Names of what the agent is given: features, or all of the observation."""
-        if AGENTS[self.agent].sees == "observation":
+        if find_agent(self.agent).sees == "observation":
             return feature_names(self.task.space())
         return self.context
 
@@ -206,6 +206,7 @@ def make_run_config(
     Raises:
         ConfigError: naming what is wrong.
     """
+    agent = absolute_name(agent)
     where = str(settings) if isinstance(settings, (str, Path)) else f"agent {agent!r}"
     data = load_yaml(settings) if isinstance(settings, (str, Path)) else settings
     return RunConfig(

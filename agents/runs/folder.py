@@ -32,6 +32,7 @@ import yaml
 
 from agents.core.files import write_json, write_text
 from agents.core.provenance import git_state
+from agents.core.registry import label_of
 from agents.core.window import parse_line
 from agents.runs.config import RunConfig
 from ewsjf_env.config import ConfigError, load_yaml
@@ -46,7 +47,9 @@ def default_folder(config: RunConfig, now: datetime | None = None) -> Path:
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     environment = config.environment_id.replace("/", "_")
     workload = Path(config.env.workload).name.split(".")[0]
-    return Path("runs", environment, config.agent, workload, f"seed_{config.seed:04d}__{stamp}")
+    return Path(
+        "runs", environment, label_of(config.agent), workload, f"seed_{config.seed:04d}__{stamp}"
+    )
 
 
 class RunDir:

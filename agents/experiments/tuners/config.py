@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.core.registry import AGENTS
+from agents.core.outside import is_outside
+from agents.core.registry import absolute_name, agent_names, find_agent, label_of
 from agents.experiments.tuners.judging import HeldOut
 from agents.runs.config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.policy.policy import parse_policy
+from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.workload import load_workload
 
+FIXED = "default"  # the agent that never tunes
 _NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -24,7 +28,7 @@ class ArmConfig:
     """One tuner of the comparison, where it is more than an agent with its defaults.
 
     Attributes:
-        agent: its name in the registry.
+        agent: its name in the registry, or `module:Class` of one from outside.
         settings: of the agent.
         windows: of its tuning runs; None: those of the task.
         guarded: tuned inside the safety guard.
@@ -39,8 +43,7 @@ class ArmConfig:
     policy: str | None = None
 
     def __post_init__(self) -> None:
-        if self.agent not in AGENTS:
-            raise ConfigError(f"agent: unknown {self.agent!r}{nearest(self.agent, AGENTS)}")
+        find_agent(self.agent)
         if self.windows is not None:
             check_range("windows", self.windows, 1)
         if self.settings.get("storage"):
@@ -87,7 +90,8 @@ class ComparisonConfig:
         tasks: by name.
         windows: of a tuning run, >= 1.
         context: features that agents with a context see.
-        arms: tuners by label; a label that is not here is an agent with its defaults.
+        arms: tuners by label; a label that is not here is an agent with its defaults, or a policy
+            of that name (`hrrn`) that stays as it is.
         curve: after how many windows recommendations are judged as well.
         curve_arms: of which arms; empty: of none.
     """
@@ -106,9 +110,7 @@ class ComparisonConfig:
         for done in self.curve:
             check_range("curve", done, 0)
         for label in self.curve_arms:
-            if label not in self.arms and label not in AGENTS:
-                hint = nearest(label, [*self.arms, *AGENTS])
-                raise ConfigError(f"curve_arms: unknown {label!r}{hint}")
+            self._find(label, "curve_arms")
         for key, names in (("tasks", self.tasks), ("arms", self.arms)):
             for name in names:
                 if not _NAME.fullmatch(name):
@@ -125,13 +127,38 @@ class ComparisonConfig:
                 raise ConfigError(f"tasks: {name}: {error}") from None
 
     def arm(self, label: str) -> ArmConfig:
-        """The tuner of a label; ConfigError naming the nearest for an unknown one."""
+        """The tuner of a label: an arm, an agent, or an order of requests that is never tuned.
+
+        Raises:
+            ConfigError: unknown, naming the nearest.
+        """
+        return self._find(label, "--agents")
+
+    def with_agents(self, names: Sequence[str]) -> tuple[ComparisonConfig, list[str]]:
+        """The comparison with an arm for each tuner from outside; and the labels of all `names`.
+
+        Raises:
+            ConfigError: two of them would have the same label.
+        """
+        arms, labels = dict(self.arms), []
+        for name in names:
+            label = label_of(name)
+            if is_outside(name):
+                if label in arms or label in agent_names():
+                    raise ConfigError(f"--agents: {name!r}: there is an arm {label!r} already")
+                arms[label] = ArmConfig(absolute_name(name))
+            labels.append(label)
+        return dataclasses.replace(self, arms=arms), labels
+
+    def _find(self, label: str, where: str) -> ArmConfig:
         if label in self.arms:
             return self.arms[label]
-        if label not in AGENTS:
-            hint = nearest(label, [*self.arms, *AGENTS])
-            raise ConfigError(f"--agents: unknown {label!r}{hint}")
-        return ArmConfig(label)
+        if label in agent_names():
+            return ArmConfig(label)
+        if label in ORDERS:
+            return ArmConfig(FIXED, policy=label)
+        known = dict.fromkeys([*self.arms, *agent_names(), *ORDERS])
+        raise ConfigError(f"{where}: unknown {label!r}{nearest(label, known)}")
 
     def run_config(self, task: str, label: str, seed: int) -> RunConfig:
         """The tuning run of one arm on one task with one seed.

@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serving": BELOW_SERVING,
     "engine": BELOW_ENGINE,
     "env": BELOW_ENGINE | {"engine", "seeds"},
-    "ewsjf_env": {"env"},
+    "ewsjf_env": {"env", "policy", "workload"},  # public names, loaded when asked for
 }
 
 # Third-party modules by part; all others get LIGHT.

@@ -1,4 +1,4 @@
-"""How do the algorithms of Stable-Baselines3 tune a scheduler, window by window?
+"""Stable-Baselines3's algorithms as tuners, window by window.
 
 `SB3Agent` is SAC, PPO, TD3 or TQC behind the protocol of all tuners.  It is given the whole
 observation (features and parameters in force) where others get features of the traffic.

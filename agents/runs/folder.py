@@ -39,7 +39,7 @@ from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.engine.simulated.latency import LatencyModel
 
 CONFIG, WINDOWS, SUMMARY = "config.yaml", "windows.jsonl", "summary.json"
-PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy", "river")
+PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy")
 
 
 def default_folder(config: RunConfig, now: datetime | None = None) -> Path:

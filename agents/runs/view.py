@@ -1,4 +1,4 @@
-"""What does an export need to know of a tuning run?  Read off its folder, never written."""
+"""A read-only view of a tuning run, for an export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Under which ids does Gymnasium know the environments?
+"""The ids under which Gymnasium knows the environments.
 
 Gymnasium has no plug-in entry points: ids exist once this package is imported, for example by
 `gymnasium.make("ewsjf_env:ewsjf/SchedulerTuning-v0")`, which also works in worker processes.

@@ -1,4 +1,4 @@
-"""How does a YAML file, a built-in name or a trace file become a workload?
+"""Workloads by name: a YAML file, a built-in name or a trace file.
 
 A YAML file describes either synthetic traffic (`classes`, see `SyntheticWorkload`) or the
 replay of a trace (`trace`, see `ReplaySpec`).

@@ -1,4 +1,4 @@
-"""How is a vLLM server with our plug-ins asked over HTTP?
+"""The HTTP client of a vLLM server with our plug-ins.
 
 Requests go through the OpenAI API as token ids, which are served at exactly their length; the
 answer is streamed with the number of tokens so far in every piece.

@@ -1,4 +1,4 @@
-"""How long does one engine step take, given what was scheduled?
+"""The latency model: the time of an engine step, given what was scheduled.
 
 A roofline with a fixed overhead.  Notation, with units:
 

@@ -1,4 +1,4 @@
-"""Which options and environment make `vllm serve` run on the simulated executor?"""
+"""Options and environment that make `vllm serve` run on the simulated executor."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     from ewsjf_env import make_env, Task, Policy, parse_policy, default_policy, load_workload
 
-Importing registers the Gymnasium ids of `env/registration.py` where Gymnasium is installed; a name is
-loaded when it is first asked for, and none of them loads vLLM or torch.
+Importing registers the Gymnasium ids of `env/registration.py` where Gymnasium is installed; a name
+is loaded when it is first asked for, and none of them loads vLLM or torch.
 """
 
 from __future__ import annotations

@@ -14,7 +14,15 @@ from ewsjf_env import Policy, Task, default_policy, load_workload, make_env, par
 from ewsjf_env.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("vllm", "torch", "stable_baselines3", "optuna", "matplotlib", "aiohttp", "agents.bayes.agent")
+HEAVY = (
+    "vllm",
+    "torch",
+    "stable_baselines3",
+    "optuna",
+    "matplotlib",
+    "aiohttp",
+    "agents.bayes.agent",
+)
 MOST_S = 0.3
 SMALL = {"engine": "fake", "window_s": 5.0, "settle_s": 1.0, "windows": 3}
 

@@ -1,4 +1,4 @@
-"""What does `scripts/compare.py` accept, and in which order does it work?"""
+"""The command `ewsjf compare`: tuners compared on the same traffic."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from agents.experiments.tuners.summary import summarise
 from ewsjf_env.config import ConfigError, check_range, to_dict
 
 DEFAULT_AGENTS = "bayes,tpe,random,sac,ppo,default"
-USAGE = "compare.py --out DIR [--config FILE.yaml] [--agents LIST] [--seeds N] [--jobs N]"
+USAGE = "ewsjf compare --out DIR [--config FILE.yaml] [--agents LIST] [options]"
 DESCRIPTION = """\
 Tune with several agents on the same traffic, judge what each recommends on
 held-out traces, and compare.  Started again it goes on from finished runs."""
 EPILOG = """
-  also: arms of the config, names of policies (hrrn, boost_ada: never tuned), and
-  tuners of yours as module:Class or file.py:Class"""
+  also: arms of the config, names of policies (hrrn, boost_ada; never tuned),
+  and tuners of yours as module:Class or file.py:Class"""
 RESUME = "the same command goes on from the finished runs"
 
 
 def make_parser() -> Parser:
     """The command line."""
     names = textwrap.fill("agents: " + ", ".join(agent_names()), 78, subsequent_indent="  ")
-    parser = Parser("compare.py", USAGE, DESCRIPTION, names + EPILOG)
+    parser = Parser("ewsjf compare", USAGE, DESCRIPTION, names + EPILOG)
     add = parser.add_argument
     add("--config", default="configs/compare.yaml", metavar="FILE.yaml", help="tasks and arms")
     add("--agents", default=DEFAULT_AGENTS, metavar="LIST", help=DEFAULT_AGENTS)
@@ -118,7 +118,7 @@ def _write(
     out: Path,
 ) -> None:
     meta = {
-        "command": shlex.join(["python", "scripts/compare.py", *words]),
+        "command": shlex.join(["ewsjf", "compare", *words]),
         "seeds": seeds,
         "arms": list(arms),
         "config": to_dict(config),
@@ -132,3 +132,7 @@ def _write(
     picture(summary, paths[2])
     print(report)
     print("\n".join(str(path) for path in paths))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

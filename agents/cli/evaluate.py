@@ -1,4 +1,4 @@
-"""What does `scripts/evaluate.py` accept, and in which order does it work?"""
+"""The command `ewsjf evaluate`: policies compared on traffic, in the simulated engine."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ from ewsjf_env.workload.spec import YAML_SUFFIXES
 DEFAULT_POLICIES = "fcfs,random,hrrn,linear_aging,boost,ewsjf"
 DEFAULT_LOADS = "0.7,0.95,1.3"
 SECONDS_A_WINDOW = 5.0 / 300.0  # of one core for a virtual second; for the dry run's estimate
-USAGE = "evaluate.py (--workload FILE.yaml | --trace FILE) --out DIR [options]"
+USAGE = "ewsjf evaluate (--workload FILE.yaml | --trace FILE) --out DIR [options]"
 DESCRIPTION = """\
 Replay traffic through vLLM's own scheduler under several policies and compare
 them: same arrivals for all, several seeds, paired intervals."""
 EXAMPLES = """\
 examples:
-  evaluate.py --workload configs/workloads/mixed.yaml --out runs/mixed --jobs 2
-  evaluate.py --trace my_log.csv.gz --policies fcfs,hrrn,my_policy.json \\
+  ewsjf evaluate --workload mixed --out runs/mixed --jobs 2
+  ewsjf evaluate --trace my_log.csv.gz --policies fcfs,hrrn,my_policy.json \\
       --rate 4 --out runs/mine
 
 policies: names, with parameters in parentheses, or policy files:
@@ -64,7 +64,7 @@ policies: names, with parameters in parentheses, or policy files:
 def make_parser() -> Parser:
     """The command line."""
     names = textwrap.fill(", ".join(ORDERS), 78, initial_indent="  ", subsequent_indent="  ")
-    parser = Parser("evaluate.py", USAGE, DESCRIPTION, EXAMPLES + names)
+    parser = Parser("ewsjf evaluate", USAGE, DESCRIPTION, EXAMPLES + names)
     add = parser.add_argument
     add("--workload", action="append", default=[], metavar="FILE.yaml", help="may be repeated")
     add("--trace", action="append", default=[], metavar="FILE", help="may be repeated")
@@ -223,7 +223,7 @@ def _write(
     against: str | None,
 ) -> None:
     meta = {
-        "command": shlex.join(["python", "scripts/evaluate.py", *argv]),
+        "command": shlex.join(["ewsjf", "evaluate", *argv]),
         "duration_s": plan.duration_s,
         "seeds": plan.seeds,
         "loads": list(plan.loads),
@@ -253,3 +253,7 @@ def _versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

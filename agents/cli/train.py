@@ -1,11 +1,10 @@
-"""What does `scripts/train.py` accept, and in which order does it work?"""
+"""The command `ewsjf train`: a tuning run, begun or resumed."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from agents.bayes.config import StudyConfig
 from agents.bayes.fleet import open_shared
-from agents.cli._command import Parser, folder, run_command, say, tool_command, whole
+from agents.cli._command import Parser, folder, own_command, run_command, say, tool_command, whole
 from agents.cli._start import INTERRUPTED
 from agents.core.registry import agent_names, find_agent
 from agents.core.words import counted
@@ -32,8 +31,8 @@ from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.workload import load_workload
 
 USAGE = """\
-train.py --agent NAME [--config FILE.yaml] [options]
-       train.py --resume RUN [--windows N]"""
+ewsjf train --agent NAME [--config TASK] [options]
+       ewsjf train --resume RUN [--windows N]"""
 DESCRIPTION = "Tune the scheduler window by window; a killed or interrupted run can be resumed."
 WINDOWS = 60
 REMOTE_AGENT = "bayes"  # where none is named
@@ -42,7 +41,7 @@ REMOTE_AGENT = "bayes"  # where none is named
 def make_parser() -> Parser:
     """The command line."""
     lines = [f"  {name:<16} {find_agent(name).summary}" for name in agent_names()]
-    parser = Parser("train.py", USAGE, DESCRIPTION, "agents:\n" + "\n".join(lines))
+    parser = Parser("ewsjf train", USAGE, DESCRIPTION, "agents:\n" + "\n".join(lines))
     add = parser.add_argument
     add("--agent", metavar="NAME", help=f"see below (with --engine remote: {REMOTE_AGENT})")
     add("--config", metavar="FILE.yaml", help="the task (configs/env/tuning.yaml)")
@@ -110,12 +109,11 @@ def _train(words: list[str]) -> int:
 
 def _rest(run: RunDir, windows: int, done: bool) -> str:
     """What is left to do after Ctrl-C."""
-    resume = shlex.join(["--resume", str(run.path)])
-    if windows != run.config.windows:
-        resume += f" --windows {windows}"
+    more = () if windows == run.config.windows else ("--windows", str(windows))
+    resume = own_command("train", "--resume", str(run.path), *more)
     if done:
-        return f"all {counted(windows, 'window')} are done, {resume} tells the result"
-    return f"continue with {resume}"
+        return f"all {counted(windows, 'window')} are done; the result: {resume}"
+    return f"continue with: {resume}"
 
 
 def _check_traffic(config: RunConfig) -> None:
@@ -299,4 +297,9 @@ def _print_summary(summary: dict[str, Any], run: RunDir) -> None:
     if summary["killed"]:
         print(f"ended by the kill switch: {summary['killed']}")
     print(run.path)
+    print(own_command("export", str(run.path), "--out", "policy.json"))
     print(tool_command("tensorboard", "--logdir", str(run.path)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,8 @@
 """A tuner from outside the checkout: found by `module:Class`, tried before anything is run.
 
-The module is one that is installed, one in the working directory, or a file (`tuners/mine.py:Mine`).
-A package offers tuners of its own by name with entry points of the group `ewsjf.agents`.
+The module is one that is installed, one in the working directory, or a file
+(`tuners/mine.py:Mine`).  A package offers tuners of its own by name with entry points of the
+group `ewsjf.agents`.
 `docs/examples/own_tuner.py` is a complete one.
 """
 
@@ -219,7 +220,7 @@ def _file_module(path: Path) -> ModuleType:
 
 
 def _place(error: BaseException) -> str:
-    """File and line where it was raised, in a stranger's code rather than in ours or a library's."""
+    """File and line where it was raised, in a stranger's code where it has any."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = str(Path(__file__).parents[1])
     libraries = (f"{sys.prefix}/", f"{sys.base_prefix}/", "<frozen", ours)

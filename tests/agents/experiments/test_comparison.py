@@ -80,7 +80,7 @@ def test_a_policy_is_an_arm_that_is_never_tuned() -> None:
     ours = config().run_config("fake", "default", 7)
     assert ours.task.policy == "ewsjf"
     assert run.to_dict()["parameter_space_hash"] != ours.to_dict()["parameter_space_hash"]
-    with pytest.raises(ConfigError, match="--agents: unknown 'boost_adda'; nearest .*'boost_ada'"):
+    with pytest.raises(ConfigError, match="unknown 'boost_adda'; nearest valid name: 'boost_ada'"):
         config().arm("boost_adda")
 
 

@@ -41,12 +41,13 @@ AGENT_FLOORS: dict[str, int] = {
 # What each part of ewsjf_env may import of the others.  "ewsjf_env" is the package's own __init__.
 BELOW_SCHEDULING = {"config", "parameters", "measure"}
 BELOW_SERVING = BELOW_SCHEDULING | {"scheduling", "policy"}
-BELOW_ENGINE = BELOW_SERVING | {"serving", "workload"}
+BELOW_ENGINE = BELOW_SERVING | {"serving", "workload", "shipped"}
 MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "seeds": set(),
+    "shipped": {"config"},
     "parameters": {"config"},
-    "workload": {"config"},
+    "workload": {"config", "shipped"},
     "measure": {"config", "parameters"},
     "scheduling": BELOW_SCHEDULING,
     "policy": BELOW_SCHEDULING | {"scheduling"},

@@ -17,6 +17,7 @@ from agents.cli._command import Parser, run_command
 from agents.operations.launch import launch_options, make_launch, split, url
 from agents.operations.supervise import supervise
 from ewsjf_env.config import load_yaml
+from ewsjf_env.shipped import find_config
 
 USAGE = "ewsjf serve [options] -- MODEL [any vllm serve argument]"
 DESCRIPTION = "Start `vllm serve` under a scheduling policy; without --policy, as it is."
@@ -66,9 +67,10 @@ def _serve(words: list[str]) -> int:
 def _tuner(arguments: Namespace, vllm_arguments: Sequence[str]) -> list[str] | None:
     if arguments.tune is None:
         return None
-    load_yaml(arguments.tune)  # a typing error is told before a model is loaded
+    task = find_config(arguments.tune, "env", "--tune")
+    load_yaml(task)  # a typing error is told before a model is loaded
     command = [sys.executable, "-m", "agents.cli", "train", "--engine", "remote"]
-    return [*command, "--url", url(vllm_arguments), "--config", arguments.tune]
+    return [*command, "--url", url(vllm_arguments), "--config", str(task)]
 
 
 if __name__ == "__main__":

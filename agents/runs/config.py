@@ -27,6 +27,7 @@ from ewsjf_env.config import (
 from ewsjf_env.env.registration import ENGINE_IDS
 from ewsjf_env.env.task import TuningConfig, load_tuning
 from ewsjf_env.measure.features import FEATURES, feature_names
+from ewsjf_env.shipped import find_config
 
 SCHEMA_VERSION = 1
 DEFAULT_CONTEXT = ("arrival_rate_per_s", "prompt_tokens_mean")
@@ -189,6 +190,10 @@ class RunConfig:
                 raise ConfigError(f"{where}: {mark}: {found!r} is not {ours!r}; start a new run")
 
 
+def _read(given: str | Path) -> dict[str, Any]:
+    return load_yaml(find_config(given, "agents", "agent settings"))
+
+
 def make_run_config(
     agent: str,
     task: TuningConfig | Mapping[str, Any] | str | Path | None = None,
@@ -200,7 +205,8 @@ def make_run_config(
     Args:
         agent: name in the registry.
         task: see `tuning.load_tuning`.
-        settings: of the agent: a mapping, a YAML file, or None for its defaults.
+        settings: of the agent: a mapping, a YAML file or the name of one of ours; None: its
+            defaults.
         fields: further fields of `RunConfig`.
 
     Raises:
@@ -208,7 +214,7 @@ def make_run_config(
     """
     agent = absolute_name(agent)
     where = str(settings) if isinstance(settings, (str, Path)) else f"agent {agent!r}"
-    data = load_yaml(settings) if isinstance(settings, (str, Path)) else settings
+    data = _read(settings) if isinstance(settings, (str, Path)) else settings
     return RunConfig(
         agent=agent, settings=agent_config(agent, data, where), env=load_tuning(task), **fields
     )

@@ -52,6 +52,14 @@ def default_folder(config: RunConfig, now: datetime | None = None) -> Path:
     )
 
 
+def check_new(path: Path) -> None:
+    """ConfigError for a folder that holds a run already."""
+    if (path / CONFIG).exists():
+        raise ConfigError(
+            f"{path}: holds a run already; --resume continues it, or name another folder"
+        )
+
+
 class RunDir:
     """One run's folder; `close` lets another process have it.
 
@@ -78,10 +86,7 @@ class RunDir:
         try:
             path.mkdir(parents=True, exist_ok=True)
             run._take_lock()
-            if (path / CONFIG).exists():
-                raise ConfigError(
-                    f"{path}: holds a run already; --resume continues it, or name another folder"
-                )
+            check_new(path)
             versions = {
                 "git": git_state(),
                 "python": platform.python_version(),

@@ -17,7 +17,9 @@ from agents.experiments.jobs import Source
 from agents.experiments.policy_study.families import FamilyConfig, completed
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.preset import load_engine
 from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import Workload, load_workload
 from ewsjf_env.workload.spec import ReplaySpec, replay_workload
 
@@ -92,7 +94,7 @@ class WorkloadConfig:
     @property
     def simulated(self) -> SimulatedConfig:
         """The engine's settings."""
-        return SimulatedConfig() if self.engine is None else SimulatedConfig.load(self.engine)
+        return SimulatedConfig() if self.engine is None else load_engine(self.engine)
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ def load_study(path: str | Path, traces: str | None = None) -> StudyConfig:
     Raises:
         ConfigError: naming what is wrong with it, or with a file that it names.
     """
-    config = from_dict(StudyConfig, load_yaml(path), str(path))
+    config = from_dict(StudyConfig, load_yaml(find_config(path, "", "--config")), str(path))
     if traces is not None:
         return dataclasses.replace(config, traces=traces)
     beside = Path(path).parent / config.traces

@@ -17,6 +17,7 @@ from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nea
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
 
 FIXED = "default"  # the agent that never tunes
@@ -197,7 +198,7 @@ def load_comparison(path: str | Path, tasks: Sequence[str] | None = None) -> Com
         path: of the file.
         tasks: of these alone, so that nothing the others need has to be there; None: all.
     """
-    data = load_yaml(path)
+    data = load_yaml(find_config(path, "", "--config"))
     for name in ("agents", "seeds", "jobs", "out"):
         if name in data:
             raise ConfigError(f"{path}: {name}: is not set here but by --{name}")

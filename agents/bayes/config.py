@@ -1,4 +1,4 @@
-"""What can be set about the agents?
+"""Settings of the agents on a study.
 
 One frozen dataclass for each kind; `configs/agents/<name>.yaml` shows the defaults of each
 registered agent, and a test keeps the two equal.
@@ -12,7 +12,7 @@ from typing import Literal
 from agents.bayes.storage import check_storage
 from ewsjf_env.config import ConfigError, check_range
 
-Start = Literal["known", "sobol", "analytic"]
+Start = Literal["known", "sobol"]
 SamplerName = Literal["contextual_gp", "tpe", "gp", "cmaes", "random"]
 
 
@@ -93,8 +93,7 @@ class StudyConfig:
         startup_points: after the incumbent, before the sampler proposes, >= 0.  Those that `start`
             leaves are Sobol points that differ from it in the parameters that are not minor.
         start: what comes first among them: `known`: points that did well on other traffic, see
-            `known_points`; `analytic`: the point that theory finds for the task, see
-            `starting_point`, unless that is the incumbent; `sobol`: nothing.
+            `known_points`; `sobol`: nothing.
         startup_radius: they lie so near the incumbent, in every coordinate of the unit cube,
             (0, 1]; 1: everywhere.
         control_every: every so many windows measure the incumbent again; 0: never.
@@ -139,5 +138,3 @@ class StudyConfig:
         check_range("confirm", self.confirm, 1)
         if self.control_every == 1:
             raise ConfigError("control_every: 1 would measure nothing but the incumbent")
-        if self.start == "analytic" and self.startup_points < 1:
-            raise ConfigError("start: analytic needs startup_points >= 1, got 0")

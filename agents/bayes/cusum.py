@@ -1,4 +1,4 @@
-"""Has something changed, and since when?
+"""A detector of changes: whether something has changed, and since when.
 
 Page's CUSUM ("Continuous Inspection Schemes", Biometrika 1954) on standardised errors: what a
 model did not foresee, in units of its own uncertainty.  Mean 0 and variance 1 are then known, so
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ewsjf_env.config import check_range
 
-MOST = 4.0  # one wild window must not be taken for a change
+_MOST_ERROR_SDS = 4.0  # one wild window must not be taken for a change
 
 
 class Cusum:
@@ -39,7 +39,7 @@ class Cusum:
 
         After a change everything is forgotten.
         """
-        clipped = min(MOST, max(-MOST, error))
+        clipped = min(_MOST_ERROR_SDS, max(-_MOST_ERROR_SDS, error))
         for side, signed in enumerate((clipped, -clipped)):
             total = self._sums[side] + signed - self._slack
             self._sums[side] = max(0.0, total)

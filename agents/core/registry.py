@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,7 @@ from agents.baselines import (
 from agents.bayes.agent import StudyAgent
 from agents.bayes.config import StudyConfig
 from agents.bayes.fleet import Recorded
-from agents.bayes.opening import Named
-from agents.bayes.start_points import first_points
+from agents.bayes.start_points import known_points
 from agents.core.agent import Agent
 from agents.rl.agent import SB3Agent
 from agents.rl.config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
@@ -32,7 +30,7 @@ from agents.twin.agent import TwinAgent
 from agents.twin.config import TwinStudyConfig
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
 from ewsjf_env.env.task import TuningConfig
-from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.parameters import ParameterSpace, Value
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,9 @@ class AgentSetting:
     kept: Path | None = None
 
     @property
-    def start_points(self) -> Named | None:
-        """What an agent on a study begins with, by its setting `start`."""
-        return None if self.task is None else functools.partial(first_points, self.task)
+    def known(self) -> list[dict[str, Value]]:
+        """Points that did well on other traffic, the task's own start left out."""
+        return [] if self.task is None else known_points(self.task)[1:]
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
         folder=setting.folder,
         study_name=setting.study_name,
         shared=setting.shared,
-        start_points=setting.start_points,
+        known=setting.known,
     )
 
 
@@ -114,7 +112,7 @@ def _twin(name: str, setting: AgentSetting, config: TwinStudyConfig) -> Agent:
         folder=setting.folder,
         kept=setting.kept,
         study_name=setting.study_name,
-        start_points=setting.start_points,
+        known=setting.known,
     )
 
 

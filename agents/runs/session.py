@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from agents.bayes.fleet import SharedStudy
-from agents.core.agent import Agent, Transition, WithHelpers
+from agents.core.agent import CANDIDATE, Agent, Transition, WithHelpers
 from agents.core.registry import AGENTS, AgentSetting, make_agent
 from agents.core.requests import RecordedTraffic
 from agents.core.words import counted
@@ -150,6 +150,7 @@ class Session:
             "trace": info["trace"],
             "values": {name: info["parameters"][name] for name in self.space.names},
             "proposed": proposed,
+            "role": getattr(self.agent, "role", CANDIDATE),
             "incumbent": incumbent,
             "reward": float(reward),
             "reward_se": info["reward_se"],
@@ -297,6 +298,8 @@ def transition_of(record: Mapping[str, Any]) -> Transition:
         shifted=record["shifted"],
         failure=record["failure"],
         ended=record["ended"],
+        proposed=record["proposed"],
+        role=record["role"],
         requests=None
         if requests is None
         else from_dict(RecordedTraffic, requests, f"window {record['window']}: requests"),

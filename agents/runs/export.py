@@ -1,4 +1,4 @@
-"""How does what an agent has learnt become a policy file?
+"""A policy file from what an agent has learnt.
 
     static  one recommendation, whatever the traffic
     table   kinds of traffic seen in the run (k-means over the contexts of its windows), each
@@ -145,5 +145,5 @@ def _adaptive(run: RunView, rule: Rule) -> Adaptive:
         bounds=bounds_of([*tried, *recommended], space),
         period_s=task.settle_s + task.window_s,
         window_s=task.window_s,
-        metrics=getattr(task, task.engine).metrics,
+        metrics=task.metric_settings,
     )

@@ -16,7 +16,7 @@ import numpy as np
 
 from agents.bayes.fleet import SharedStudy
 from agents.core.agent import Agent, WithHelpers
-from agents.core.registry import AGENTS, AgentSetting, make_agent
+from agents.core.registry import AgentSetting, find_agent, make_agent
 from agents.core.requests import RecordedTraffic
 from agents.core.window import Guarded, Plan, Shown, WindowRecord
 from agents.core.words import counted
@@ -214,7 +214,7 @@ class Session:
         None after a failure.
         """
         served = outcome.served
-        if not AGENTS[self.config.agent].replays or served.failure is not None:
+        if not find_agent(self.config.agent).replays or served.failure is not None:
             return None
         records, now_s = self._base.records()
         # A slow agent may have let time pass on a real engine: then nothing follows on anything.

@@ -40,7 +40,7 @@ class RunView:
 
     @property
     def task(self) -> TuningConfig:
-        """The task as this agent met it: some bring a policy of their own."""
+        """The task that was tuned."""
         return self.config.task
 
     @property

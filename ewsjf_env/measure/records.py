@@ -20,7 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import (
+    ConfigError,
+    Count,
+    Positive,
+    settings,
+)
 
 Measure = Callable[["_Sample"], "float | int | None"]
 
@@ -44,32 +49,29 @@ class RequestRecord:
     preemptions: int = 0
 
 
-@dataclass(frozen=True)
+@settings
 class MetricSettings:
-    """Class limits and service levels.
+    """Class limits and service levels."""
 
-    short: prompt <= short_max_tokens; long: prompt > long_min_tokens.  A finished request is
-    good when TTFT and TPOT meet their limits.  A request is overdue when its wait exceeds
-    max(overdue_floor_s, overdue_cost_factor * C(b)).
-    """
-
-    short_max_tokens: int = 512
-    long_min_tokens: int = 1024
-    ttft_slo_s: float = 5.0
-    tpot_slo_s: float = 0.2
-    overdue_floor_s: float = 10.0
-    overdue_cost_factor: float = 60.0
+    short_max_tokens: Count = 512
+    """A request is short up to so many prompt tokens."""
+    long_min_tokens: Count = 1024
+    """A request is long above so many prompt tokens."""
+    ttft_slo_s: Positive = 5.0
+    """Time to first token up to which a finished request is good, seconds."""
+    tpot_slo_s: Positive = 0.2
+    """Time per further token up to which a finished request is good, seconds."""
+    overdue_floor_s: Positive = 10.0
+    """A wait below this is never overdue, seconds."""
+    overdue_cost_factor: Positive = 60.0
+    """A wait is overdue above so many times the request's own prefill cost C(b)."""
 
     def __post_init__(self) -> None:
-        check_range("short_max_tokens", self.short_max_tokens, 1)
-        check_range("long_min_tokens", self.long_min_tokens, 1)
         if self.long_min_tokens < self.short_max_tokens:
             raise ConfigError(
                 f"long_min_tokens: {self.long_min_tokens} is below short_max_tokens "
                 f"({self.short_max_tokens}): the classes would overlap"
             )
-        for name in ("ttft_slo_s", "tpot_slo_s", "overdue_floor_s", "overdue_cost_factor"):
-            check_range(name, getattr(self, name), 0.0, low_open=True)
 
 
 @dataclass(frozen=True)

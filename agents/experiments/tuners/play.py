@@ -163,11 +163,11 @@ def _online(run: RunDir, config: RunConfig) -> dict[str, Any]:
         "void": sum(r.agent.void for r in records),
         "failed": sum(r.served.failure is not None for r in records),
         "tuner_s_per_window": fmean(seconds) if seconds else None,
-        "metrics": _means([r.metrics for r in records if r.metrics is not None]),
+        "metrics": metric_means([r.metrics for r in records if r.metrics is not None]),
     }
 
 
-def _means(windows: Sequence[WindowMetrics]) -> dict[str, float | None]:
+def metric_means(windows: Sequence[WindowMetrics]) -> dict[str, float | None]:
     """The mean of every metric over the windows that measured it; None where none did."""
     found: dict[str, float | None] = {}
     for name in METRIC_NAMES:

@@ -10,7 +10,7 @@ import pytest
 
 from agents.core.window import WindowRecord, tag_names
 from agents.experiments.policies.report import COLUMNS
-from agents.experiments.tuners.play import _means
+from agents.experiments.tuners.play import metric_means
 from agents.runs.tags import columns
 from ewsjf_env.env.task import load_tuning
 from ewsjf_env.measure.objective import METRIC_NAMES
@@ -52,7 +52,7 @@ def test_a_metric_stands_in_every_record_and_table() -> None:
     assert tags <= set(tag_names({})) <= set(columns(facts("random", 1)))
     titles = {name for name, how in FIELDS.items() if how.get("column")}
     assert {column.metric for column in COLUMNS} == titles
-    assert _means([record.metrics]).keys() == set(METRIC_NAMES)
+    assert metric_means([record.metrics]).keys() == set(METRIC_NAMES)
     assert set(METRIC_NAMES) == FIELDS.keys() - {"exact", "scheduler_us_per_step"}
 
 
@@ -62,8 +62,8 @@ def test_every_metric_of_an_engine_says_how_it_is_measured() -> None:
 
 def test_means_leave_out_what_was_not_measured() -> None:
     windows = [metrics(wait_max_s=2.0), metrics(wait_max_s=math.nan), metrics(wait_max_s=4.0)]
-    assert _means(windows)["wait_max_s"] == 3.0
-    assert _means([metrics(ttft_long_p95_s=math.nan)])["ttft_long_p95_s"] is None
+    assert metric_means(windows)["wait_max_s"] == 3.0
+    assert metric_means([metrics(ttft_long_p95_s=math.nan)])["ttft_long_p95_s"] is None
 
 
 def test_metrics_that_a_line_lacks_are_not_known() -> None:

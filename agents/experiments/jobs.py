@@ -23,7 +23,7 @@ from agents.experiments.killed import KILLED, WorkerKilled
 from ewsjf_env.config import to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
-from ewsjf_env.measure.records import bucket_table
+from ewsjf_env.measure.buckets import bucket_table
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.workload import Trace, Workload, load_workload, trace_workload
 

@@ -1,4 +1,6 @@
-"""Is a policy better than what would be served without it?  Paired, on traffic not seen before.
+"""The confirmation of a policy: is it better than what would be served without it?
+
+Paired, on traffic not seen before.
 
 Both policies serve the same traces, drawn from seeds that no training, tuning or comparison
 uses, on the engine of the run, in windows as the run had them.  A seed is played at every rate

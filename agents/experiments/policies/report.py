@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from agents.core.words import counted
 from agents.experiments.policies.summary import REFERENCE, Group, Run, against, groups, values
-from ewsjf_env.measure.records import MetricSettings
+from ewsjf_env.measure.records import MetricSettings, WindowMetrics
 
 WORSE = "▲"
 WORSE_SHARE = 0.01  # a smaller relative difference is not marked, however sure it is
@@ -28,22 +29,15 @@ class Column:
     digits: int = 2
 
 
-COLUMNS = (
-    Column("out tok/s", "output_tokens_per_s", larger_is_better=True, digits=0),
-    Column("drained tok/s", "output_tokens_per_s", "drained", larger_is_better=True, digits=0),
-    Column("goodput req/s", "goodput_requests_per_s", larger_is_better=True),
-    Column("TTFT mean s", "ttft_mean_s"),
-    Column("p99 s", "ttft_p99_s"),
-    Column("short mean s", "ttft_short_mean_s"),
-    Column("short p95 s", "ttft_short_p95_s"),
-    Column("long mean s", "ttft_long_mean_s"),
-    Column("long p95 s", "ttft_long_p95_s"),
-    Column("max wait s", "wait_max_s", digits=1),
-    Column("TPOT p95 s", "tpot_p95_s", digits=3),
-    Column("slowdown p99", "slowdown_p99", digits=1),
-    Column("Jain", "jain_slowdown", larger_is_better=True),
-    Column("unfinished", "outstanding", digits=0),
+_SHOWN = tuple(
+    Column(how["column"], field.name, "metrics", how["larger_is_better"], how["digits"])
+    for field in dataclasses.fields(WindowMetrics)
+    if (how := field.metadata).get("column")
 )
+_DRAINED = Column("drained tok/s", "output_tokens_per_s", "drained", True, 0)
+COLUMNS = (_SHOWN[0], _DRAINED, *_SHOWN[1:])
+"""Those that `WindowMetrics` names, and the throughput of the same requests all served."""
+
 RATIO_COLUMNS = tuple(
     c
     for c in COLUMNS

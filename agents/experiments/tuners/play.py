@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ from agents.runs.loop import tune
 from agents.runs.session import Session
 from agents.runs.timing import read_timings
 from ewsjf_env.config import to_dict
+from ewsjf_env.measure.objective import METRIC_NAMES
+from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.parameters import Value
 
 JUDGED = "judged.json"
@@ -160,7 +163,18 @@ def _online(run: RunDir, config: RunConfig) -> dict[str, Any]:
         "void": sum(r.agent.void for r in records),
         "failed": sum(r.served.failure is not None for r in records),
         "tuner_s_per_window": fmean(seconds) if seconds else None,
+        "metrics": metric_means([r.metrics for r in records if r.metrics is not None]),
     }
+
+
+def metric_means(windows: Sequence[WindowMetrics]) -> dict[str, float | None]:
+    """The mean of every metric over the windows that measured it; None where none did."""
+    found: dict[str, float | None] = {}
+    for name in METRIC_NAMES:
+        values = [float(getattr(window, name)) for window in windows]
+        known = [value for value in values if not math.isnan(value)]
+        found[name] = fmean(known) if known else None
+    return found
 
 
 def _curves(

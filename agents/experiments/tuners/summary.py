@@ -101,6 +101,9 @@ def _arm(
         "failed": float(_column(found, "failed").sum()),
         "tuner_s_per_window": float(np.nanmean(_column(found, "tuner_s_per_window"))),
     }
+    if all("metrics" in run for run in found.values()):
+        names = next(iter(found.values()))["metrics"]
+        row["metrics"] = {n: mean(_column(found, "metrics", n)) for n in names}
     if RANDOM in scores and name != RANDOM:
         row["over_random"] = _paired(scores[name], scores[RANDOM])
     if all("curve" in run for run in found.values()):

@@ -60,7 +60,9 @@ def test_all_arms_of_a_seed_meet_the_same_traffic(tmp_path: Path) -> None:
         traces = []
         for arm in ("random", "sobol"):
             path = tmp_path / f"runs/fake/{arm}/seed_{seed:04d}/windows.jsonl"
-            traces.append([json.loads(line)["trace"] for line in path.read_text().splitlines()])
+            traces.append(
+                [json.loads(line)["plan"]["trace"] for line in path.read_text().splitlines()]
+            )
         assert traces[0] == traces[1]
 
 

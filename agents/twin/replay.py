@@ -1,4 +1,4 @@
-"""A replay of recorded requests under a policy, and the processes that play it.
+"""Replays: what a policy would have made of recorded requests, and the processes that do them.
 
 A replay serves a block (`traffic.Block`) from an empty engine and measures its windows as the
 environment does.  It depends on its arguments alone, so that what was replayed once is never
@@ -37,7 +37,7 @@ from ewsjf_env.policy.policy import Policy
 
 RESULTS = "twin.jsonl"
 IDLE_S = 60.0  # a worker without work ends after this
-TRIES = 3  # of a replay whose process was killed
+REPLAY_TRIES = 3  # where its process was killed
 LOOK_S = 1.0  # between two looks whether the processes live
 NICENESS = 10
 _NAMES = tuple(f.name for f in dataclasses.fields(WindowMetrics))
@@ -223,11 +223,6 @@ class Replayer:
                 self._file.append(*lines)
         return [self._known.get(r.key) for r in replays]
 
-    def copy_to(self, folder: Path) -> None:
-        """Write all results into another folder."""
-        lines = [json.dumps({"key": k, **r.to_dict()}) + "\n" for k, r in self._known.items()]
-        (folder / RESULTS).write_text("".join(lines), encoding="utf-8")
-
     def close(self) -> None:
         """End the processes; may be called more than once."""
         if self._pool is not None:
@@ -238,7 +233,7 @@ class Replayer:
         if self._jobs == 0:
             return [_try(self._task, replay) for replay in replays]
         found: dict[str, Result | None] = {}
-        for _ in range(TRIES):
+        for _ in range(REPLAY_TRIES):
             left = [replay for replay in replays if replay.key not in found]
             if not left:
                 break

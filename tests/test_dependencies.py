@@ -41,19 +41,20 @@ AGENT_FLOORS: dict[str, int] = {
 # What each part of ewsjf_env may import of the others.  "ewsjf_env" is the package's own __init__.
 BELOW_SCHEDULING = {"config", "parameters", "measure"}
 BELOW_SERVING = BELOW_SCHEDULING | {"scheduling", "policy"}
-BELOW_ENGINE = BELOW_SERVING | {"serving", "workload"}
+BELOW_ENGINE = BELOW_SERVING | {"serving", "workload", "shipped"}
 MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "seeds": set(),
+    "shipped": {"config"},
     "parameters": {"config"},
-    "workload": {"config"},
+    "workload": {"config", "shipped"},
     "measure": {"config", "parameters"},
     "scheduling": BELOW_SCHEDULING,
     "policy": BELOW_SCHEDULING | {"scheduling"},
     "serving": BELOW_SERVING,
     "engine": BELOW_ENGINE,
     "env": BELOW_ENGINE | {"engine", "seeds"},
-    "ewsjf_env": {"env"},
+    "ewsjf_env": {"env", "policy", "workload"},  # public names, loaded when asked for
 }
 
 # Third-party modules by part; all others get LIGHT.

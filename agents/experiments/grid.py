@@ -29,6 +29,7 @@ from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.trace_requests import TraceRequests
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.workload import Trace, Workload
+from ewsjf_env.workload.replay import TraceWorkload
 
 CAPACITY_SEED = 1_000_003  # the backlog that measures capacity shares no draw with any run
 CAPACITY_REQUESTS = (600, 2400)  # first try, and when that many run at once
@@ -48,6 +49,7 @@ class Plan:
         duration_s: length of the fixed window.
         engine: what is simulated.
         first_seed: the seeds are this one and those that follow.
+        recorded: also at the rate of the recording; its load is told in the results.
     """
 
     policies: tuple[Policy, ...]
@@ -58,9 +60,10 @@ class Plan:
     duration_s: float
     engine: SimulatedConfig
     first_seed: int = 0
+    recorded: bool = False
 
     def __post_init__(self) -> None:
-        if bool(self.loads) == bool(self.rates_per_s):
+        if (bool(self.loads) or self.recorded) == bool(self.rates_per_s):
             raise ConfigError("--load, --rate: give exactly one of them")
         for name in ("loads", "rates_per_s"):
             for value in getattr(self, name):
@@ -75,7 +78,7 @@ class Plan:
     @property
     def runs(self) -> int:
         """Number of runs."""
-        points = len(self.loads) or len(self.rates_per_s)
+        points = len(self.loads) + self.recorded or len(self.rates_per_s)
         return len(self.policies) * len(self.sources) * points * self.seeds
 
     def workloads(self) -> dict[str, tuple[Source, Workload]]:
@@ -147,6 +150,9 @@ def make_jobs(plan: Plan, capacities: dict[str, float]) -> list[Job]:
     for name, (source, workload) in plan.workloads().items():
         points: list[tuple[float | None, float]] = [(x, x * capacities[name]) for x in plan.loads]
         points += [(None, rate) for rate in plan.rates_per_s]
+        if plan.recorded:
+            own = recorded_rate_per_s(workload)
+            points.insert(0, (round(own / capacities[name], 3), own))
         for load, rate in points:
             for seed in range(plan.first_seed, plan.first_seed + plan.seeds):
                 trace = workload.draw(seed, plan.duration_s, rate)
@@ -158,6 +164,15 @@ def make_jobs(plan: Plan, capacities: dict[str, float]) -> list[Job]:
                             plan.duration_s, plan.engine)
                     )  # fmt: skip
     return jobs
+
+
+def recorded_rate_per_s(workload: Workload) -> float:
+    """The rate at which a traffic was recorded; ConfigError for one that is no recording."""
+    if not isinstance(workload, TraceWorkload):
+        raise ConfigError(
+            f"--load: recorded: {workload.name} has no times of its own; give a load or --rate"
+        )
+    return workload.native_rate_per_s
 
 
 def _check_servable(trace: Trace, config: SimulatedConfig) -> None:

@@ -1,4 +1,4 @@
-"""What can be set about the agents of Stable-Baselines3?
+"""Settings of the agents of Stable-Baselines3.
 
 The names are those of its constructors.  The defaults suit windows, which are few and dear: a
 learner that waits for thousands of steps, as in its simulators, would learn nothing in a day.

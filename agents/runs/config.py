@@ -13,7 +13,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from agents.core.registry import AGENTS, agent_config, task_of
+from agents.core.registry import absolute_name, agent_config, find_agent
 from agents.runs.traffic_shift import ShiftSettings
 from ewsjf_env.config import (
     ConfigError,
@@ -30,6 +30,7 @@ from ewsjf_env.config import (
 from ewsjf_env.env.registration import ENGINE_IDS
 from ewsjf_env.env.task import TuningConfig, load_tuning
 from ewsjf_env.measure.features import FEATURES, feature_names
+from ewsjf_env.shipped import find_config
 
 SCHEMA_VERSION = 1
 DEFAULT_CONTEXT = ("arrival_rate_per_s", "prompt_tokens_mean")
@@ -59,11 +60,11 @@ class RunConfig:
     """One tuning run."""
 
     agent: str
-    """Name of the agent."""
+    """Name of the agent, or `module:Class` of a tuner from outside."""
     settings: Any
     """Settings of that agent."""
     env: TuningConfig
-    """The task; its policy is the agent's own where the agent brings one."""
+    """The task."""
     seed: Natural = 0
     """Seed of everything that is drawn: traffic, noise and proposals."""
     windows: Count = 60
@@ -94,13 +95,13 @@ class RunConfig:
 
     @property
     def task(self) -> TuningConfig:
-        """The environment's configuration for this agent."""
-        return task_of(self.agent, self.env)
+        """The environment's configuration."""
+        return self.env
 
     @property
     def sees(self) -> tuple[str, ...]:
         """Names of what the agent is given: features, or all of the observation."""
-        if AGENTS[self.agent].sees == "observation":
+        if find_agent(self.agent).sees == "observation":
             return feature_names(self.task.space())
         return self.context
 
@@ -186,6 +187,10 @@ class RunConfig:
                 raise ConfigError(f"{where}: {mark}: {found!r} is not {ours!r}; start a new run")
 
 
+def _read(given: str | Path) -> dict[str, Any]:
+    return load_yaml(find_config(given, "agents", "agent settings"))
+
+
 def make_run_config(
     agent: str,
     task: TuningConfig | Mapping[str, Any] | str | Path | None = None,
@@ -197,14 +202,16 @@ def make_run_config(
     Args:
         agent: name in the registry.
         task: see `tuning.load_tuning`.
-        settings: of the agent: a mapping, a YAML file, or None for its defaults.
+        settings: of the agent: a mapping, a YAML file or the name of one of ours; None: its
+            defaults.
         fields: further fields of `RunConfig`.
 
     Raises:
         ConfigError: naming what is wrong.
     """
+    agent = absolute_name(agent)
     where = str(settings) if isinstance(settings, (str, Path)) else f"agent {agent!r}"
-    data = load_yaml(settings) if isinstance(settings, (str, Path)) else settings
+    data = _read(settings) if isinstance(settings, (str, Path)) else settings
     return RunConfig(
         agent=agent, settings=agent_config(agent, data, where), env=load_tuning(task), **fields
     )

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import median
 
-from agents.core.registry import AGENTS
+from agents.core.registry import find_agent
 from agents.runs.config import RunConfig
 
 
@@ -24,7 +24,7 @@ class Smoother:
     """
 
     def __init__(self, config: RunConfig, names: Sequence[str]) -> None:
-        whole = AGENTS[config.agent].sees == "observation"
+        whole = find_agent(config.agent).sees == "observation"
         self._columns = [list(names).index(name) for name in config.sees]
         self._windows: deque[list[float]] = deque(maxlen=1 if whole else config.context_windows)
 

@@ -1,4 +1,4 @@
-"""How does what an agent has learnt become a policy file?
+"""A policy file from what an agent has learnt.
 
     static  one recommendation, whatever the traffic
     table   kinds of traffic seen in the run (k-means over the contexts of its windows), each

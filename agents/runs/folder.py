@@ -32,13 +32,14 @@ import yaml
 
 from agents.core.files import write_json, write_text
 from agents.core.provenance import git_state
+from agents.core.registry import label_of
 from agents.core.window import parse_line
 from agents.runs.config import RunConfig
 from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.engine.simulated.latency import LatencyModel
 
 CONFIG, WINDOWS, SUMMARY = "config.yaml", "windows.jsonl", "summary.json"
-PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy", "river")
+PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy")
 
 
 def default_folder(config: RunConfig, now: datetime | None = None) -> Path:
@@ -46,7 +47,17 @@ def default_folder(config: RunConfig, now: datetime | None = None) -> Path:
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     environment = config.environment_id.replace("/", "_")
     workload = Path(config.env.workload).name.split(".")[0]
-    return Path("runs", environment, config.agent, workload, f"seed_{config.seed:04d}__{stamp}")
+    return Path(
+        "runs", environment, label_of(config.agent), workload, f"seed_{config.seed:04d}__{stamp}"
+    )
+
+
+def check_new(path: Path) -> None:
+    """ConfigError for a folder that holds a run already."""
+    if (path / CONFIG).exists():
+        raise ConfigError(
+            f"{path}: holds a run already; --resume continues it, or name another folder"
+        )
 
 
 class RunDir:
@@ -75,10 +86,7 @@ class RunDir:
         try:
             path.mkdir(parents=True, exist_ok=True)
             run._take_lock()
-            if (path / CONFIG).exists():
-                raise ConfigError(
-                    f"{path}: holds a run already; --resume continues it, or name another folder"
-                )
+            check_new(path)
             versions = {
                 "git": git_state(),
                 "python": platform.python_version(),

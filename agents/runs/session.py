@@ -17,7 +17,7 @@ import numpy as np
 
 from agents.bayes.fleet import SharedStudy
 from agents.core.agent import Agent, Transition, WithHelpers
-from agents.core.registry import AGENTS, AgentSetting, make_agent
+from agents.core.registry import AgentSetting, find_agent, make_agent
 from agents.core.requests import RecordedTraffic
 from agents.core.words import counted
 from agents.runs.config import RunConfig
@@ -175,7 +175,7 @@ class Session:
             "end_s": info["end_s"],
             "diagnostics": {k: v for k, v in diagnostics.items() if math.isfinite(v)},
         }
-        if AGENTS[self.config.agent].replays:
+        if find_agent(self.config.agent).replays:
             record["requests"] = self._requests(info, incumbent)
         return record, Timing(asked - started, 0.0, ran - asked)
 
@@ -250,7 +250,7 @@ class Session:
                 "start a new run"
             )
         self._detector.shifted(info["traffic"], self.config.env.window_s)
-        if AGENTS[self.config.agent].replays:
+        if find_agent(self.config.agent).replays:
             self._requests(info, record["incumbent"])
         self._step += 1
         self._note(observation, record["shifted"])

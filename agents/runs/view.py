@@ -1,4 +1,4 @@
-"""What does an export need to know of a tuning run?  Read off its folder, never written."""
+"""A read-only view of a tuning run, for an export."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RunView:
 
     @property
     def task(self) -> TuningConfig:
-        """The task as this agent met it: some bring a policy of their own."""
+        """The task that was tuned."""
         return self.config.task
 
     @property

@@ -1,4 +1,4 @@
-"""Which candidates has the twin judged, by which windows, and what does it make of that?
+"""Candidates that the twin has judged, by which windows, and its verdict.
 
 Every candidate is compared with the start values window by window, so that what the traffic does
 to both cancels.  How much such a difference varies from window to window is learnt from all

@@ -1,4 +1,4 @@
-"""What can be set about the digital twin?"""
+"""Settings of the digital twin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which windows does a twin remember, and what are candidates judged by?
+"""The windows that a twin remembers, and what candidates are judged by.
 
 The newest windows with the values that were in force, in the order in which they were served.
 Candidates are judged by blocks of them, and by traffic that is drawn from them, see `traffic`.

@@ -1,4 +1,4 @@
-"""What do live windows say, where a twin has had its say before?
+"""The model of live windows whose prior mean is the twin's word.
 
     y(x) = a + b m(x) + g(x) + noise
 

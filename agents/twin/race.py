@@ -1,4 +1,4 @@
-"""Which candidates are replayed on which blocks, while a budget lasts?
+"""The race of candidates over blocks, while a budget lasts.
 
 Everything is served the first block.  Then, in turns: points that are known to do well elsewhere
 and the best ones by the twin's own model get the next block that they lack, and the model proposes

@@ -1,4 +1,4 @@
-"""What would a policy have made of recorded requests?  One replay, and the processes that do it.
+"""A replay of recorded requests under a policy, and the processes that play it.
 
 A replay serves a block (`traffic.Block`) from an empty engine and measures its windows as the
 environment does.  It depends on its arguments alone, so that what was replayed once is never
@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from joblib.externals.loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor
 
 from agents.core.files import AppendFile
 from agents.twin.blocks import Block, Fit, own_latencies

@@ -1,4 +1,4 @@
-"""How fast is the real machine, compared with the twin's latency model?
+"""The speed of the real machine, compared with the twin's latency model.
 
 A real server does not tell its step times, but it tells when tokens came.  So all step times are
 divided by one factor, the *speed*, such that the requests of the last windows, replayed under the

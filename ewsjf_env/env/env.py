@@ -25,7 +25,7 @@ from ewsjf_env.measure.objective import Outcome, Reward
 from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.policy.policy import Policy
-from ewsjf_env.workload import Trace, Workload, load_workload
+from ewsjf_env.workload import Trace, load_workload
 
 Observation = NDArray[np.float32]
 Action = NDArray[np.float32]
@@ -99,9 +99,8 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
     ## Episode End
     The episode terminates only when the engine has failed; that window's reward is
     `failure_reward` and `info["error"]` says why; `reset` starts a new engine.  It is truncated
-    by the `TimeLimit` of the registration (`max_episode_steps`, 20).  Another number of windows
-    is set in both places, as `safety.make_env` does; stepping past the end of the traffic
-    raises `ResetNeeded`.
+    after `windows` windows, whatever made the environment; stepping past them raises
+    `ResetNeeded`.
 
     ## Information
     `parameters` (all values in force), `executed_action` (the tuned ones as an action, after
@@ -140,7 +139,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         """See the class; only validates.
 
         Raises:
-            ConfigError: naming what is wrong in the configuration.
+            ConfigError: naming what is wrong in the configuration, or with its workload.
         """
         self.config = load_tuning(config, engine)
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -153,7 +152,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         self.abort_rule: AbortRule | None = None
         self.trusted: Mapping[str, Value] | None = None
         self._start_policy = self.config.start_policy()
-        self._workload: Workload | None = None
+        self._workload = load_workload(self.config.workload)
         self._engine: Engine | None = None
         self._reference: Reference | None = None
         self._episode: Episode | None = None
@@ -199,8 +198,8 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             raise ResetNeeded("call reset before the first step and after a failed window")
         if self._windows_left < 1:
             raise ResetNeeded(
-                f"the traffic of this episode lasts {self.config.windows} windows; call reset, "
-                "or set `windows` in the configuration"
+                f"the episode has ended after its {self.config.windows} windows (`windows` of the "
+                "configuration); call reset"
             )
         values = self._values_of(action)
         self._windows_left -= 1
@@ -212,7 +211,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         except EngineError as error:
             return self._failed(values, str(error))
         observation, info, reward = self._seen(result)
-        return observation, reward.total, False, False, info
+        return observation, reward.total, False, self._windows_left == 0, info
 
     def records(self) -> tuple[list[RequestRecord], float]:
         """All requests of the episode so far, and the engine's time; () and 0 without an engine."""
@@ -262,8 +261,6 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
     def _draw(self, options: dict[str, Any]) -> Trace:
         """Draw the episode's trace; every reset takes the same numbers off the stream."""
         config = self.config
-        if self._workload is None:
-            self._workload = load_workload(config.workload)
         last = FIRST_TRACE_SEED + config.trace_pool if config.trace_pool else _LAST_TRACE_SEED
         drawn_seed = int(self.np_random.integers(FIRST_TRACE_SEED, last))
         rates = config.rates_per_s

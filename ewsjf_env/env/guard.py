@@ -254,7 +254,7 @@ def make_env(
     """Make the environment of a configuration, guarded if it says so.
 
     Args:
-        source: see `tuning.load_tuning`; `windows` is also the limit of the episode.
+        source: see `tuning.load_tuning`; `windows` is the length of an episode.
         render_mode: see `SchedulerTuningEnv`.
 
     Raises:
@@ -263,7 +263,6 @@ def make_env(
     config = load_tuning(source)
     env: gymnasium.Env[Observation, Action] = gymnasium.make(
         f"ewsjf_env:{ENGINE_IDS[config.engine]}",
-        max_episode_steps=config.windows,
         config=to_dict(config),
         render_mode=render_mode,
     )

@@ -45,6 +45,7 @@ from ewsjf_env.measure.objective import MAX_WEIGHT, ObjectiveSettings
 from ewsjf_env.measure.records import MetricSettings
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.shipped import find_config
 
 LEAST_S = 0.1  # of what is measured: in less, nothing is served
 THINKING_S = 180.0  # longest time that a tuner takes between two windows, by and large
@@ -111,7 +112,7 @@ class TuningConfig:
     twin_settings: SimulatedConfig = field(default_factory=SimulatedConfig)
     """Settings of the machine's twin, of a task on another engine than the simulated one."""
     workload: str = "paper_mix"
-    """Traffic: a built-in name or a YAML file."""
+    """Traffic: a built-in name, a YAML file or a trace file."""
     rates_per_s: tuple[Positive, ...] = (5.0,)
     """Mean arrival rates, one drawn an episode; empty: the workload's own."""
     trace_pool: Natural = 0
@@ -375,12 +376,16 @@ The guard is on, too.
 """
 
 
+def _read(given: str | Path) -> dict[str, Any]:
+    return load_yaml(find_config(given, "env"))
+
+
 def load_tuning(
     source: TuningConfig | Mapping[str, Any] | str | Path | None,
     engine: str | None = None,
     where: str = "config",
 ) -> TuningConfig:
-    """Read a configuration: a mapping, the path of a YAML file, or None for the defaults.
+    """Read a configuration: a mapping, a YAML file or a name of one of ours; None: the defaults.
 
     Args:
         source: see above; a `TuningConfig` is taken as it is.
@@ -395,7 +400,7 @@ def load_tuning(
         config = source
     else:
         from_file = isinstance(source, (str, Path))
-        data = load_yaml(source) if isinstance(source, (str, Path)) else dict(source or {})
+        data = _read(source) if isinstance(source, (str, Path)) else dict(source or {})
         if engine is not None:
             data.setdefault("engine", engine)
         if data.get("engine") in REAL_TIME:

@@ -1,4 +1,4 @@
-"""What must a window not do?  Metrics -> a margin, <= 0 where the constraint holds.
+"""Constraints of a window: metrics give a margin, <= 0 where the constraint holds.
 
 A margin is a logarithm, ln(value / limit): 0.18 is 20 % over the limit whatever the unit, so
 margins of different metrics compare, and a surrogate models them on one scale.

@@ -1,4 +1,4 @@
-"""How precise is the reward of a window?
+"""The standard error of a window's reward, by a jackknife over its requests.
 
 A window holds some hundred requests, and the reward rests on their 95th percentiles.  The
 delete-a-group jackknife (Kott, "Delete-a-Group Variance Estimates", 2001) measures the window

@@ -1,4 +1,4 @@
-"""How good was a window? Metrics -> one reward and its terms.
+"""Objectives: metrics of a window give one reward and its terms.
 
 The default objective J (ALGORITHM section 6, + beyond the paper) is relative to a reference
 policy on the same traffic:

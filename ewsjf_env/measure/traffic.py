@@ -1,4 +1,4 @@
-"""What did the traffic of a window look like, and what is left of it at its end?
+"""Statistics of a window's traffic, and of what is left of it at its end.
 
 Everything is read off request records, so it is the same for every engine.  Notation:
     b_i  prompt tokens of request i      C(b)  its prefill cost alone, in seconds

@@ -1,4 +1,4 @@
-"""When do requests arrive: Poisson or bursty, at a rate that may jump?
+"""Arrival laws: Poisson or bursty, at a rate that may jump.
 
 Arrivals are a stationary renewal process in *operational time* (unit rate), mapped to seconds
 through the cumulative rate.  One seed therefore gives the same pattern at every rate, only

@@ -1,4 +1,4 @@
-"""From which distributions do prompt and output lengths of synthetic requests come?
+"""Distributions of prompt and output lengths of synthetic requests.
 
 Every law maps one uniform number to one length (its inverse distribution function).  So the
 i-th request of a seed has the same length whatever the arrival rate or the duration.

@@ -1,4 +1,4 @@
-"""How does a YAML file, a built-in name or a trace file become a workload?
+"""Workloads by name: a YAML file, a built-in name or a trace file.
 
 A YAML file describes either synthetic traffic (`classes`, see `SyntheticWorkload`) or the
 replay of a trace (`trace`, see `ReplaySpec`).
@@ -24,6 +24,7 @@ from ewsjf_env.config import (
     refuse_unknown,
     settings,
 )
+from ewsjf_env.shipped import config_names, find_config
 from ewsjf_env.workload.arrivals import ArrivalLaw
 from ewsjf_env.workload.builtin import BUILTIN
 from ewsjf_env.workload.readers import FORMATS, read_trace_file
@@ -64,7 +65,10 @@ class ReplaySpec:
 
 
 def load_workload(path_or_name: str | Path) -> Workload:
-    """Make the workload of a YAML file or of a built-in name (`BUILTIN`).
+    """Make the workload of a built-in name (`BUILTIN`), a YAML file or a trace file.
+
+    A file of ours is found by its name, too (`azure_code_first`).  A trace file is replayed as it
+    was recorded unless a draw names a rate; a YAML file with `trace` says more.
 
     Raises:
         ConfigError: no such file or name, an unknown key or a value out of range; or what the
@@ -74,14 +78,15 @@ def load_workload(path_or_name: str | Path) -> Workload:
     text = str(path_or_name)
     if text in BUILTIN:
         return BUILTIN[text]
-    if path.suffix not in YAML_SUFFIXES:
-        if path.exists() and not path.is_dir():
-            raise ConfigError(
-                f"{path}: expected a workload in a .yaml file; a trace file is given as a trace"
-            )
+    if text in config_names("workloads") or path.suffix in YAML_SUFFIXES:
+        path = find_config(path, "workloads", "workload")
+    elif path.exists() and not path.is_dir():
+        return trace_workload(path)
+    else:
+        known = dict.fromkeys([*BUILTIN, *config_names("workloads")])
         raise ConfigError(
-            f"workload: {text!r} is neither a .yaml file nor a built-in workload"
-            f"{nearest(text, BUILTIN)}"
+            f"workload: {text!r} is neither a workload nor a trace file nor a built-in workload"
+            f"{nearest(text, known)}"
         )
     data = load_yaml(path)
     fields = {f.name for c in (ReplaySpec, SyntheticWorkload) for f in dataclasses.fields(c)}

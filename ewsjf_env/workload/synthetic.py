@@ -1,4 +1,4 @@
-"""How is synthetic traffic drawn: classes of requests, mixed in shares that may jump?
+"""Synthetic traffic: classes of requests, mixed in shares that may jump.
 
 Mixtures with a share of short and of long requests are the case EWSJF is made for; phases
 whose mix shifts are the case for adaptation.

@@ -30,7 +30,9 @@ from ewsjf_env.config import (
     to_dict,
 )
 from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.preset import load_engine
 from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import Workload, load_workload
 from ewsjf_env.workload.spec import ReplaySpec, replay_workload
 
@@ -101,7 +103,7 @@ class WorkloadConfig:
     @property
     def simulated(self) -> SimulatedConfig:
         """The engine's settings."""
-        return SimulatedConfig() if self.engine is None else SimulatedConfig.load(self.engine)
+        return SimulatedConfig() if self.engine is None else load_engine(self.engine)
 
 
 @settings
@@ -248,7 +250,7 @@ def load_study(path: str | Path, traces: str | None = None) -> StudyConfig:
     Raises:
         ConfigError: naming what is wrong with it, or with a file that it names.
     """
-    config = from_dict(StudyConfig, load_yaml(path), str(path))
+    config = from_dict(StudyConfig, load_yaml(find_config(path, "", "--config")), str(path))
     if traces is not None:
         return dataclasses.replace(config, traces=traces)
     beside = Path(path).parent / config.traces

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from agents.core.registry import AGENTS
+from agents.core.outside import is_outside
+from agents.core.registry import absolute_name, agent_names, find_agent, label_of
 from agents.experiments.tuners.judging import HeldOut
 from agents.runs.config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from ewsjf_env.config import (
-    Among,
     ConfigError,
     Count,
     Natural,
@@ -23,8 +24,11 @@ from ewsjf_env.config import (
 )
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.policy.policy import parse_policy
+from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
 
+FIXED = "default"  # the agent that never tunes
 _NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -32,8 +36,8 @@ _NAME = re.compile(r"\w[\w.-]*")
 class ArmConfig:
     """One tuner of the comparison, where it is more than an agent with its defaults."""
 
-    agent: Annotated[str, Among("agent", lambda: AGENTS)]
-    """Name of the agent."""
+    agent: str
+    """Name of the agent, or `module:Class` of one from outside."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the agent."""
     windows: Count | None = None
@@ -46,6 +50,7 @@ class ArmConfig:
     """
 
     def __post_init__(self) -> None:
+        find_agent(self.agent)
         if self.settings.get("storage"):
             raise ConfigError("settings: storage: runs that are compared do not share a study")
 
@@ -86,7 +91,9 @@ class ComparisonConfig:
     context: tuple[str, ...] = DEFAULT_CONTEXT
     """Features that agents with a context see."""
     arms: Mapping[str, ArmConfig] = field(default_factory=dict)
-    """Tuners by label; a label that is not here is an agent with its defaults."""
+    """Tuners by label; a label that is not here is an agent with its defaults, or a policy of that
+    name (`hrrn`) that stays as it is.
+    """
     curve: tuple[Natural, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
     """After how many windows recommendations are judged as well."""
     curve_arms: tuple[str, ...] = ()
@@ -96,9 +103,7 @@ class ComparisonConfig:
         if not self.tasks:
             raise ConfigError("tasks: none is given")
         for label in self.curve_arms:
-            if label not in self.arms and label not in AGENTS:
-                hint = nearest(label, [*self.arms, *AGENTS])
-                raise ConfigError(f"curve_arms: unknown {label!r}{hint}")
+            self._find(label, "curve_arms")
         for key, names in (("tasks", self.tasks), ("arms", self.arms)):
             for name in names:
                 if not _NAME.fullmatch(name):
@@ -115,13 +120,38 @@ class ComparisonConfig:
                 raise ConfigError(f"tasks: {name}: {error}") from None
 
     def arm(self, label: str) -> ArmConfig:
-        """The tuner of a label; ConfigError naming the nearest for an unknown one."""
+        """The tuner of a label: an arm, an agent, or an order of requests that is never tuned.
+
+        Raises:
+            ConfigError: unknown, naming the nearest.
+        """
+        return self._find(label, "--agents")
+
+    def with_agents(self, names: Sequence[str]) -> tuple[ComparisonConfig, list[str]]:
+        """The comparison with an arm for each tuner from outside; and the labels of all `names`.
+
+        Raises:
+            ConfigError: two of them would have the same label.
+        """
+        arms, labels = dict(self.arms), []
+        for name in names:
+            label = label_of(name)
+            if is_outside(name):
+                if label in arms or label in agent_names():
+                    raise ConfigError(f"--agents: {name!r}: there is an arm {label!r} already")
+                arms[label] = ArmConfig(absolute_name(name))
+            labels.append(label)
+        return dataclasses.replace(self, arms=arms), labels
+
+    def _find(self, label: str, where: str) -> ArmConfig:
         if label in self.arms:
             return self.arms[label]
-        if label not in AGENTS:
-            hint = nearest(label, [*self.arms, *AGENTS])
-            raise ConfigError(f"--agents: unknown {label!r}{hint}")
-        return ArmConfig(label)
+        if label in agent_names():
+            return ArmConfig(label)
+        if label in ORDERS:
+            return ArmConfig(FIXED, policy=label)
+        known = dict.fromkeys([*self.arms, *agent_names(), *ORDERS])
+        raise ConfigError(f"{where}: unknown {label!r}{nearest(label, known)}")
 
     def run_config(self, task: str, label: str, seed: int) -> RunConfig:
         """The tuning run of one arm on one task with one seed.
@@ -160,7 +190,7 @@ def load_comparison(path: str | Path, tasks: Sequence[str] | None = None) -> Com
         path: of the file.
         tasks: of these alone, so that nothing the others need has to be there; None: all.
     """
-    data = load_yaml(path)
+    data = load_yaml(find_config(path, "", "--config"))
     for name in ("agents", "seeds", "jobs", "out"):
         if name in data:
             raise ConfigError(f"{path}: {name}: is not set here but by --{name}")

@@ -147,7 +147,7 @@ def check_server(config: RemoteConfig) -> None:
     if ranks != config.shares:
         raise ConfigError(
             f"remote: ranks: {config.shares} on {len(config.servers)} server(s), but {ranks} "
-            "answer; set it: export_policy.py confirms on a twin of one, at its share of the load"
+            "answer; set it: `ewsjf export` confirms on a twin of one, at its share of the load"
         )
 
 

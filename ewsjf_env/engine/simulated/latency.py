@@ -1,4 +1,4 @@
-"""How long does one engine step take, given what was scheduled?
+"""The latency model: the time of an engine step, given what was scheduled.
 
 A roofline with a fixed overhead.  Notation, with units:
 
@@ -45,6 +45,7 @@ from ewsjf_env.config import (
 )
 from ewsjf_env.engine.simulated.machine import PRESET_DIRECTORY, Machine, preset_names
 from ewsjf_env.scheduling.cost import CostPrior
+from ewsjf_env.shipped import find_config
 
 Array = NDArray[np.float64]
 SCHEMA_VERSION = 1
@@ -151,7 +152,9 @@ class LatencyModel:
     def load(cls, name_or_path: str | Path) -> LatencyModel:
         """Read a preset by name or a JSON file by path (anything that ends in .json)."""
         path = Path(name_or_path)
-        if path.suffix != ".json":
+        if path.suffix == ".json":
+            path = find_config(path, "latency", "latency")
+        else:
             path = PRESET_DIRECTORY / f"{name_or_path}.json"
             if str(name_or_path) not in preset_names():
                 hint = nearest(str(name_or_path), preset_names())

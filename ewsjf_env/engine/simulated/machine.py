@@ -1,4 +1,4 @@
-"""Which numbers describe a model on a GPU?  Presets as JSON, every number with its source."""
+"""Machines: the numbers of a model on a GPU, as JSON presets, each with its source."""
 
 from __future__ import annotations
 

@@ -113,9 +113,9 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
         ("--agent bays", "agent: unknown 'bays'; nearest valid name: 'bayes'"),
         ("--agent sobol --windows 0", "--windows: 0 is outside [1, inf)"),
         ("--agent sobol --windows -3", "--windows: -3 is outside [1, inf)"),
-        ("--agent sobol --windows many", "--windows: 'many' is not a whole number"),
+        ("--agent sobol --windows many", "--windows: 'many' is not an integer"),
         ("--agent sobol --seed -1", "--seed: -1 is outside [0, inf)"),
-        ("--agent sobol --windos 3", "unknown argument '--windos'; nearest valid name"),
+        ("--agent sobol --windos 3", "unknown option '--windos'; nearest valid name"),
         ("--agent sobol --context burst", "context: unknown feature 'burst'; nearest valid name"),
         (
             "--agent sobol --engine fak",
@@ -226,9 +226,8 @@ def test_ctrl_c_when_all_windows_are_done(
         patch.setattr(RunDir, "write_summary", interrupted)
         assert main(["--resume", str(run), "--windows", "3"]) == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert (
-        last == f"interrupted: all 3 windows are done, --resume {run} --windows 3 tells the result"
-    )
+    assert last.startswith("interrupted: all 3 windows are done; the result: ")
+    assert last.endswith(f" train --resume {run} --windows 3")
     assert main(["--resume", str(run), "--windows", "3"]) == 0
     assert capsys.readouterr().out.startswith("3 windows, ")
 

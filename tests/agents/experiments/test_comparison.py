@@ -74,6 +74,17 @@ def test_arms_have_settings_of_their_own() -> None:
     assert not chosen.run_config("fake", "random", 7).env.safety.enabled
 
 
+def test_a_policy_is_an_arm_that_is_never_tuned() -> None:
+    """`boost_ada` refits its only parameter itself: a policy, and no agent."""
+    run = config().run_config("fake", "boost_ada", 7)
+    assert (run.agent, run.task.policy) == ("default", "boost_ada")
+    ours = config().run_config("fake", "default", 7)
+    assert ours.task.policy == "ewsjf"
+    assert run.to_dict()["parameter_space_hash"] != ours.to_dict()["parameter_space_hash"]
+    with pytest.raises(ConfigError, match="unknown 'boost_adda'; nearest valid name: 'boost_ada'"):
+        config().arm("boost_adda")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

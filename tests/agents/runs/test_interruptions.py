@@ -123,7 +123,8 @@ def test_ctrl_c_leaves_a_run_to_resume(trainer: Trainer, tmp_path: Path) -> None
     os.kill(pid, signal.SIGINT)
     assert trainer.wait() == 130
     assert not trainer.errors
-    assert "interrupted: continue with --resume" in trainer.printed
+    assert "interrupted: continue with: " in trainer.printed
+    assert " train --resume " in trainer.printed
     agree(case, trainer)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,10 @@ from agents.bayes.agent import StudyAgent
 from agents.bayes.config import Start, StudyConfig
 from agents.cli.train import main
 from agents.core.registry import agent_config
-from agents.experiments.prior_study import PriorStudy, run_study
 from agents.theory.start import TaskPrior, search, start_values, starting_point
 from ewsjf_env.config import ConfigError
 from ewsjf_env.env.task import load_tuning
 from ewsjf_env.parameters import Value
-from tests.agents.experiments.test_work_study import silent
 from tests.agents.run_folders import TASK, go_on, make_run, records_of
 from tests.agents.toys import SMALL, bowl, cube_space, play
 
@@ -159,23 +156,3 @@ def test_dry_run_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main([*words, "--out", str(tmp_path / "run")]) == 2
     assert "error: start: analytic" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_study_of_a_few_points(tmp_path: Path) -> None:
-    plan = PriorStudy(("paper_mix",), (1.2,), points=2, warmup_s=2.0, window_s=4.0, backlog=320)
-    found = run_study(plan, tmp_path, 1, silent)
-    (case,) = found["cases"]
-    assert [p["label"] for p in case["points"]] == [
-        "shipped",
-        "sobol 0",
-        "sobol 1",
-        "hrrn",
-        "theory",
-    ]
-    assert case["points"][0]["simulated"] == 0.0
-    assert case["best"] >= case["hrrn"]
-    assert "| paper_mix | 1.2 |" in (tmp_path / "study.md").read_text()
-    assert json.loads((tmp_path / "study.json").read_text())["cases"] == [case]
-    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").iterdir()}
-    run_study(plan, tmp_path, 1, silent)
-    assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").iterdir()}

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from agents.cli.evaluate import main as evaluate
-from agents.cli.export_policy import main
+from agents.cli.export import main
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.policy.policy import Policy, default_policy
 from ewsjf_env.workload import load_workload
@@ -210,8 +210,8 @@ def test_a_damaged_run_is_one_line(
         (["--jobs", "0"], "--jobs: 0 is outside"),
         (["--kind", "tree"], "--kind: invalid choice: 'tree'"),
         (["--kind", "mlp"], "agent 'sobol' has no network"),
-        (["--seeds", "x"], "--seeds: 'x' is not a whole number"),
-        (["--forse"], "unknown argument '--forse'; nearest valid name: '--force'"),
+        (["--seeds", "x"], "--seeds: 'x' is not an integer"),
+        (["--forse"], "unknown option '--forse'; nearest valid name: '--force'"),
     ],
 )
 def test_bad_arguments_are_one_line(

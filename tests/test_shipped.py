@@ -9,6 +9,7 @@ from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.machine import Gpu
 from ewsjf_env.engine.simulated.preset import engine_name, load_engine, preset_engine, vllm_budget
+from ewsjf_env.engine.simulated.vllm_config import load_vllm
 from ewsjf_env.env.task import load_tuning
 from ewsjf_env.shipped import config_names, configs_folder, find_config
 from ewsjf_env.workload import load_workload
@@ -82,6 +83,7 @@ def test_the_budget_is_the_one_of_vllm(
     gpu: str, memory_bytes: float, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against `EngineArgs` of the vLLM that is installed."""
+    load_vllm()  # on the simulated platform, which vLLM takes once a process
     from vllm.engine import arg_utils
     from vllm.usage.usage_lib import UsageContext
 

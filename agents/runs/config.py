@@ -32,7 +32,9 @@ from ewsjf_env.env.task import TuningConfig, load_tuning
 from ewsjf_env.measure.features import FEATURES, feature_names
 from ewsjf_env.shipped import find_config
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of config.yaml and windows.jsonl together."""
+
 DEFAULT_CONTEXT = ("arrival_rate_per_s", "prompt_tokens_mean")
 _KEYS = (
     "agent",
@@ -162,14 +164,17 @@ class RunConfig:
             ConfigError: unknown key, illegal value, or a run of another schema, environment
                 version or parameter space.
         """
-        refuse_unknown(data, (*_KEYS, *_MARKS), where)
         for key in ("agent", "env", "schema_version"):
             if key not in data:
                 raise ConfigError(f"{where}: missing key {key!r}")
         if data["schema_version"] != SCHEMA_VERSION:
+            found = data["schema_version"]
+            age = "a newer" if isinstance(found, int) and found > SCHEMA_VERSION else "an older"
             raise ConfigError(
-                f"{where}: schema_version: {data['schema_version']!r} is not {SCHEMA_VERSION}"
+                f"{where}: schema_version: {found!r} is not {SCHEMA_VERSION}: this run was started "
+                f"with {age} version; start a new run"
             )
+        refuse_unknown(data, (*_KEYS, *_MARKS), where)
         agent = data["agent"]
         if not isinstance(agent, Mapping) or not isinstance(agent.get("name"), str):
             raise ConfigError(f"{where}: agent: expected a mapping with a name, got {agent!r}")

@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Annotated, Any
 
 from agents.core.files import write_json
+from agents.core.window import WindowRecord
 from agents.runs.config import RunConfig
 from agents.runs.context import Smoother
 from ewsjf_env.config import (
@@ -142,7 +143,7 @@ def judge_always(
 def judge_curve(
     config: RunConfig,
     held_out: HeldOut,
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[WindowRecord],
     final: Mapping[str, Value],
     windows: Sequence[int],
     kept: Path | None = None,
@@ -162,7 +163,7 @@ def judge_curve(
     for done in windows:
         if done > len(records):
             continue
-        values = final if done == len(records) else records[done]["incumbent"]
+        values = final if done == len(records) else records[done].plan.incumbent
         key = json.dumps(values, sort_keys=True)
         if key not in known:
             known[key] = judge_always(config, held_out, values, kept)["score"]

@@ -147,7 +147,10 @@ def refused(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
     [
         (lambda d: d.pop("agent"), "config.yaml: missing key 'agent'"),
         (lambda d: d.pop("schema_version"), "config.yaml: missing key 'schema_version'"),
-        (lambda d: d.update(schema_version=2), "schema_version: 2 is not 1"),
+        (
+            lambda d: d.update(schema_version=1),
+            "this run was started with an older version; start a new run",
+        ),
         (lambda d: d.update(agent="sobol"), "agent: expected a mapping with a name, got 'sobol'"),
         (lambda d: d["agent"].update(name="sbol"), "unknown 'sbol'; nearest valid name: 'sobol'"),
         (lambda d: d["agent"].update(drw="x"), "agent: unknown key 'drw'"),
@@ -179,7 +182,7 @@ def test_a_damaged_configuration_is_one_line(
         ("config.yaml", "agent: [", "not valid YAML"),
         ("windows.jsonl", None, "no window was measured"),
         ("windows.jsonl", '{"window": 1}\n', "line 1: window 1, not 0"),
-        ("windows.jsonl", '{"window": 0}\n', "line 1: not a window: it lacks 'episode'"),
+        ("windows.jsonl", '{"window": 0}\n', "line 1: not a window: it lacks 'plan'"),
         ("windows.jsonl", "{}}\n", "line 1: not a window"),
         ("windows.jsonl", "[0]\n", "line 1: not a window"),
         ("windows.jsonl", '{"window": 0', "no window was measured"),

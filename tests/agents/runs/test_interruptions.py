@@ -15,7 +15,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from agents.bayes.study import JOURNAL
+from agents.bayes.journal import JOURNAL
 from agents.runs.folder import RunDir
 from tests.agents.forked import Trainer, cpu_s
 from tests.agents.run_folders import GUARDED, SHORT
@@ -63,7 +63,7 @@ def agree(case: Case, trainer: Trainer) -> None:
     assert trainer.train(*case.arguments("whole", windows)) == 0, trainer.errors
     assert case.lines("torn") == case.lines("whole")
     torn, whole = (RunDir.open(case.folder / name) for name in ("torn", "whole"))
-    assert [r["window"] for r in torn.windows()] == list(range(windows))
+    assert [r.window for r in torn.windows()] == list(range(windows))
     assert torn.summary() is not None
     assert torn.summary() == whole.summary()
     table = (torn.path / "progress.csv").read_text().splitlines()
@@ -88,7 +88,7 @@ def test_killed_at_any_moment(trainer: Trainer, tmp_path: Path) -> None:
 def test_killed_before_amid_and_after_writes(
     trainer: Trainer, tmp_path: Path, task: Mapping[str, Any]
 ) -> None:
-    """The agent's own memory is torn, too: a study is written many times a window."""
+    """The study that is exported is torn, too."""
     case = Case(tmp_path, "bayes", task, QUICK)
     points = random.Random(2)
     for _ in range(KILLS):
@@ -101,11 +101,11 @@ def test_killed_before_amid_and_after_writes(
         assert all(trial.state in (TrialState.COMPLETE, TrialState.FAIL) for trial in trials)
         learnt = [t.user_attrs["window"] for t in trials if t.state == TrialState.COMPLETE]
         windows = RunDir.open(case.folder / name).windows()
-        assert learnt == [r["window"] for r in windows if not r["void"]]
+        assert learnt == [r.window for r in windows if not r.agent.void]
 
 
 def study_of(folder: Path) -> list[Any]:
-    """Trials as they stand in the journal, without the repairs of our own opening."""
+    """Trials as they stand in the journal."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

@@ -15,10 +15,13 @@ from agents.experiments.policy_study.config import StudyConfig
 from agents.experiments.tuners.config import ComparisonConfig
 from agents.runs.config import RunConfig
 from ewsjf_env.config import ConfigError, nearest
-from ewsjf_env.config.schema import json_schema
+from ewsjf_env.config.schema import DIALECT, json_schema
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.policy.policy import KINDS as KINDS_OF_POLICY
+from ewsjf_env.policy.policy import SCHEMA_VERSION
+from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.workload.spec import ReplaySpec
 from ewsjf_env.workload.synthetic import SyntheticWorkload
 
@@ -66,6 +69,56 @@ def _run() -> Schema:
     return schema
 
 
+def _policy() -> Schema:
+    """A policy file; which parameters there are, and in which range, is a matter of the order."""
+    described: Schema = {
+        "schema_version": {"const": SCHEMA_VERSION, "description": "Version of the format."},
+        "kind": {
+            "enum": list(KINDS_OF_POLICY),
+            "description": "How parameters follow the traffic.",
+        },
+        "name": {"type": "string", "minLength": 1, "description": "Label in comparisons."},
+        "order": {"enum": list(ORDERS), "description": "Order of the queue."},
+        "parameter_space_hash": {"type": "string", "description": "Hash of the order's space."},
+        "parameters": {"type": "object", "description": "Values; the others are at their default."},
+        "partition": {"type": ["object", "null"], "description": "Queues to start with."},
+        "adaptive": {"type": ["object", "null"], "description": "How parameters are changed."},
+        "provenance": {"type": "object", "description": "Where the values come from."},
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "Policy",
+        "type": "object",
+        "properties": described,
+        "required": ["order"],
+        "additionalProperties": False,
+        "allOf": [
+            {
+                "if": {"properties": {"order": {"const": order}}},
+                "then": {"properties": {"parameters": _parameters(order)}},
+            }
+            for order in ORDERS
+        ],
+    }
+
+
+def _parameters(order: str) -> Schema:
+    """Parameters of an order with their ranges."""
+    found = {}
+    for p in ORDERS[order].space.parameters:
+        number = {"type": "integer" if p.scale == "integer" else "number"}
+        limits = {"minimum": p.low, "maximum": p.high}
+        values = {"enum": list(p.choices)} if p.scale == "choice" else number | limits
+        unit = f", {p.unit}" if p.unit else ""
+        told = {"default": p.default, "description": f"{p.description}{unit}"}
+        found[p.name] = values | told
+    return {
+        "properties": found,
+        "additionalProperties": False,
+        "description": f"Parameters of the order {order}.",
+    }
+
+
 KINDS: dict[str, Callable[[], Schema]] = {
     "task": lambda: json_schema(TuningConfig, "Tuning task"),
     "engine": lambda: json_schema(SimulatedConfig, "Simulated engine"),
@@ -74,6 +127,7 @@ KINDS: dict[str, Callable[[], Schema]] = {
     "comparison": lambda: json_schema(ComparisonConfig, "Comparison of tuners"),
     "policy-study": lambda: json_schema(StudyConfig, "Study of policies"),
     "run": _run,
+    "policy": _policy,
     **{
         f"agent-{name}": lambda entry=entry, name=name: json_schema(  # type: ignore[misc]
             entry.settings_class, f"Settings of the agent {name}"

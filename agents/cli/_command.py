@@ -142,6 +142,22 @@ def own_command(name: str, *arguments: str) -> str:
     return tool_command(Path(sys.executable).name, "-m", "agents.cli", name, *arguments)
 
 
+def add_set_option(parser: Parser, of: str) -> None:
+    """`--set a.b=3`, again for more; `sets_of` gives them."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="A.B=3",
+        help=f"a value of {of}; repeatable",
+    )
+
+
+def sets_of(arguments: argparse.Namespace) -> list[str]:
+    """What `--set` was given, in order."""
+    given: list[str] = arguments.set or []
+    return given
+
+
 def add_backend_options(parser: Parser, jobs: int = 1) -> None:
     """`--jobs` and `--backend`."""
     parser.add_argument(

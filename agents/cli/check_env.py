@@ -8,7 +8,7 @@ import gymnasium
 from gymnasium.utils.env_checker import check_env as check_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
-from agents.cli._command import FAILED, Parser, run_command, say
+from agents.cli._command import FAILED, Parser, add_set_option, run_command, say, sets_of
 from ewsjf_env.config import to_dict
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.registration import ENGINE_IDS, EPISODE_WINDOWS, REAL_TIME
@@ -30,6 +30,7 @@ def make_parser() -> Parser:
     parser = Parser("ewsjf check-env", None, DESCRIPTION)
     add = parser.add_argument
     add("--config", metavar="TASK", help="check this one: a YAML file, or a name in configs/env")
+    add_set_option(parser, "the task")
     return parser
 
 
@@ -39,9 +40,9 @@ def _check(words: list[str]) -> int:
     try:
         if arguments.config is None:
             for engine in engines:
-                check(load_tuning({"engine": engine}))
+                check(load_tuning({"engine": engine}, sets=sets_of(arguments)))
         else:
-            check(load_tuning(arguments.config))
+            check(load_tuning(arguments.config, sets=sets_of(arguments)))
     except AssertionError as error:
         return say(FAILED, f"check failed: {error}")
     return 0

@@ -12,7 +12,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from agents.cli._command import FAILED, Parser, add_backend_options, folder, run_command, say, whole
+from agents.cli._command import (
+    FAILED,
+    Parser,
+    add_backend_options,
+    add_set_option,
+    folder,
+    run_command,
+    say,
+    sets_of,
+    whole,
+)
 from agents.core.files import write_json, write_text
 from agents.core.provenance import git_state
 from agents.core.registry import agent_names
@@ -41,6 +51,7 @@ def make_parser() -> Parser:
     parser = Parser("ewsjf compare", USAGE, DESCRIPTION, names + EPILOG)
     add = parser.add_argument
     add("--config", default="configs/compare.yaml", metavar="FILE.yaml", help="tasks and arms")
+    add_set_option(parser, "the comparison")
     add("--agents", default=DEFAULT_AGENTS, metavar="LIST", help=DEFAULT_AGENTS)
     add("--tasks", metavar="LIST", help="of the config (all)")
     add("--seeds", type=whole, default=10, metavar="N", help="tuning seeds (10)")
@@ -61,7 +72,7 @@ def _compare(words: list[str]) -> int:
     check_range("--seeds", arguments.seeds, 1)
     check_range("--jobs", arguments.jobs, 1)
     tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
-    config = load_comparison(arguments.config, tasks)
+    config = load_comparison(arguments.config, tasks, sets_of(arguments))
     config, arms = config.with_agents(_names("--agents", arguments.agents))
     for arm in arms:
         config.arm(arm)

@@ -19,10 +19,12 @@ from agents.cli._command import (
     FAILED,
     Parser,
     add_backend_options,
+    add_set_option,
     folder,
     number,
     run_command,
     say,
+    sets_of,
     whole,
 )
 from agents.core.files import write_json, write_text
@@ -81,6 +83,7 @@ def make_parser() -> Parser:
     add("--against", metavar="POLICY", help="also compare with this one of --policies, not fcfs")
     about = f"{' | '.join(preset_names())},\nor a YAML file ({SimulatedConfig().latency})"
     add("--engine", metavar="PRESET", help=about)
+    add_set_option(parser, "the engine")
     add_backend_options(parser)
     add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
     add("--dry-run", action="store_true", help="print the plan and write nothing")
@@ -173,7 +176,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         rates_per_s=_numbers("--rate", rate),
         seeds=arguments.seeds,
         duration_s=arguments.duration,
-        engine=_engine(arguments.engine, policies),
+        engine=_engine(arguments, policies),
         recorded=recorded,
     )
     for _, workload in plan.workloads().values():
@@ -182,16 +185,17 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return plan
 
 
-def _engine(given: str | None, policies: Sequence[Policy]) -> SimulatedConfig:
-    if given is None:
+def _engine(arguments: argparse.Namespace, policies: Sequence[Policy]) -> SimulatedConfig:
+    given, sets = arguments.engine, sets_of(arguments)
+    if given is None and not sets:
         return SimulatedConfig()
-    config = load_engine(given, "--engine")
+    config = load_engine(given, "--engine", sets)
     try:
         engine = SimulatedEngine(config)  # refuses an unknown latency preset
         for policy in policies:
             engine.install(policy)
     except ConfigError as error:
-        raise ConfigError(f"{given}: {error}") from None
+        raise ConfigError(f"{given or '--set'}: {error}") from None
     return config
 
 

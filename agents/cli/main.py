@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("agents.cli.serve", "start `vllm serve` under a policy, with a tuner if asked"),
     "evaluate": ("agents.cli.evaluate", "compare policies on your traffic, simulated"),
     "compare": ("agents.cli.compare", "compare tuners, ours and your own"),
+    "schema": ("agents.cli.schema", "print the JSON Schema of a kind of file, for editors"),
     "check-env": ("agents.cli.check_env", "check the Gymnasium environment of a task"),
     "gpu-run": ("agents.cli.gpu_run", "measure a machine with a GPU, once"),
     "fit-latency": ("agents.cli.fit_latency", "fit a latency model to measured steps"),

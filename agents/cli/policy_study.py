@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from agents.cli._command import Parser, run_command, whole
+from agents.cli._command import Parser, add_set_option, run_command, sets_of, whole
 from agents.core.files import write_text
 from agents.core.provenance import git_state
 from agents.experiments.jobs import Progress
@@ -36,6 +36,7 @@ def make_parser() -> Parser:
     parser = Parser("ewsjf policy-study", USAGE, DESCRIPTION)
     add = parser.add_argument
     add("--config", default="configs/policy_study.yaml", metavar="FILE.yaml", help="the study")
+    add_set_option(parser, "the study")
     add("--traces", metavar="FOLDER", help="of the recordings, instead of the config's")
     add("--only", metavar="LIST", help="of the config's workloads (all)")
     add("--seeds", type=whole, metavar="N", help="judged traces a load, not the config's")
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _study(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
     check_range("--jobs", arguments.jobs, 1)
-    config = load_study(arguments.config, arguments.traces)
+    config = load_study(arguments.config, arguments.traces, sets_of(arguments))
     if arguments.only is not None:
         names = [name.strip() for name in arguments.only.split(",") if name.strip()]
         if not names:

@@ -13,10 +13,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from agents.cli._command import Parser, run_command
+from agents.cli._command import Parser, add_set_option, run_command, sets_of
 from agents.operations.launch import launch_options, make_launch, split, url
 from agents.operations.supervise import supervise
-from ewsjf_env.config import load_yaml
+from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.shipped import find_config
 
 USAGE = "ewsjf serve [options] -- MODEL [any vllm serve argument]"
@@ -33,6 +33,7 @@ def make_parser() -> Parser:
     parser = Parser("ewsjf serve", USAGE, DESCRIPTION, EPILOG, [launch_options()])
     add = parser.add_argument
     add("--tune", metavar="TASK", help="also start a tuner of this task; allows PATCH")
+    add_set_option(parser, "the task of --tune, or agent.A.B=3 of the tuner")
     add("--dry-run", action="store_true", help="print the command and stop")
     return parser
 
@@ -65,12 +66,20 @@ def _serve(words: list[str]) -> int:
 
 
 def _tuner(arguments: Namespace, vllm_arguments: Sequence[str]) -> list[str] | None:
+    sets = sets_of(arguments)
     if arguments.tune is None:
+        if sets:
+            raise ConfigError(f"--set: {sets[0]!r} needs --tune")
         return None
     task = find_config(arguments.tune, "env", "--tune")
-    load_yaml(task)  # a typing error is told before a model is loaded
+    # A typing error is told before a model is loaded; the import takes longer than the rest here.
+    from agents.cli.train import REMOTE_AGENT
+    from agents.runs.config import make_run_config
+
+    make_run_config(REMOTE_AGENT, {**load_yaml(task), "engine": "remote"}, None, sets)
     command = [sys.executable, "-m", "agents.cli", "train", "--engine", "remote"]
-    return [*command, "--url", url(vllm_arguments), "--config", str(task)]
+    command += ["--url", url(vllm_arguments), "--config", str(task)]
+    return command + [word for text in sets for word in ("--set", text)]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,17 @@ from tqdm import tqdm
 
 from agents.bayes.config import StudyConfig
 from agents.bayes.fleet import open_shared
-from agents.cli._command import Parser, folder, own_command, run_command, say, tool_command, whole
+from agents.cli._command import (
+    Parser,
+    add_set_option,
+    folder,
+    own_command,
+    run_command,
+    say,
+    sets_of,
+    tool_command,
+    whole,
+)
 from agents.cli._start import INTERRUPTED
 from agents.core.registry import agent_names, find_agent
 from agents.core.words import counted
@@ -49,6 +59,7 @@ def make_parser() -> Parser:
     add("--config", metavar="TASK", help="YAML file, or a name in configs/env (tuning)")
     add("--agent-config", metavar="FILE", help="settings, or a name in configs/agents")
     add("--engine", metavar="NAME", help=" | ".join(ENGINE_IDS) + ", or a preset")
+    add_set_option(parser, "the task, or agent.A.B=3 of the agent")
     about_url = "of the server, with --engine remote; again for replicas"
     add("--url", action="append", metavar="URL", help=about_url)
     add("--storage", metavar="S", help="study shared with other runs: journal file or URL")
@@ -155,6 +166,7 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
         REMOTE_AGENT if arguments.agent is None else arguments.agent,
         task,
         arguments.agent_config,
+        sets_of(arguments),
         **{"windows": WINDOWS, **fields},
     )
     if config.env.engine == "remote" and not _names_server(arguments):
@@ -189,6 +201,8 @@ def _names_server(arguments: argparse.Namespace) -> bool:
     """Whoever forgets the address must not change a stranger's server at the default one."""
     remote = _task_file(arguments).get("remote")
     named = isinstance(remote, dict) and bool({"url", "urls"} & set(remote))
+    given = sets_of(arguments)
+    named = named or any(text.startswith(("remote.url=", "remote.urls=")) for text in given)
     return named or arguments.url is not None
 
 
@@ -227,7 +241,18 @@ def _resumed(arguments: argparse.Namespace) -> tuple[RunDir, int]:
 
 
 def _refuse_changes(arguments: argparse.Namespace) -> None:
-    kept = ("agent", "config", "agent_config", "engine", "url", "storage", "seed", "context", "out")
+    kept = (
+        "agent",
+        "config",
+        "agent_config",
+        "set",
+        "engine",
+        "url",
+        "storage",
+        "seed",
+        "context",
+        "out",
+    )
     for name in kept:
         if getattr(arguments, name) is not None:
             flag = "--" + name.replace("_", "-")

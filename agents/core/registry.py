@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -213,15 +213,22 @@ def absolute_name(name: str) -> str:
     return name
 
 
-def agent_config(name: str, data: Mapping[str, Any] | None = None, where: str = "agent") -> Any:
+def agent_config(
+    name: str,
+    data: Mapping[str, Any] | None = None,
+    where: str = "agent",
+    sets: Sequence[str] = (),
+) -> Any:
     """The settings of agent `name`: its defaults with `data`, nested as in its YAML file.
+
+    `sets` are values set on a command line, over `data`.
 
     Raises:
         ConfigError: unknown agent or key, naming the nearest valid one; illegal value.
     """
     entry = find_agent(name)
     merged = _merge(to_dict(entry.config), data or {})
-    return from_dict(entry.settings_class, merged, where)
+    return from_dict(entry.settings_class, merged, where, sets)
 
 
 def make_agent(name: str, setting: AgentSetting, config: Any = None) -> Agent:

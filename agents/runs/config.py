@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ _OWN_OF_SERVER = (
     *("url", "urls", "ranks", "model", "api_key_env", "timeout_s", "start_timeout_s", "lease_s"),
     "arguments",
 )
+_AGENT = "agent."  # begins what is set of the agent's settings
 _MARKS = ("schema_version", "environment", "parameter_space_hash")
 
 
@@ -62,7 +63,7 @@ class RunConfig:
     """One tuning run."""
 
     agent: str
-    """Name of `registry.AGENTS`, or `module:Class` of a tuner from outside."""
+    """Name of the agent, or `module:Class` of a tuner from outside."""
     settings: Any
     """Settings of that agent."""
     env: TuningConfig
@@ -200,6 +201,7 @@ def make_run_config(
     agent: str,
     task: TuningConfig | Mapping[str, Any] | str | Path | None = None,
     settings: Mapping[str, Any] | str | Path | None = None,
+    sets: Sequence[str] = (),
     **fields: Any,
 ) -> RunConfig:
     """A run from what a user names.
@@ -209,6 +211,8 @@ def make_run_config(
         task: see `tuning.load_tuning`.
         settings: of the agent: a mapping, a YAML file or the name of one of ours; None: its
             defaults.
+        sets: values set on a command line, as `safety.radius=0.3` of the task, or
+            `agent.search.radius=0.2` of the agent's settings.
         fields: further fields of `RunConfig`.
 
     Raises:
@@ -217,6 +221,13 @@ def make_run_config(
     agent = absolute_name(agent)
     where = str(settings) if isinstance(settings, (str, Path)) else f"agent {agent!r}"
     data = _read(settings) if isinstance(settings, (str, Path)) else settings
-    return RunConfig(
-        agent=agent, settings=agent_config(agent, data, where), env=load_tuning(task), **fields
-    )
+    own = [text.removeprefix(_AGENT) for text in sets if text.startswith(_AGENT)]
+    try:
+        chosen = agent_config(agent, data, where, own)
+    except ConfigError as error:
+        if not str(error).startswith("--set "):
+            raise
+        told = str(error).replace("--set ", f"--set {_AGENT}", 1)
+        raise ConfigError(told.replace("valid path: '", f"valid path: '{_AGENT}")) from None
+    env = load_tuning(task, sets=[text for text in sets if not text.startswith(_AGENT)])
+    return RunConfig(agent=agent, settings=chosen, env=env, **fields)

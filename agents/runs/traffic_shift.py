@@ -14,12 +14,7 @@ from statistics import fmean, variance
 from typing import Annotated, Any
 
 from agents.bayes.cusum import Cusum
-from ewsjf_env.config import (
-    NotNegative,
-    Positive,
-    Range,
-    settings,
-)
+from ewsjf_env.config import NotNegative, Positive, Range, settings
 
 _LARGEST_ERROR = 8.0  # standard deviations: more in one window would decide for many windows
 _WATCHED = ("arrival_rate_per_s", "prompt_tokens_mean")

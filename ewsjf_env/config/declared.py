@@ -166,7 +166,8 @@ def _worst(errors: Sequence[ErrorDetails]) -> ErrorDetails:
     told = [error for error in errors if error["type"] != "missing"] or list(errors)
     if told[0]["type"] == "missing" and not isinstance(told[0]["input"], (list, tuple)):
         return told[0]
-    return [error for error in told if error["input"] is told[0]["input"]][-1]
+    alike = [error for error in told if error["input"] is told[0]["input"]]
+    return ([error for error in alike if not error["type"].endswith("_type")] or alike)[-1]
 
 
 def _told(error: ErrorDetails, data: Any, where: str) -> ConfigError:

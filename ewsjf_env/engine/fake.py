@@ -25,15 +25,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from ewsjf_env.config import (
-    Count,
-    Natural,
-    NotNegative,
-    Positive,
-    Range,
-    check_range,
-    settings,
-)
+from ewsjf_env.config import Count, Natural, NotNegative, Positive, Range, check_range, settings
 from ewsjf_env.engine.base import EngineError, ShouldAbort
 from ewsjf_env.measure.records import (
     MetricSettings,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from ewsjf_env.config import (
     from_dict,
     load_yaml,
     nearest,
+    overridden,
     refuse_unknown,
     settings,
     to_dict,
@@ -384,6 +385,7 @@ def load_tuning(
     source: TuningConfig | Mapping[str, Any] | str | Path | None,
     engine: str | None = None,
     where: str = "config",
+    sets: Sequence[str] = (),
 ) -> TuningConfig:
     """Read a configuration: a mapping, a YAML file or a name of one of ours; None: the defaults.
 
@@ -391,16 +393,18 @@ def load_tuning(
         source: see above; a `TuningConfig` is taken as it is.
         engine: the engine where the source names none; None: that of `TuningConfig`.
         where: what a mapping is called in an error.
+        sets: values set on a command line, as `safety.radius=0.3`, over those of the source.
 
     Raises:
         ConfigError: an unknown key, a value of the wrong type or out of range, or an engine
             other than `engine`.
     """
     if isinstance(source, TuningConfig):
-        config = source
+        config = from_dict(TuningConfig, source.written(), where, sets) if sets else source
     else:
         from_file = isinstance(source, (str, Path))
         data = _read(source) if isinstance(source, (str, Path)) else dict(source or {})
+        data = overridden(data, sets, TuningConfig)
         if engine is not None:
             data.setdefault("engine", engine)
         if data.get("engine") in REAL_TIME:
@@ -408,7 +412,7 @@ def load_tuning(
             safety = data.get("safety", {})
             if isinstance(safety, Mapping):
                 data["safety"] = {"enabled": True, **safety}
-        config = from_dict(TuningConfig, data, str(source) if from_file else where)
+        config = from_dict(TuningConfig, data, str(source) if from_file else where, sets)
     if engine is not None and config.engine != engine:
         raise ConfigError(f"engine: {config.engine!r} is configured, this id is for {engine!r}")
     return config

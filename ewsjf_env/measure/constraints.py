@@ -10,12 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
-from ewsjf_env.config import (
-    Among,
-    ConfigError,
-    Positive,
-    settings,
-)
+from ewsjf_env.config import Among, ConfigError, Positive, settings
 from ewsjf_env.measure.objective import METRIC_NAMES, SMALLEST_S
 from ewsjf_env.measure.records import WindowMetrics
 

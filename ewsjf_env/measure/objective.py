@@ -24,14 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ewsjf_env.config import (
-    Among,
-    ConfigError,
-    Positive,
-    Range,
-    nearest,
-    settings,
-)
+from ewsjf_env.config import Among, ConfigError, Positive, Range, nearest, settings
 from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.measure.traffic import QueueStatistics
 

@@ -20,12 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ewsjf_env.config import (
-    ConfigError,
-    Count,
-    Positive,
-    settings,
-)
+from ewsjf_env.config import ConfigError, Count, Positive, settings
 
 Measure = Callable[["_Sample"], "float | int | None"]
 

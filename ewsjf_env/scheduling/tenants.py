@@ -42,11 +42,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from ewsjf_env.config import (
-    ConfigError,
-    Range,
-    settings,
-)
+from ewsjf_env.config import ConfigError, Range, settings
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.orders.order import Order
 

@@ -13,11 +13,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from ewsjf_env.config import (
-    ConfigError,
-    Range,
-    settings,
-)
+from ewsjf_env.config import ConfigError, Range, settings
 from ewsjf_env.workload.trace import Floats
 
 _CHUNK = 1024

@@ -11,11 +11,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from ewsjf_env.config import (
-    ConfigError,
-    Range,
-    settings,
-)
+from ewsjf_env.config import ConfigError, Range, settings
 from ewsjf_env.workload.trace import MAX_TOKENS, Floats, Ints
 
 _FIELDS = {

@@ -12,15 +12,7 @@ from typing import Annotated
 
 import numpy as np
 
-from ewsjf_env.config import (
-    ConfigError,
-    Count,
-    NotNegative,
-    Positive,
-    Range,
-    nearest,
-    settings,
-)
+from ewsjf_env.config import ConfigError, Count, NotNegative, Positive, Range, nearest, settings
 from ewsjf_env.workload.arrivals import ArrivalLaw, RateProfile
 from ewsjf_env.workload.lengths import LengthLaw
 from ewsjf_env.workload.trace import (

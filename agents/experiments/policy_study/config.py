@@ -240,17 +240,21 @@ class StudyConfig:
         return found
 
 
-def load_study(path: str | Path, traces: str | None = None) -> StudyConfig:
+def load_study(
+    path: str | Path, traces: str | None = None, sets: Sequence[str] = ()
+) -> StudyConfig:
     """Read the YAML file.
 
     Args:
         path: of the file.
         traces: folder of the recordings, instead of the file's.
+        sets: values set on a command line, as `tuning.seeds=2`, over those of the file.
 
     Raises:
         ConfigError: naming what is wrong with it, or with a file that it names.
     """
-    config = from_dict(StudyConfig, load_yaml(find_config(path, "", "--config")), str(path))
+    data = load_yaml(find_config(path, "", "--config"))
+    config = from_dict(StudyConfig, data, str(path), sets)
     if traces is not None:
         return dataclasses.replace(config, traces=traces)
     beside = Path(path).parent / config.traces

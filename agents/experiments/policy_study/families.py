@@ -13,13 +13,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated
 
-from ewsjf_env.config import (
-    Among,
-    ConfigError,
-    Range,
-    nearest,
-    settings,
-)
+from ewsjf_env.config import Among, ConfigError, Range, nearest, settings
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 

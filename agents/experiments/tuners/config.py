@@ -20,6 +20,7 @@ from ewsjf_env.config import (
     from_dict,
     load_yaml,
     nearest,
+    overridden,
     settings,
 )
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
@@ -37,7 +38,7 @@ class ArmConfig:
     """One tuner of the comparison, where it is more than an agent with its defaults."""
 
     agent: str
-    """Name in the registry, or `module:Class` of a tuner from outside."""
+    """Name of the agent, or `module:Class` of one from outside."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the agent."""
     windows: Count | None = None
@@ -183,14 +184,17 @@ class ComparisonConfig:
         )
 
 
-def load_comparison(path: str | Path, tasks: Sequence[str] | None = None) -> ComparisonConfig:
+def load_comparison(
+    path: str | Path, tasks: Sequence[str] | None = None, sets: Sequence[str] = ()
+) -> ComparisonConfig:
     """Read the YAML file; ConfigError naming what is wrong with it.
 
     Args:
         path: of the file.
         tasks: of these alone, so that nothing the others need has to be there; None: all.
+        sets: values set on a command line, as `windows=12`, over those of the file.
     """
-    data = load_yaml(find_config(path, "", "--config"))
+    data = overridden(load_yaml(find_config(path, "", "--config")), sets, ComparisonConfig)
     for name in ("agents", "seeds", "jobs", "out"):
         if name in data:
             raise ConfigError(f"{path}: {name}: is not set here but by --{name}")
@@ -200,4 +204,11 @@ def load_comparison(path: str | Path, tasks: Sequence[str] | None = None) -> Com
             if name not in there:
                 raise ConfigError(f"--tasks: unknown {name!r}{nearest(name, there)}")
         data = {**data, "tasks": {name: there[name] for name in tasks}}
-    return from_dict(ComparisonConfig, data, str(path))
+    kept = [text for text in sets if tasks is None or not _of_other_task(text, tasks)]
+    return from_dict(ComparisonConfig, data, str(path), kept)
+
+
+def _of_other_task(text: str, tasks: Sequence[str]) -> bool:
+    """Whether a value is set of a task that is not played."""
+    keys = text.partition("=")[0].split(".")
+    return keys[0] == "tasks" and len(keys) > 1 and keys[1] not in tasks

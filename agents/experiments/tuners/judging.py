@@ -20,13 +20,7 @@ from agents.core.files import write_json
 from agents.core.window import WindowRecord
 from agents.runs.config import RunConfig
 from agents.runs.context import Smoother
-from ewsjf_env.config import (
-    Count,
-    Positive,
-    Range,
-    settings,
-    to_dict,
-)
+from ewsjf_env.config import Count, Positive, Range, settings, to_dict
 from ewsjf_env.env.env import FIRST_TRACE_SEED, SchedulerTuningEnv
 from ewsjf_env.env.registration import REAL_TIME
 from ewsjf_env.env.task import TuningConfig

@@ -14,14 +14,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from ewsjf_env.config import (
-    ConfigError,
-    Count,
-    Range,
-    nearest,
-    settings,
-    to_dict,
-)
+from ewsjf_env.config import ConfigError, Count, Range, nearest, settings, to_dict
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.real.link import Told
 from ewsjf_env.engine.real.real_time import RealTimeEngine, RealTimeSettings

@@ -15,13 +15,7 @@ from dataclasses import field
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from ewsjf_env.config import (
-    ConfigError,
-    Count,
-    Range,
-    check_range,
-    settings,
-)
+from ewsjf_env.config import ConfigError, Count, Range, check_range, settings
 from ewsjf_env.engine.real.background import Background
 from ewsjf_env.engine.real.link import Link
 from ewsjf_env.engine.real.real_time import RealTimeEngine, RealTimeSettings

@@ -6,14 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 
-from ewsjf_env.config import (
-    ConfigError,
-    Count,
-    NotNegative,
-    Positive,
-    PositiveShare,
-    settings,
-)
+from ewsjf_env.config import ConfigError, Count, NotNegative, Positive, PositiveShare, settings
 
 PRESET_DIRECTORY = Path(__file__).parent / "presets"
 MODEL_DIRECTORY = Path(__file__).parents[1] / "stand_in" / "models"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ewsjf_env.config import ConfigError, nearest
+from ewsjf_env.config import ConfigError, from_dict, load_yaml, nearest, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.machine import Gpu, preset_names
@@ -41,19 +42,28 @@ def preset_engine(latency: str) -> SimulatedConfig:
     )
 
 
-def load_engine(given: str | Path, where: str = "engine") -> SimulatedConfig:
-    """The engine of a preset's name, of a YAML file, or of the name of one of ours.
+def load_engine(
+    given: str | Path | None, where: str = "engine", sets: Sequence[str] = ()
+) -> SimulatedConfig:
+    """The engine of a preset's name, of a YAML file, or of the name of one of ours; None: default.
+
+    Args:
+        given: see above.
+        where: what the engine was given for, in an error.
+        sets: values set on a command line, as `max_num_seqs=64`, over those of the file.
 
     Raises:
         ConfigError: no such preset or file, or what is wrong in it.
     """
     name = str(given)
-    if name in preset_names():
-        return preset_engine(name)
+    if given is None or name in preset_names():
+        engine = SimulatedConfig() if given is None else preset_engine(name)
+        return from_dict(SimulatedConfig, to_dict(engine), where, sets) if sets else engine
     if not Path(given).suffix and name not in config_names("env"):
         hint = nearest(name, [*preset_names(), *config_names("env")])
         raise ConfigError(f"{where}: {name!r} is neither a preset nor a file{hint}")
-    return SimulatedConfig.load(find_config(given, "env", where))
+    path = find_config(given, "env", where)
+    return from_dict(SimulatedConfig, load_yaml(path), str(path), sets)
 
 
 def engine_name(config: SimulatedConfig) -> str:

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from ewsjf_env.config import (
-    ConfigError,
-    Range,
-    from_dict,
-    settings,
-)
+from ewsjf_env.config import ConfigError, Range, from_dict, settings
 
 KEY = "ewsjf_simulated"
 MAX_SPEED = 1000.0

@@ -57,7 +57,7 @@ def test_the_queues_of_a_tuned_family_come_from_training_traffic(folder: Path) -
         (family("a b", order="hrrn"), "label 'a b' may hold letters, digits and _ only"),
         (family("a", order="sjf"), "the defaults are those of 'sjf'"),
         (family("sjf", order="hrrn", grid={"exponent": [2]}), "under the name of another order"),
-        (family("hrrn", role="rivl"), "families: hrrn: role: unknown 'rivl'.*'rival'"),
+        (family("hrrn", role="rivl"), "families: hrrn: role: unknown role 'rivl'.*'rival'"),
         (family("hrrn", per_load=3), "families: hrrn: per_load"),
         (family("hrrn", frontier=True), "frontier: true needs a grid, or parameters and points"),
         (

@@ -8,12 +8,10 @@ import shlex
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from agents.cli._command import (
     FAILED,
@@ -26,18 +24,21 @@ from agents.cli._command import (
     whole,
 )
 from agents.core.files import write_json, write_text
+from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
-from agents.experiments.grid import Plan, make_jobs, measure_capacities
-from agents.experiments.jobs import Progress, Source, other_results, run_jobs
+from agents.experiments.capacity import measure_capacities
+from agents.experiments.engines import cached_engine
+from agents.experiments.grid import Plan, make_runs
 from agents.experiments.policies.plots import frontier
 from agents.experiments.policies.report import console_table, markdown
 from agents.experiments.policies.summary import summarise
+from agents.experiments.policy_runs import run_all, store_of
+from agents.experiments.source import Source
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.policy.policy import Policy, parse_policies, split_policies
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.workload.readers import FORMATS
@@ -112,14 +113,15 @@ def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) 
     capacities: dict[str, float] = {}
     if plan.loads:
         print("measuring FCFS capacity ...", file=sys.stderr)
-        capacities = measure_capacities(plan, out, arguments.jobs, _progress("traffics"))
+        shown = bar("traffic", "traffics")
+        capacities = measure_capacities(plan.workloads(), plan.engine, out, arguments.jobs, shown)
         for name, value in capacities.items():
             print(f"  {name}: {value:.3g} requests/s", file=sys.stderr)
-    jobs = make_jobs(plan, capacities)
-    if others := other_results(jobs, out):
+    runs = make_runs(plan, capacities)
+    if others := store_of(out).others(run.key for run in runs):
         found = counted(others, "result")
-        print(f"not used: {found} of other settings in {out / 'runs'}", file=sys.stderr)
-    records, failures = run_jobs(jobs, out, arguments.jobs, _progress("runs"))
+        print(f"not used: {found} of other settings in {store_of(out).folder}", file=sys.stderr)
+    records, failures = run_all(runs, out, arguments.jobs, bar("run", "runs"))
     for key, reason in failures.items():
         say(FAILED, f"error: run {key} failed: {reason}")
     if records:
@@ -170,7 +172,7 @@ def _engine(path: str | None, policies: Sequence[Policy]) -> SimulatedConfig:
         return SimulatedConfig()
     config = SimulatedConfig.load(path)
     try:
-        engine = SimulatedEngine(config)  # refuses an unknown latency preset
+        engine = cached_engine(config)  # refuses an unknown latency preset
         for policy in policies:
             engine.install(policy)
     except ConfigError as error:
@@ -207,13 +209,6 @@ def _describe(plan: Plan, jobs: int) -> str:
     )
 
 
-def _progress(what: str) -> Progress:
-    def shown(keys: Iterable[str], total: int) -> Iterator[str]:
-        yield from tqdm(keys, total=total, unit=what.removesuffix("s"), desc=what, mininterval=1.0)
-
-    return shown
-
-
 def _write(
     records: list[dict[str, Any]],
     plan: Plan,
@@ -231,8 +226,8 @@ def _write(
         "capacity_requests_per_s": capacities,
         "policies": [p.to_dict() for p in plan.policies],
         "engine": to_dict(plan.engine),
-        "kv_blocks": SimulatedEngine(plan.engine).kv_blocks,
-        "latency_hash": SimulatedEngine(plan.engine).latency.content_hash,
+        "kv_blocks": cached_engine(plan.engine).kv_blocks,
+        "latency_hash": cached_engine(plan.engine).latency.content_hash,
         "versions": _versions(),
         "git": git_state(),
     }

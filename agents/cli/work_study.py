@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from agents.cli._command import run_command
-from agents.experiments.tenants_and_hints import STUDIES, run_study
+from agents.core.progress import bar
+from agents.experiments.tenants_and_hints.arms import STUDIES
+from agents.experiments.tenants_and_hints.study import run_study
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,11 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes")
     a = parser.parse_args(argv)
 
-    def progress(keys: Iterable[str], total: int) -> Iterator[str]:
-        yield from tqdm(keys, total=total, unit="run", mininterval=1.0)
-
     def run() -> int:
-        run_study(STUDIES[a.study](), a.seeds, a.duration, a.out, a.jobs, progress)
+        run_study(STUDIES[a.study](), a.seeds, a.duration, a.out, a.jobs, bar("run"))
         print((a.out / "study.md").read_text(encoding="utf-8"))
         return 0
 

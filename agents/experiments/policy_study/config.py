@@ -1,8 +1,8 @@
-"""What is compared in the study of policies, on which traffic?  One YAML file.
+"""The configuration of a study of policies: families, traffics and engines, from one YAML file.
 
-Every key is explained in `configs/policy_study.yaml`.  A policy is tuned on one part of a
-workload and judged on another: a recording is split in time (or in rows, where it has no times),
-a synthetic workload has seeds for training and others for judging.
+Every key is explained in `configs/policy_study.yaml`.  Paths in the file are relative to it.  A
+policy is tuned on one part of a workload and judged on another: a recording is split in time (or in
+rows, where it has no times), a synthetic workload has seeds for training and others for judging.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.experiments.jobs import Source
 from agents.experiments.policy_study.families import FamilyConfig, completed
+from agents.experiments.source import Source
 from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.seeds import TRAINING_SEEDS
 from ewsjf_env.workload import Workload, load_workload
-from ewsjf_env.workload.spec import ReplaySpec, replay_workload
+from ewsjf_env.workload.spec import YAML_SUFFIXES, ReplaySpec, replay_workload
 
 MAX_SEEDS = 1000
 
@@ -143,13 +143,13 @@ class ControlPlan:
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class PolicyStudyConfig:
     """The whole study.
 
     Attributes:
         workloads: by name.
         families: by label, which begins the names of its arms; with all that follows from it.
-        traces: folder of the recordings, beside the YAML file or from the working directory.
+        traces: folder of the recordings.
         split: recordings are trained on before and judged after this fraction, (0, 1).
         loads: judged.
         seeds: judged traces a load, >= 2 for intervals.
@@ -196,7 +196,7 @@ class StudyConfig:
             if load not in self.loads:
                 raise ConfigError(f"controls: loads: {load:g} is not one of loads {self.loads}")
 
-    def only(self, names: Sequence[str]) -> StudyConfig:
+    def only(self, names: Sequence[str]) -> PolicyStudyConfig:
         """The same study with some of its workloads; ConfigError for an unknown one."""
         for name in names:
             if name not in self.workloads:
@@ -244,7 +244,7 @@ class StudyConfig:
         return found
 
 
-def load_study(path: str | Path, traces: str | None = None) -> StudyConfig:
+def load_study(path: str | Path, traces: str | None = None) -> PolicyStudyConfig:
     """Read the YAML file.
 
     Args:
@@ -254,14 +254,24 @@ def load_study(path: str | Path, traces: str | None = None) -> StudyConfig:
     Raises:
         ConfigError: naming what is wrong with it, or with a file that it names.
     """
-    config = from_dict(StudyConfig, load_yaml(path), str(path))
-    if traces is not None:
-        return dataclasses.replace(config, traces=traces)
-    beside = Path(path).parent / config.traces
-    return dataclasses.replace(config, traces=str(beside)) if beside.is_dir() else config
+    config = from_dict(PolicyStudyConfig, load_yaml(path), str(path))
+    beside = Path(path).parent
+    workloads = {name: _resolved(w, beside) for name, w in config.workloads.items()}
+    folder = str(beside / config.traces) if traces is None else traces
+    return dataclasses.replace(config, workloads=workloads, traces=folder)
 
 
-def check_files(config: StudyConfig) -> None:
+def _resolved(workload: WorkloadConfig, beside: Path) -> WorkloadConfig:
+    """The paths of a file as they are from here."""
+    engine, synthetic = workload.engine, workload.workload
+    if engine is not None:
+        engine = str(beside / engine)
+    if synthetic is not None and Path(synthetic).suffix in YAML_SUFFIXES:
+        synthetic = str(beside / synthetic)
+    return dataclasses.replace(workload, engine=engine, workload=synthetic)
+
+
+def check_files(config: PolicyStudyConfig) -> None:
     """Read all traffic and engines before anything runs; ConfigError naming the workload."""
     for name, workload in config.workloads.items():
         try:
@@ -270,10 +280,12 @@ def check_files(config: StudyConfig) -> None:
                 config.source(name, training).load()
             config.controlled(name)
         except ConfigError as error:
-            raise ConfigError(f"workloads: {name}: {error}") from None
+            missing = workload.trace and not (Path(config.traces) / workload.trace).exists()
+            hint = "; --traces names the folder of the recordings" if missing else ""
+            raise ConfigError(f"workloads: {name}: {error}{hint}") from None
 
 
-def described(config: StudyConfig) -> dict[str, object]:
+def described(config: PolicyStudyConfig) -> dict[str, object]:
     """The study as plain values."""
     found: dict[str, object] = to_dict(config)
     return found

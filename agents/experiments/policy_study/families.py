@@ -1,4 +1,4 @@
-"""Which policies does the study compare?  Families: an order, what of it is tuned, and for whom.
+"""Families of policies that the study compares: an order, what of it is tuned, and for whom.
 
 A family is known by its label, most often the name of its order.  Another label is a second way
 to tune an order: its values are `<label> tuned`, while its defaults are those of the order.
@@ -12,11 +12,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from agents.experiments.objectives import REFERENCE
 from ewsjf_env.config import ConfigError, check_range, nearest
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 
-REFERENCE, MAIN = "fcfs", "ewsjf"
+MAIN = "ewsjf"
 OURS = ("ewsjf", "ewsjf_normalised", "ewsjf_hrrn")
 """Orders of this project; all others, the authors' own code and the published score among them,
 are rivals unless a family says otherwise."""
@@ -29,7 +30,7 @@ class FamilyConfig:
     """An order and how it is tuned: by Sobol points, by a grid, or not at all.
 
     Attributes:
-        order: a key of `scheduling.rivals.ORDERS`; empty: the label.
+        order: a key of `scheduling.orders.registry.ORDERS`; empty: the label.
         parameters: names that move ...
         points: ... over so many Sobol points of their space, besides the defaults; or
         grid: values by name, of which all combinations are tried besides the defaults.

@@ -1,4 +1,4 @@
-"""What do many judged tuning runs say about the tuners?  Plain numbers for comparison.json.
+"""The summary of many judged tuning runs: plain numbers for comparison.json.
 
 The unit that is resampled is the tuning seed: its windows share traffic and one agent's memory.
 All arms of a seed met the same traffic, and all recommendations are judged on the same held-out

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from agents.core.store import Store
 from agents.experiments.tuners.judging import HeldOut, judge, judge_always, judge_curve
 from agents.runs.config import make_run_config
 from ewsjf_env.env.env import SchedulerTuningEnv
@@ -68,21 +69,19 @@ def test_a_curve_judges_what_was_recommended_on_the_way() -> None:
 def test_a_point_is_judged_once(tmp_path: Path) -> None:
     run = make_run_config("random", ENV)
     best = {**run.task.space().defaults, "lambda": 1.0}
-    held_out = HeldOut(seeds=1, windows=2)
-    served = judge_always(run, held_out, best, tmp_path / "judged")
+    held_out, kept = HeldOut(seeds=1, windows=2), Store(tmp_path / "judged")
+    served = judge_always(run, held_out, best, kept)
     assert served == judge(run, held_out, lambda _: best, best)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agents.experiments.tuners.judging.judge", None)
-        assert (
-            judge_always(make_run_config("tpe", ENV), held_out, best, tmp_path / "judged") == served
-        )
-        (path,) = (tmp_path / "judged").iterdir()
+        assert judge_always(make_run_config("tpe", ENV), held_out, best, kept) == served
+        (path,) = kept.folder.iterdir()
         path.write_text("{}")
         with pytest.raises(TypeError):  # it is judged again
-            judge_always(run, held_out, best, tmp_path / "judged")
+            judge_always(run, held_out, best, kept)
         for traffic, values in (
             (HeldOut(seeds=2, windows=2), best),
             (held_out, {**best, "lambda": 0.5}),
         ):
             with pytest.raises(TypeError):  # nothing is known of them
-                judge_always(run, traffic, values, tmp_path / "judged")
+                judge_always(run, traffic, values, kept)

@@ -1,10 +1,11 @@
-"""What does `scripts/compare.py` accept, and in which order does it work?"""
+"""The command `ewsjf compare`: tuners compared on the same traffic."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from agents.cli._command import FAILED, Parser, add_backend_options, folder, run
 from agents.core.files import write_json, write_text
 from agents.core.progress import bar
 from agents.core.provenance import git_state
-from agents.core.registry import AGENTS
+from agents.core.registry import agent_names
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
 from agents.experiments.tuners.config import ComparisonConfig, load_comparison
@@ -23,17 +24,20 @@ from agents.experiments.tuners.tuning_runs import play_all, runs_of
 from ewsjf_env.config import ConfigError, check_range, to_dict
 
 DEFAULT_AGENTS = "bayes,tpe,random,sac,ppo,default"
-USAGE = "compare.py --out DIR [--config FILE.yaml] [--agents LIST] [--seeds N] [--jobs N]"
+USAGE = "ewsjf compare --out DIR [--config FILE.yaml] [--agents LIST] [options]"
 DESCRIPTION = """\
 Tune with several agents on the same traffic, judge what each recommends on
 held-out traces, and compare.  Started again it goes on from finished runs."""
+EPILOG = """
+  also: arms of the config, names of policies (hrrn, boost_ada; never tuned),
+  and tuners of yours as module:Class or file.py:Class"""
 RESUME = "the same command goes on from the finished runs"
 
 
 def make_parser() -> Parser:
     """The command line."""
-    names = ", ".join(AGENTS)
-    parser = Parser("compare.py", USAGE, DESCRIPTION, f"agents: {names}, and arms of the config")
+    names = textwrap.fill("agents: " + ", ".join(agent_names()), 78, subsequent_indent="  ")
+    parser = Parser("ewsjf compare", USAGE, DESCRIPTION, names + EPILOG)
     add = parser.add_argument
     add("--config", default="configs/compare.yaml", metavar="FILE.yaml", help="tasks and arms")
     add("--agents", default=DEFAULT_AGENTS, metavar="LIST", help=DEFAULT_AGENTS)
@@ -57,7 +61,7 @@ def _compare(words: list[str]) -> int:
     check_range("--jobs", arguments.jobs, 1)
     tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
     config = load_comparison(arguments.config, tasks)
-    arms = _names("--agents", arguments.agents)
+    config, arms = config.with_agents(_names("--agents", arguments.agents))
     for arm in arms:
         config.arm(arm)
     out = folder("--out", arguments.out)
@@ -109,7 +113,7 @@ def _write(
     out: Path,
 ) -> None:
     meta = {
-        "command": shlex.join(["python", "scripts/compare.py", *words]),
+        "command": shlex.join(["ewsjf", "compare", *words]),
         "seeds": seeds,
         "arms": list(arms),
         "config": to_dict(config),
@@ -123,3 +127,7 @@ def _write(
     picture(summary, paths[2])
     print(report)
     print("\n".join(str(path) for path in paths))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What does `scripts/gpu_run.py` accept, and in which order does it work?"""
+"""The command `ewsjf gpu-run`: one measurement of a machine with a GPU."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.stand_in.settings import ExecutorSettings
 from ewsjf_env.policy.policy import parse_policies
 
-USAGE = "gpu_run.sh --out DIR [options] [-- any vllm serve argument]"
+USAGE = "ewsjf gpu-run --out DIR [options] [-- any vllm serve argument]"
 DESCRIPTION = """\
 Measure a machine: step times and a latency model fitted to them, FCFS and EWSJF
 on two traffics at three loads, the simulated engine's prediction of the same
 requests, policy changes under load, and a tuner on the running server.
 The model has random weights; nothing is downloaded."""
 EPILOG = f"""\
-DIR/{RESULT} is written after every piece of work.  A stage that fails says why
-and the others go on; the same command does what is missing.
+DIR/{RESULT} is written after every piece of work.  A stage that fails says
+why and the others go on; the same command does what is missing.
 exit codes: 0 all done, 1 a stage failed, 2 bad input, 130 interrupted"""
 SHORT = {"duration_s": 6.0, "swap_s": 5.0, "windows": 2, "window_s": 4.0, "ramp_s": 5.0}
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser("gpu_run.sh", USAGE, DESCRIPTION, EPILOG)
+    parser = Parser("ewsjf gpu-run", USAGE, DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="folder of the measurement")
     add(
@@ -51,7 +51,7 @@ def make_parser() -> Parser:
     add("--speed", type=number, default=1.0, metavar="X", help="with --simulate (1)")
     add("--workload", action="append", metavar="NAME", help="traffic (paper_mix and mixed)")
     add("--trace", action="append", metavar="FILE", help="recorded traffic, instead or besides")
-    add("--policies", metavar="LIST", help="as in evaluate.py (fcfs,ewsjf)")
+    add("--policies", metavar="LIST", help="as in ewsjf evaluate (fcfs,ewsjf)")
     add("--loads", metavar="LIST", help="fractions of FCFS capacity (0.7,0.95,1.3)")
     add("--duration", type=number, metavar="S", help="of a serving run (30)")
     add("--windows", type=whole, metavar="N", help="of the tuner (6)")
@@ -211,3 +211,7 @@ def _nvidia(field: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return (done.stdout.splitlines() or [""])[0].strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What does `scripts/policy_study.py` accept, and in which order does it work?"""
+"""The command `ewsjf policy-study`: every policy, tuned and judged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agents.experiments.policy_study.study import run_study
 from agents.experiments.policy_study.summary import summarise, write_summary
 from ewsjf_env.config import ConfigError, check_range
 
-USAGE = "policy_study.py --out DIR [--config FILE.yaml] [--traces FOLDER] [options]"
+USAGE = "ewsjf policy-study --out DIR [--config FILE.yaml] [options]"
 DESCRIPTION = """\
 Tune every policy on one part of the traffic and judge it on the other, beside
 its defaults: J, frontiers, who loses, and where nothing helps.  Started again
@@ -31,7 +31,7 @@ EXTRA_ROWS = 3  # arms that get more seeds where the comparison is undecided
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser("policy_study.py", USAGE, DESCRIPTION)
+    parser = Parser("ewsjf policy-study", USAGE, DESCRIPTION)
     add = parser.add_argument
     add("--config", default="configs/policy_study.yaml", metavar="FILE.yaml", help="the study")
     add("--traces", metavar="FOLDER", help="of the recordings, instead of the config's")
@@ -72,7 +72,7 @@ def _study(words: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     out.mkdir(parents=True, exist_ok=True)
     study = run_study(config, out, arguments.jobs, lambda stage: bar("run", stage))
-    meta = {"command": shlex.join(["python", "scripts/policy_study.py", *words])}
+    meta = {"command": shlex.join(["ewsjf", "policy-study", *words])}
     found = {"meta": {**meta, "git": git_state()}, **summarise(study)}
     paths = [out / name for name in ("study.json", "study.md", "study.png")]
     write_summary(paths[0], found)
@@ -130,3 +130,7 @@ def describe(config: PolicyStudyConfig, jobs: int) -> str:
 
 def _listed(loads: Sequence[float]) -> str:
     return ", ".join(f"{load:g}" for load in loads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The policy that ships as the default, and how it is chosen.
+"""The fit of the policy that ships as the default.
 
 It comes from the synthetic workload `training_mix`, which no published comparison is judged on: its
 partition by Refine-and-Prune over one drawn sample, its score by the offline scan of
@@ -9,20 +9,16 @@ then k, the knob between short and long, is lowered in small steps as far as the
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from agents.core.progress import bar
+from agents.core.progress import Progress
 from agents.experiments.engines import cached_engine
 from agents.experiments.source import Source
 from agents.experiments.static_search import ScanPlan, ScanResult, scan
-from ewsjf_env.config import ConfigError, check_range
-from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.policy.policy import DEFAULT_PATH, Policy
+from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.partition.partition import Partition, PartitionSettings, refine_and_prune
 from ewsjf_env.seeds import TRAINING_SEEDS
@@ -69,27 +65,16 @@ def choose(results: Sequence[ScanResult]) -> ScanResult:
     return min(tied, key=lambda r: fmean(m["ttft_long_p95_s"] for m in r.metrics))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Scan, choose, write the policy; exit code 1 failed, 2 bad input, 130 for Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="fit_default_policy.py", description=__doc__)
-    parser.add_argument("--out", default=str(DEFAULT_PATH), help="policy file to write")
-    parser.add_argument("--scan", default="runs/default_policy", help="folder of results")
-    parser.add_argument("--points", type=int, default=POINTS, help=f"Sobol points ({POINTS})")
-    parser.add_argument("--jobs", type=int, default=1, help="worker processes (1)")
-    arguments = parser.parse_args(argv)
-    try:
-        check_range("jobs", arguments.jobs, 1)
-        _fit(Path(arguments.out), Path(arguments.scan), arguments.points, arguments.jobs)
-    except (ConfigError, EngineError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the finished points", file=sys.stderr)
-        return 130
-    return 0
+def fit(out: Path, folder: Path, points: int, jobs: int, progress: Progress) -> list[str]:
+    """Scan, choose and write the policy; lines about the best points.
 
-
-def _fit(out: Path, scanned: Path, points: int, jobs: int) -> None:
+    Args:
+        out: policy file to write.
+        folder: of the runs; what is there is not run again.
+        points: Sobol points of the first scan.
+        jobs: worker processes, >= 1.
+        progress: wraps the runs as they end, with their number.
+    """
     workload, config = load_workload(WORKLOAD), SimulatedConfig()
     capacity = cached_engine(config).measure_capacity(
         workload.draw_backlog(TRAINING_SEEDS + 1, 800)
@@ -97,11 +82,11 @@ def _fit(out: Path, scanned: Path, points: int, jobs: int) -> None:
     rates = tuple(round(load * capacity, 4) for load in LOADS)
     plan = ScanPlan(NAMES, points, rates, seeds=2, duration_s=150.0)
     base = Policy("ewsjf", "ewsjf", partition=training_partition(workload))
-    source, progress = Source(WORKLOAD), bar("run")
-    results = scan(base, source, config, plan, scanned, jobs, progress)
+    source = Source(WORKLOAD)
+    results = scan(base, source, config, plan, folder, jobs, progress)
     first = choose(results)
     finer = [{**first.values, "k": factor * float(first.values["k"])} for factor in FINER_K]
-    results += scan(base, source, config, plan, scanned, jobs, progress, finer)
+    results += scan(base, source, config, plan, folder, jobs, progress, finer)
     results.sort(key=lambda result: -result.objective)
     chosen = choose(results)
     policy = Policy(
@@ -110,7 +95,7 @@ def _fit(out: Path, scanned: Path, points: int, jobs: int) -> None:
         parameters={**base.parameters, **chosen.values},
         partition=base.partition,
         provenance={
-            "made_by": "scripts/fit_default_policy.py",
+            "made_by": "ewsjf fit-default-policy",
             "training_workload": WORKLOAD,
             "training_rates_per_s": list(rates),
             "engine": config.latency,
@@ -120,8 +105,9 @@ def _fit(out: Path, scanned: Path, points: int, jobs: int) -> None:
         },
     )
     policy.save(out)
+    lines = []
     for result in results[:10]:
         mark = "*" if result is chosen else " "
         values = ", ".join(f"{name} {float(result.values[name]):.3g}" for name in NAMES)
-        print(f"{mark} J {result.objective:.3f}  {values}")
-    print(out)
+        lines.append(f"{mark} J {result.objective:.3f}  {values}")
+    return lines

@@ -14,6 +14,7 @@ from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.workload import Workload
+from ewsjf_env.workload.replay import TraceWorkload
 
 RECORD_VERSION = 2
 MAX_SEEDS = 10_000
@@ -31,6 +32,7 @@ class Plan:
         duration_s: length of the fixed window.
         engine: what is simulated.
         first_seed: the seeds are this one and those that follow.
+        recorded: also at the rate of the recording; its load is told in the results.
     """
 
     policies: tuple[Policy, ...]
@@ -41,9 +43,10 @@ class Plan:
     duration_s: float
     engine: SimulatedConfig
     first_seed: int = 0
+    recorded: bool = False
 
     def __post_init__(self) -> None:
-        if bool(self.loads) == bool(self.rates_per_s):
+        if (bool(self.loads) or self.recorded) == bool(self.rates_per_s):
             raise ConfigError("--load, --rate: give exactly one of them")
         for name in ("loads", "rates_per_s"):
             for value in getattr(self, name):
@@ -58,7 +61,7 @@ class Plan:
     @property
     def runs(self) -> int:
         """Number of runs."""
-        points = len(self.loads) or len(self.rates_per_s)
+        points = len(self.loads) + self.recorded or len(self.rates_per_s)
         return len(self.policies) * len(self.sources) * points * self.seeds
 
     def workloads(self) -> dict[str, tuple[Source, Workload]]:
@@ -89,6 +92,9 @@ def make_runs(plan: Plan, capacities: Mapping[str, float]) -> list[PolicyRun]:
     for name, (source, workload) in plan.workloads().items():
         points: list[tuple[float | None, float]] = [(x, x * capacities[name]) for x in plan.loads]
         points += [(None, rate) for rate in plan.rates_per_s]
+        if plan.recorded:
+            own = recorded_rate_per_s(workload)
+            points.insert(0, (round(own / capacities[name], 3), own))
         for load, rate in points:
             for seed in range(plan.first_seed, plan.first_seed + plan.seeds):
                 trace = workload.draw(seed, plan.duration_s, rate)
@@ -101,6 +107,15 @@ def make_runs(plan: Plan, capacities: Mapping[str, float]) -> list[PolicyRun]:
                                   plan.duration_s, plan.engine)
                     )  # fmt: skip
     return runs
+
+
+def recorded_rate_per_s(workload: Workload) -> float:
+    """The rate at which a traffic was recorded; ConfigError for one that is no recording."""
+    if not isinstance(workload, TraceWorkload):
+        raise ConfigError(
+            f"--load: recorded: {workload.name} has no times of its own; give a load or --rate"
+        )
+    return workload.native_rate_per_s
 
 
 def key_of_run(

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -45,7 +45,6 @@ from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.workload.trace import Trace
 
-TRAIN_SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 WARM_UP_SHARE = 0.2  # of a ramp
 CALIBRATION_BACKLOG = 300  # requests
 CORES_OF_A_SERVER = 4
@@ -244,7 +243,7 @@ def hot_swap(result: Measurement) -> None:
 
 
 def tune(result: Measurement) -> None:
-    """Stage `tuning`: `train.py`, as an operator would start it."""
+    """Stage `tuning`: `ewsjf train`, as an operator would start it."""
     plan = result.plan
     rate = TUNING_LOAD * _capacities(result)[_names(result)[0]]
     task = {
@@ -270,18 +269,37 @@ def tune(result: Measurement) -> None:
     config = result.folder / "tuning.yaml"
     config.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
     run = result.folder / f"tuning_{int(time.time())}"
-    command = [sys.executable, str(TRAIN_SCRIPT), "--engine", "remote", "--url", plan.url]
-    command += ["--config", str(config), "--windows", str(plan.windows), "--out", str(run)]
+    command = [sys.executable, "-m", "agents.cli", "train", "--engine", "remote"]
+    command += [
+        "--url",
+        plan.url,
+        "--config",
+        str(config),
+        "--windows",
+        str(plan.windows),
+        "--out",
+        str(run),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = []
     if (run / "windows.jsonl").exists():
         lines = (run / "windows.jsonl").read_text(encoding="utf-8").splitlines()
-    kept = ("window", "values", "reward", "violation", "void", "failure", "aborted")
-    windows = [{name: record[name] for name in kept} for record in map(json.loads, lines)]
+    windows = [_told(record) for record in map(json.loads, lines)]
     result.note("tuning", rate_per_s=rate, windows=windows, output=done.stdout.splitlines())
     if done.returncode != 0 or len(windows) < plan.windows:
         last = (done.stderr.splitlines() or ["no output"])[-1]
-        raise EngineError(f"train.py ended with exit code {done.returncode}: {last[-300:]}")
+        raise EngineError(f"ewsjf train ended with exit code {done.returncode}: {last[-300:]}")
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result keeps of a line of windows.jsonl."""
+    served, score = record["served"], record["score"]
+    return {
+        "window": record["window"],
+        **{name: served[name] for name in ("values", "failure", "aborted")},
+        **{name: score[name] for name in ("reward", "violation")},
+        "void": record["agent"]["void"],
+    }
 
 
 def is_up(result: Measurement) -> bool:

@@ -104,4 +104,4 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"serve.py: {text}", file=sys.stderr, flush=True)
+    print(f"ewsjf serve: {text}", file=sys.stderr, flush=True)

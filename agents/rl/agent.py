@@ -55,7 +55,7 @@ class SB3Agent(Memory):
         name: in the registry.
         space: what is tuned; its defaults are where it starts.
         config: settings; their class names the algorithm.
-        view_size: numbers in an observation, >= 1.
+        context_size: numbers in an observation, >= 1.
         seed: of everything drawn, >= 0.
 
     Raises:
@@ -68,14 +68,14 @@ class SB3Agent(Memory):
     _last_view: View
 
     def __init__(
-        self, name: str, space: ParameterSpace, config: Sb3Config, view_size: int, seed: int = 0
+        self, name: str, space: ParameterSpace, config: Sb3Config, context_size: int, seed: int = 0
     ) -> None:
         super().__init__(name, space, seed)
         if len(space) == 0:
             raise ConfigError(f"agent {name!r}: the space has no parameter")
-        if view_size < 1:
+        if context_size < 1:
             raise ConfigError(f"agent {name!r}: needs an observation of at least one number")
-        self._config, self._view_size = config, view_size
+        self._config, self._view_size = config, context_size
         self._start()
 
     @property

@@ -30,7 +30,6 @@ def register_environments() -> None:
             gymnasium.register(
                 id=env_id,
                 entry_point=ENTRY_POINT,
-                max_episode_steps=EPISODE_WINDOWS,
                 kwargs={"engine": engine},
                 nondeterministic=engine in REAL_TIME,
             )

@@ -123,6 +123,7 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any], other: str | None = N
         "bootstrap over seeds; two seeds or more); (oracle) reads true output lengths.",
         *few_seeds(meta["seeds"]),
     ]
+    lines += ["", "Rates and loads:", "", *table(_traffic_rows(runs, meta))]
     for group, arms in groups(runs).items():
         lines += ["", f"## {_title(group, arms)}", "", *table(_main_rows(arms))]
         if REFERENCE in arms and len(arms) > 1:
@@ -135,9 +136,9 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any], other: str | None = N
     return "\n".join(lines) + "\n"
 
 
-def console_table(runs: Sequence[Run]) -> str:
-    """The main tables alone, for a terminal of 160 columns."""
-    blocks = []
+def console_table(runs: Sequence[Run], meta: Mapping[str, Any] | None = None) -> str:
+    """The main tables alone, after the rates with `meta`, for a terminal of 160 columns."""
+    blocks = [] if meta is None else ["\n".join(text_table(_traffic_rows(runs, meta)))]
     for group, arms in groups(runs).items():
         blocks.append("\n".join([_title(group, arms), *text_table(_main_rows(arms))]))
     legend = (
@@ -149,10 +150,31 @@ def console_table(runs: Sequence[Run]) -> str:
     return "\n\n".join([*blocks, *warning, legend])
 
 
+def _traffic_rows(runs: Sequence[Run], meta: Mapping[str, Any]) -> list[list[str]]:
+    """Asked, arrived and what that is of the capacity, side by side, with the engine it is of."""
+    rows = [
+        ["traffic", "asked req/s", "arrived req/s", "FCFS capacity req/s", "load asked",
+         "load arrived", "engine"]
+    ]  # fmt: skip
+    for (workload, _, rate), arms in groups(runs).items():
+        arrived = _arrived_per_s(arms)
+        capacity = meta["capacity_requests_per_s"].get(workload)
+        known = ["-"] * 3
+        if capacity is not None:
+            known = [f"{capacity:.3g}", f"{rate / capacity:.2f}", f"{arrived / capacity:.2f}"]
+        rows.append([workload, f"{rate:.3g}", f"{arrived:.3g}", *known, meta["engine_name"]])
+    return rows
+
+
+def _arrived_per_s(arms: Mapping[str, list[Run]]) -> float:
+    some = next(iter(arms.values()))
+    return sum(float(run["notes"]["achieved_rate_per_s"]) for run in some) / len(some)
+
+
 def _title(group: Group, arms: Mapping[str, list[Run]]) -> str:
     workload, load, rate = group
     some = next(iter(arms.values()))
-    achieved = sum(float(run["notes"]["achieved_rate_per_s"]) for run in some) / len(some)
+    achieved = _arrived_per_s(arms)
     asked = f"load {load:g}, " if load is not None else ""
     capped = sum(int(run["notes"]["capped_prompts"]) for run in some)
     text = f"{workload}: {asked}{rate:.3g} req/s asked, {achieved:.3g} req/s arrived"

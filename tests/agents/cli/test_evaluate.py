@@ -150,7 +150,7 @@ BAD = [
     ("--workload tiny.yaml --load 1 --rate 2", "--load, --rate: give exactly one"),
     ("--workload tiny.yaml --seeds 0", "--seeds: 0 is outside [1, 10000]"),
     ("--workload tiny.yaml --rate 5 --seeds 100000000", "--seeds: 100000000 is outside [1, 10000]"),
-    ("--workload tiny.yaml --seeds two", "--seeds: 'two' is not a whole number"),
+    ("--workload tiny.yaml --seeds two", "--seeds: 'two' is not an integer"),
     ("--workload tiny.yaml --duration 0", "--duration: 0.0 is outside (0, inf)"),
     ("--workload tiny.yaml --duration -5", "--duration: -5.0 is outside (0, inf)"),
     ("--workload tiny.yaml --duration inf", "--duration: inf is outside (0, inf)"),
@@ -283,4 +283,4 @@ def test_bad_flag_of_the_script():
     done = run_script("--workload", "mixed", "--out", "nowhere", "--sedes", "3")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "error: unknown argument '--sedes'; nearest valid name: '--seeds'\n"
+    assert done.stderr == "error: unknown option '--sedes'; nearest valid name: '--seeds'\n"

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ def test_arms_have_settings_of_their_own() -> None:
     assert not chosen.run_config("fake", "random", 7).env.safety.enabled
 
 
+def test_a_policy_is_an_arm_that_is_never_tuned() -> None:
+    """`boost_ada` refits its only parameter itself: a policy, and no agent."""
+    run = config().run_config("fake", "boost_ada", 7)
+    assert (run.agent, run.task.policy) == ("default", "boost_ada")
+    ours = config().run_config("fake", "default", 7)
+    assert ours.task.policy == "ewsjf"
+    assert run.to_dict()["parameter_space_hash"] != ours.to_dict()["parameter_space_hash"]
+    with pytest.raises(ConfigError, match="unknown 'boost_adda'; nearest valid name: 'boost_ada'"):
+        config().arm("boost_adda")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -87,15 +99,15 @@ def test_arms_have_settings_of_their_own() -> None:
         ({"tasks": {"../a": {"env": {}}}}, "tasks: '../a' is no name for a folder"),
         ({"arms": {"a/b": {"agent": "sobol"}}}, "arms: 'a/b' is no name for a folder"),
         ({"curve_arms": ["bays"]}, "curve_arms: unknown 'bays'; nearest valid name: 'bayes'"),
-        ({"curve": [-1]}, "curve: -1 is outside"),
+        ({"curve": [-1]}, "curve[0]: -1 is outside"),
         (
             {"tasks": {"a": {"env": {}, "held_out": {"rates_per_s": [-1.0]}}}},
-            "tasks: a: rates_per_s: -1.0 is outside",
+            "tasks: a: held_out: rates_per_s[0]: -1.0 is outside",
         ),
     ],
 )
 def test_bad_configurations_are_one_error(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         config(**changes)
 
 

@@ -90,7 +90,7 @@ def test_bad_studies_are_refused(changes: dict[str, Any], message: str) -> None:
         (["--seeds", "0"], "--seeds: 0 is outside [1, 1000]"),
         (["--jobs", "0"], "--jobs: 0 is outside"),
         (["--traces", "nowhere"], "workloads: recorded: nowhere/trace.csv"),
-        (["--sedes", "3"], "unknown argument '--sedes'; nearest valid name: '--seeds'"),
+        (["--sedes", "3"], "unknown option '--sedes'; nearest valid name: '--seeds'"),
     ],
 )
 def test_bad_arguments_are_one_line_and_nothing_is_written(

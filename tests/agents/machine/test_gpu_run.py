@@ -38,7 +38,7 @@ PLAN = GpuPlan(
         ("--out o --simulate --duration 0", "--duration: 0.0 is outside [1, 3600]"),
         ("--out o --simulate --stages step", "--stages: 'step' is not one of"),
         ("--out o --simulate --trace nowhere.csv", "nowhere.csv"),
-        ("--out o --simulate --worklod x", "unknown argument '--worklod'; nearest valid name"),
+        ("--out o --simulate --worklod x", "unknown option '--worklod'; nearest valid name"),
     ],
 )
 def test_bad_input_is_one_line(

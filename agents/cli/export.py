@@ -1,4 +1,4 @@
-"""What does `scripts/export_policy.py` accept, and in which order does it work?"""
+"""The command `ewsjf export`: what a run recommends, as a policy file."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ After a run on a real server that is played on its twin, the task's `simulated`.
 EPILOG = """\
 exit codes: 0 written, 1 failed, 2 bad input, 3 refused: not better for sure
 
-serve it:   --additional-config '{"ewsjf": {"policy_file": "policy.json"}}'
-compare it: evaluate.py --policies fcfs,ewsjf,policy.json ..."""
+serve it:   ewsjf serve --policy policy.json -- MODEL
+compare it: ewsjf evaluate --policies fcfs,ewsjf,policy.json ..."""
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser("export_policy.py", None, DESCRIPTION, EPILOG)
+    parser = Parser("ewsjf export", None, DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("run", metavar="RUN", help="folder of a run")
     add("--out", required=True, metavar="FILE.json", help="policy file to write")
@@ -106,7 +106,7 @@ def provenance(
 ) -> dict[str, Any]:
     """Where a policy comes from: the run, the code, what it was judged by, what it is for."""
     return {
-        "made_by": "scripts/export_policy.py",
+        "made_by": "ewsjf export",
         "run": run.name,
         "agent": run.config.agent,
         "seed": run.config.seed,
@@ -139,3 +139,7 @@ def _reason(result: Confirmation) -> str:
     if result.gain.value == result.gain.high == 0.0:
         return ALIKE
     return f"the interval of the gain over the start begins at {result.gain.low:+.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from agents.cli.evaluate import main as evaluate
-from agents.cli.export_policy import main
+from agents.cli.export import main
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.policy.policy import Policy, default_policy
 from ewsjf_env.workload import load_workload
@@ -147,15 +147,18 @@ def refused(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
     [
         (lambda d: d.pop("agent"), "config.yaml: missing key 'agent'"),
         (lambda d: d.pop("schema_version"), "config.yaml: missing key 'schema_version'"),
-        (lambda d: d.update(schema_version=2), "schema_version: 2 is not 1"),
+        (
+            lambda d: d.update(schema_version=1),
+            "this run was started with an older version; start a new run",
+        ),
         (lambda d: d.update(agent="sobol"), "agent: expected a mapping with a name, got 'sobol'"),
         (lambda d: d["agent"].update(name="sbol"), "unknown 'sbol'; nearest valid name: 'sobol'"),
         (lambda d: d["agent"].update(drw="x"), "agent: unknown key 'drw'"),
         (lambda d: d["env"].update(engin="fake"), "env: unknown key 'engin'; nearest"),
         (lambda d: d.update(context=["rate"]), "context: unknown feature 'rate'"),
         (lambda d: d.update(context="rate"), "context: expected a list, got 'rate'"),
-        (lambda d: d.update(seed="one"), "seed: expected a whole number, got 'one'"),
-        (lambda d: d.update(windows=1.5), "windows: expected a whole number, got 1.5"),
+        (lambda d: d.update(seed="one"), "seed: expected an integer, got 'one'"),
+        (lambda d: d.update(windows=1.5), "windows: expected an integer, got 1.5"),
         (lambda d: d.update(sead=1), "unknown key 'sead'; nearest valid name: 'seed'"),
         (lambda d: d.update(parameter_space_hash="abc"), "parameter_space_hash: 'abc' is not"),
         (
@@ -179,7 +182,7 @@ def test_a_damaged_configuration_is_one_line(
         ("config.yaml", "agent: [", "not valid YAML"),
         ("windows.jsonl", None, "no window was measured"),
         ("windows.jsonl", '{"window": 1}\n', "line 1: window 1, not 0"),
-        ("windows.jsonl", '{"window": 0}\n', "line 1: not a window: it lacks 'episode'"),
+        ("windows.jsonl", '{"window": 0}\n', "line 1: not a window: it lacks 'plan'"),
         ("windows.jsonl", "{}}\n", "line 1: not a window"),
         ("windows.jsonl", "[0]\n", "line 1: not a window"),
         ("windows.jsonl", '{"window": 0', "no window was measured"),
@@ -210,8 +213,8 @@ def test_a_damaged_run_is_one_line(
         (["--jobs", "0"], "--jobs: 0 is outside"),
         (["--kind", "tree"], "--kind: invalid choice: 'tree'"),
         (["--kind", "mlp"], "agent 'sobol' has no network"),
-        (["--seeds", "x"], "--seeds: 'x' is not a whole number"),
-        (["--forse"], "unknown argument '--forse'; nearest valid name: '--force'"),
+        (["--seeds", "x"], "--seeds: 'x' is not an integer"),
+        (["--forse"], "unknown option '--forse'; nearest valid name: '--force'"),
     ],
 )
 def test_bad_arguments_are_one_line(

@@ -1,50 +1,55 @@
-"""Compare the CPU time of our scheduler with vLLM's own; see agents/benchmark.py."""
+"""The command `ewsjf benchmark`: the CPU time of our scheduler beside that of vLLM's own."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.cli._command import Parser, number, run_command, whole
 from agents.core.provenance import git_state
 from agents.experiments import benchmark
 from agents.experiments import clock as virtual_clock
-from ewsjf_env.config import ConfigError
+
+DESCRIPTION = "Compare the CPU time of our scheduler with vLLM's own, as ratios in one run."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit code 0, or 2 for bad input."""
-    arguments = _parser().parse_args(argv)
-    try:
-        return _benchmark(arguments)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _benchmark(make_parser().arguments(words)), "nothing was written")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
+    """The command line."""
     default = benchmark.StepPlan()
-    parser = argparse.ArgumentParser(prog="benchmark_scheduler.py", description=__doc__)
+    parser = Parser("ewsjf benchmark", "ewsjf benchmark [options]", DESCRIPTION)
     add = parser.add_argument
-    add("--waiting", type=int, nargs="+", default=default.waiting, metavar="N", help="depths")
-    add("--running", type=int, default=default.running, metavar="N", help="requests in a step")
-    add("--orders", nargs="+", default=default.arms, metavar="ORDER")
-    add("--repeats", type=int, default=default.repeats, metavar="N", help="ratios taken")
-    add("--load", type=float, default=0.7, help="of FCFS capacity, for virtual over CPU time")
-    add("--virtual", type=float, default=120.0, metavar="S", help="0 leaves that part out")
+    add("--waiting", type=whole, nargs="+", default=default.waiting, metavar="N", help="depths")
+    add("--running", type=whole, default=default.running, metavar="N", help="requests in a step")
+    add("--orders", nargs="+", default=default.arms, metavar="ORDER", help="beside stock")
+    add("--repeats", type=whole, default=default.repeats, metavar="N", help="ratios taken")
+    add(
+        "--load",
+        metavar="X",
+        type=number,
+        default=0.7,
+        help="of FCFS capacity, for the virtual clock",
+    )
+    add("--virtual", type=number, default=120.0, metavar="S", help="0 leaves that part out")
     add("--profile", metavar="ORDER", help="show where the steps of this order spend their time")
     add("--against", type=Path, metavar="TREE", help="instead: the virtual clock, ours and its")
-    add("--turns", type=int, default=8, metavar="N", help="of each version, with --against")
-    add("--out", metavar="FILE.json")
+    add("--turns", type=whole, default=8, metavar="N", help="of each version, with --against")
+    add("--out", metavar="FILE.json", help="for the result")
     return parser
 
 
-def _benchmark(arguments: argparse.Namespace) -> int:
+def _benchmark(arguments: Namespace) -> int:
     a = arguments
     if a.against:
         return _against(a)
@@ -79,7 +84,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _against(arguments: argparse.Namespace) -> int:
+def _against(arguments: Namespace) -> int:
     a = arguments
     speeds = virtual_clock.compare_clocks(a.against, a.virtual or 60.0, a.turns)
     for s in speeds:
@@ -93,3 +98,7 @@ def _against(arguments: argparse.Namespace) -> int:
         found: dict[str, Any] = {"meta": meta, "cases": virtual_clock.to_rows(speeds)}
         Path(a.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

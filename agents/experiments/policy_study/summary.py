@@ -44,7 +44,7 @@ MORE_METRICS = (
     "overdue_share",
     "tpot_p95_s",
 )
-NOTHING = 0.05  # of J: an arm that gains less helps nobody
+LEAST_HELP = 0.05  # of J: an arm that gains less helps nobody
 
 
 def summarise(study: PolicyStudy) -> dict[str, Any]:
@@ -228,12 +228,12 @@ def _lengths(study: PolicyStudy, label: str) -> list[dict[str, Any]]:
 
 
 def _nothing_helps(study: PolicyStudy) -> list[dict[str, Any]]:
-    """Cells where no arm without an oracle gains `NOTHING` or more, and surely anything."""
+    """Cells where no arm without an oracle gains `LEAST_HELP` or more, and surely anything."""
     rows = []
     for cell, arms in study.arms.items():
         fair = [label for label, policy in arms.items() if not policy.oracle]
         gains = {label: mean(study.common(cell, label)) for label in fair}
-        if not any(g.value >= NOTHING and (not g.bounded or g.low > 0) for g in gains.values()):
+        if not any(g.value >= LEAST_HELP and (not g.bounded or g.low > 0) for g in gains.values()):
             best = max(fair, key=lambda label: gains[label].value)
             row = {"workload": cell[0], "load": cell[1], "best": best}
             rows.append({**row, "objective": plain(gains[best])})

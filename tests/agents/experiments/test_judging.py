@@ -1,6 +1,7 @@
 """Recommendations are judged on traffic that nobody was tuned on."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,7 +59,8 @@ def test_a_curve_judges_what_was_recommended_on_the_way() -> None:
     run = make_run_config("random", ENV)
     space = run.task.space()
     best = {**space.defaults, "lambda": 1.0}
-    records = [{"incumbent": space.defaults}, {"incumbent": space.defaults}, {"incumbent": best}]
+    incumbents = (space.defaults, space.defaults, best)
+    records: Any = [SimpleNamespace(plan=SimpleNamespace(incumbent=i)) for i in incumbents]
     held_out = HeldOut(seeds=1, windows=2)
     curve = judge_curve(run, held_out, records, best, [1, 2, 3, 9])
     assert [point["windows"] for point in curve] == [1, 2, 3]

@@ -26,7 +26,8 @@ from loky import ProcessPoolExecutor
 from agents.core.files import LineFile
 from agents.twin.blocks import Block, Fit, own_latencies
 from ewsjf_env.config import to_dict
-from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.base import Engine, EngineError
+from ewsjf_env.engine.play import begin, run_until
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.env.task import TuningConfig
@@ -137,24 +138,23 @@ def serve(task: TuningConfig, replay: Replay) -> Result:
     """
     started = time.process_time()
     block = replay.block
-    engine: Any
+    engine: Engine
     if replay.latency is not None and task.engine == "simulated":
         engine = SimulatedEngine(task.simulated, replay.latency)
     else:
         engine = task.build_engine()
     windows = []
     try:
-        engine.install(replay.policy)
-        engine.reset(block.trace)
+        begin(engine, replay.policy, block.trace)
         for window, values in zip(block.windows, replay.values, strict=True):
-            _run_until(engine, window.switch_s)
+            run_until(engine, window.switch_s)
             engine.apply(values)
-            _run_until(engine, window.start_s)
+            run_until(engine, window.start_s)
             metrics = engine.run_window(window.end_s - window.start_s)
             records, cuts = engine.records(), engine.cuts()
             if window.fallback is not None:
                 engine.apply(window.fallback)
-            _run_until(engine, window.until_s)
+            run_until(engine, window.until_s)
             prompts = prompts_arrived(records, window.start_s, window.end_s)
             queues = queue_statistics(prompts, cuts, engine.prefill_cost_s)
             fit = own_latencies(engine.records(), window.since_s, window.until_s)
@@ -162,11 +162,6 @@ def serve(task: TuningConfig, replay: Replay) -> Result:
     finally:
         engine.close()
     return Result(tuple(windows), time.process_time() - started)
-
-
-def _run_until(engine: Any, moment_s: float) -> None:
-    if moment_s > engine.now() + 1e-9:
-        engine.run_window(moment_s - engine.now())
 
 
 class Replayer:

@@ -4,7 +4,7 @@
              without information and an oracle
     tenants  one tenant floods, a quiet one sends a little: with shares, without, and alone
 
-Arms differ in the engine's settings, too, which is why `evaluate.py` does not run them; all meet
+Arms differ in the engine's settings, too, which is why `ewsjf evaluate` does not run them; all meet
 the same traces, runs resume (`runs.py`), and intervals are paired over seeds (`statistics.py`).
 """
 

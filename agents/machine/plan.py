@@ -1,6 +1,6 @@
 """What does one measurement of a machine do, and where is kept what it finds?
 
-The settings of `gpu_run.py`, and its result.  That is one JSON file, written anew after
+The settings of `ewsjf gpu-run`, and its result.  That is one JSON file, written anew after
 every piece of work.  A stage that fails is recorded with its reason and the others go on; started
 again, only what is missing is done.
 """

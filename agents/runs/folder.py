@@ -7,7 +7,7 @@
     shared.jsonl    what was learnt from other runs, and before which window (`shared_study.py`)
     study.journal   of agents on an Optuna study; model files of RL agents in `agent`
     progress.csv, events.out.tfevents.*   for people (`tracking.py`)
-    summary.json    what `compare.py` reads; policy.json: the recommendation
+    summary.json    what it came to; policy.json: the recommendation
 
 A line of windows.jsonl is written whole and reaches the disk before the agent learns from it.
 What a killed process left of a line is cut off when the folder is opened again.

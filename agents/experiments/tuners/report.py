@@ -46,7 +46,10 @@ def markdown(summary: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
         "sign-flip test, seed by seed." + "".join(NOTES[arm] for arm in NOTES if arm in arms),
     ]
     for name, task in summary["tasks"].items():
-        lines += ["", f"## {name}", "", _best_gains(task), ""]
+        lines += ["", f"## {name}", ""]
+        if name in meta.get("engines", {}):
+            lines += [f"Engine: {meta['engines'][name]}.", ""]
+        lines += [_best_gains(task), ""]
         lines += _task_table(task)
     if summary["overall"]:
         lines += ["", "## Over all tasks", ""]

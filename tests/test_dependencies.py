@@ -60,9 +60,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Third-party modules by part; all others get LIGHT.
 LIGHT = {"numpy", "yaml"}
 THIRD_PARTY = {
+    "config": {"yaml", "pydantic", "pydantic_core"},
     "engine": LIGHT | {"vllm", "torch", "tokenizers", "aiohttp"},
     "serving": LIGHT | {"vllm", "torch", "fastapi", "starlette", "prometheus_client"},
-    "env": LIGHT | {"gymnasium"},
+    "env": LIGHT | {"gymnasium", "pydantic", "pydantic_core"},
     "scheduling": {"numpy"},
 }
 

@@ -25,7 +25,7 @@ from agents.runs.folder import RunDir, check_new, default_folder
 from agents.runs.loop import Progress, tune
 from agents.theory.start import TaskPrior, starting_point
 from ewsjf_env.config import ConfigError, check_range, load_yaml
-from ewsjf_env.engine.real.remote import check_server
+from ewsjf_env.engine.real.remote import RemoteConfig, check_server
 from ewsjf_env.engine.simulated.machine import preset_names
 from ewsjf_env.engine.simulated.preset import preset_engine
 from ewsjf_env.env.registration import ENGINE_IDS
@@ -125,8 +125,8 @@ def _rest(run: RunDir, windows: int, done: bool) -> str:
 
 def _check_traffic(config: RunConfig) -> None:
     """ConfigError for traffic that cannot be had, before there is a folder that is in the way."""
-    if config.env.engine == "remote":
-        check_server(config.env.remote)
+    if isinstance(config.env.engine_settings, RemoteConfig):
+        check_server(config.env.engine_settings)
     workload = load_workload(config.env.workload)
     seed = episode_options(config.env, config.seed, 0)["trace_seed"]
     for rate in config.env.rates_per_s or (None,):

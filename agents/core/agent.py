@@ -35,6 +35,8 @@ class Transition:
         failure: why the window produced no measurement at all, or None.
         ended: the episode's traffic ends here: the next window starts another trace.
         requests: those of the window, without text, for agents that ask for them.
+        proposed: what the agent had proposed; None when nothing is known of it.
+        role: what the proposal was for, in the agent's own word.
     """
 
     window: int
@@ -49,6 +51,8 @@ class Transition:
     failure: str | None = None
     ended: bool = False
     requests: RecordedTraffic | None = None
+    proposed: Mapping[str, Value] | None = None
+    role: str = "candidate"
 
     def __post_init__(self) -> None:
         check_range("window", self.window, 0)

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -285,12 +285,22 @@ def tune(result: Result) -> None:
     lines = []
     if (run / "windows.jsonl").exists():
         lines = (run / "windows.jsonl").read_text(encoding="utf-8").splitlines()
-    kept = ("window", "values", "reward", "violation", "void", "failure", "aborted")
-    windows = [{name: record[name] for name in kept} for record in map(json.loads, lines)]
+    windows = [_told(record) for record in map(json.loads, lines)]
     result.note("tuning", rate_per_s=rate, windows=windows, output=done.stdout.splitlines())
     if done.returncode != 0 or len(windows) < plan.windows:
         last = (done.stderr.splitlines() or ["no output"])[-1]
         raise EngineError(f"ewsjf train ended with exit code {done.returncode}: {last[-300:]}")
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result keeps of a line of windows.jsonl."""
+    served, score = record["served"], record["score"]
+    return {
+        "window": record["window"],
+        **{name: served[name] for name in ("values", "failure", "aborted")},
+        **{name: score[name] for name in ("reward", "violation")},
+        "void": record["agent"]["void"],
+    }
 
 
 def is_up(result: Result) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from agents.core.registry import absolute_name, agent_config, find_agent
 from agents.runs.traffic_shift import ShiftSettings
 from ewsjf_env.config import (
     ConfigError,
-    check_range,
+    Count,
+    Natural,
+    NotNegative,
     from_dict,
     load_yaml,
     nearest,
     refuse_unknown,
+    settings,
     to_dict,
 )
 from ewsjf_env.env.registration import ENGINE_IDS
@@ -29,7 +32,9 @@ from ewsjf_env.env.task import TuningConfig, load_tuning
 from ewsjf_env.measure.features import FEATURES, feature_names
 from ewsjf_env.shipped import find_config
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of config.yaml and windows.jsonl together."""
+
 DEFAULT_CONTEXT = ("arrival_rate_per_s", "prompt_tokens_mean")
 _KEYS = (
     "agent",
@@ -52,38 +57,32 @@ _OWN_OF_SERVER = (
 _MARKS = ("schema_version", "environment", "parameter_space_hash")
 
 
-@dataclass(frozen=True)
+@settings
 class RunConfig:
-    """One tuning run.
-
-    Attributes:
-        agent: a name of `registry.AGENTS`, or `module:Class` of a tuner from outside.
-        settings: of that agent, see `registry.agent_config`.
-        env: the task.
-        seed: of everything that is drawn, >= 0: traffic, noise and proposals.
-        windows: planned windows, >= 1; a resumed run may go further.
-        context: names of features that agents with a context see, in this order.
-        context_windows: they are the medians of so many windows, since the last shift, >= 1: the
-            traffic of a single one tells little of the next.
-        idle_wait_s: a window in which nobody waited so long tells nothing of an order, >= 0.
-        shift: when a window's traffic counts as shifted.
-    """
+    """One tuning run."""
 
     agent: str
+    """Name of the agent, or `module:Class` of a tuner from outside."""
     settings: Any
+    """Settings of that agent."""
     env: TuningConfig
-    seed: int = 0
-    windows: int = 60
+    """The task."""
+    seed: Natural = 0
+    """Seed of everything that is drawn: traffic, noise and proposals."""
+    windows: Count = 60
+    """Planned windows; a resumed run may go further."""
     context: tuple[str, ...] = DEFAULT_CONTEXT
-    context_windows: int = 5
-    idle_wait_s: float = 3.0
+    """Names of features that agents with a context see, in this order."""
+    context_windows: Count = 5
+    """These features are the medians of so many windows, since the last shift: the traffic of a
+    single one tells little of the next.
+    """
+    idle_wait_s: NotNegative = 3.0
+    """A window in which nobody waited so many seconds tells nothing of an order."""
     shift: ShiftSettings = field(default_factory=ShiftSettings)
+    """When a window's traffic counts as shifted."""
 
     def __post_init__(self) -> None:
-        check_range("seed", self.seed, 0)
-        check_range("windows", self.windows, 1)
-        check_range("context_windows", self.context_windows, 1)
-        check_range("idle_wait_s", self.idle_wait_s, 0.0)
         known = [feature.name for feature in FEATURES]
         for name in self.context:
             if name not in known:
@@ -131,7 +130,7 @@ class RunConfig:
         the traffic, which the context tells and the study's name stands for.
         """
         task = to_dict(self.task)
-        own = to_dict(getattr(self.task, self.task.engine))
+        own = to_dict(self.task.engine_settings)
         kept = {key: value for key, value in task.items() if key not in _OWN_OF_TASK}
         kept[self.task.engine] = {k: v for k, v in own.items() if k not in _OWN_OF_SERVER}
         text = json.dumps([kept, self.context, self.context_windows], sort_keys=True, default=str)
@@ -164,14 +163,17 @@ class RunConfig:
             ConfigError: unknown key, illegal value, or a run of another schema, environment
                 version or parameter space.
         """
-        refuse_unknown(data, (*_KEYS, *_MARKS), where)
         for key in ("agent", "env", "schema_version"):
             if key not in data:
                 raise ConfigError(f"{where}: missing key {key!r}")
         if data["schema_version"] != SCHEMA_VERSION:
+            found = data["schema_version"]
+            age = "a newer" if isinstance(found, int) and found > SCHEMA_VERSION else "an older"
             raise ConfigError(
-                f"{where}: schema_version: {data['schema_version']!r} is not {SCHEMA_VERSION}"
+                f"{where}: schema_version: {found!r} is not {SCHEMA_VERSION}: this run was started "
+                f"with {age} version; start a new run"
             )
+        refuse_unknown(data, (*_KEYS, *_MARKS), where)
         agent = data["agent"]
         if not isinstance(agent, Mapping) or not isinstance(agent.get("name"), str):
             raise ConfigError(f"{where}: agent: expected a mapping with a name, got {agent!r}")

@@ -1,4 +1,4 @@
-"""What does an agent get to see of the windows so far?
+"""The view that an agent gets of the windows so far.
 
 An agent with a context sees features of the traffic, each the median of the last few windows:
 what a single window shows is mostly chance, and tells little of the next one.  RL agents see the
@@ -37,6 +37,6 @@ class Smoother:
         self._windows.append([float(observation[column]) for column in self._columns])
 
     @property
-    def view(self) -> list[float]:
+    def view(self) -> tuple[float, ...]:
         """What the agent is given now; needs a window."""
-        return [median(column) for column in zip(*self._windows, strict=True)]
+        return tuple(median(column) for column in zip(*self._windows, strict=True))

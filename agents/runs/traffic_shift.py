@@ -10,40 +10,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from statistics import fmean, variance
-from typing import Any
+from typing import Annotated, Any
 
 from agents.bayes.cusum import Cusum
-from ewsjf_env.config import check_range
+from ewsjf_env.config import (
+    NotNegative,
+    Positive,
+    Range,
+    settings,
+)
 
 _LARGEST_ERROR = 8.0  # standard deviations: more in one window would decide for many windows
 _WATCHED = ("arrival_rate_per_s", "prompt_tokens_mean")
 
 
-@dataclass(frozen=True)
+@settings
 class ShiftSettings:
-    """When traffic counts as shifted.
-
-    Attributes:
-        enabled: False: no window is ever void.
-        least_change: changes of rate or mean length below this ratio - 1 are no shift, >= 0.
-        threshold: sum of standardised errors beyond `slack` at which a shift is declared, > 0.
-        slack: standard deviations that are chance, >= 0.
-        warmup_windows: windows after a start or shift that only teach the usual spread, >= 2.
-    """
+    """When traffic counts as shifted."""
 
     enabled: bool = True
-    least_change: float = 0.25
-    threshold: float = 5.0
-    slack: float = 1.0
-    warmup_windows: int = 3
-
-    def __post_init__(self) -> None:
-        check_range("least_change", self.least_change, 0.0)
-        check_range("threshold", self.threshold, 0.0, low_open=True)
-        check_range("slack", self.slack, 0.0)
-        check_range("warmup_windows", self.warmup_windows, 2)
+    """Whether windows may be void."""
+    least_change: NotNegative = 0.25
+    """Changes of rate or mean length below this ratio - 1 are no shift."""
+    threshold: Positive = 5.0
+    """Sum of standardised errors beyond `slack` at which a shift is declared."""
+    slack: NotNegative = 1.0
+    """Standard deviations that are chance."""
+    warmup_windows: Annotated[int, Range(2)] = 3
+    """Windows after a start or shift that only teach the usual spread."""
 
 
 class _Watch:

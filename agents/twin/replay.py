@@ -23,7 +23,7 @@ from typing import Any
 
 from loky import ProcessPoolExecutor
 
-from agents.core.files import AppendFile
+from agents.core.files import LineFile
 from agents.twin.blocks import Block, Fit, own_latencies
 from ewsjf_env.config import to_dict
 from ewsjf_env.engine.base import EngineError
@@ -188,11 +188,13 @@ class Replayer:
         self._task, self._jobs = task, jobs
         self._known: dict[str, Result] = {}
         self._pool: ProcessPoolExecutor | None = None
-        self._file: AppendFile | None = None
-        if kept is not None and (kept / RESULTS).exists():
-            self._whole((kept / RESULTS).read_bytes())
+        self._file: LineFile | None = None
+        if kept is not None:
+            self._read(LineFile(kept / RESULTS))
         if folder is not None:
-            self._file = AppendFile(folder / RESULTS, self._whole)
+            self._file = LineFile(folder / RESULTS)
+            self._file.mend()
+            self._read(self._file)
 
     @property
     def at_once(self) -> int:
@@ -216,9 +218,9 @@ class Replayer:
             for key, result in zip(todo, done, strict=True):
                 if result is not None:
                     self._known[key] = result
-                    lines.append(json.dumps({"key": key, **result.to_dict()}) + "\n")
+                    lines.append({"key": key, **result.to_dict()})
             if self._file is not None and lines:
-                self._file.append("".join(lines).encode())
+                self._file.append(*lines)
         return [self._known.get(r.key) for r in replays]
 
     def copy_to(self, folder: Path) -> None:
@@ -269,17 +271,14 @@ class Replayer:
                 return False
         return not any(isinstance(future.exception(), BrokenExecutor) for future in futures)
 
-    def _whole(self, content: bytes) -> int:
-        """Read what an earlier process kept; how many bytes of it are whole lines."""
-        end = 0
-        for line in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
+    def _read(self, file: LineFile) -> None:
+        """Know what an earlier process kept; what a damaged line held is served again."""
+        for line in file.lines():
             try:
                 row = json.loads(line)
                 self._known[row["key"]] = Result.from_dict(row)
             except (ValueError, KeyError, TypeError):
-                break
-            end += len(line)
-        return end
+                continue
 
 
 def _be_nice() -> None:

@@ -282,15 +282,14 @@ def test_a_dead_engine_ends_the_episode_not_the_run() -> None:
 def test_an_aborted_window_is_finished_by_the_fallback(config: dict[str, Any]) -> None:
     env = SchedulerTuningEnv(config)
     env.reset(seed=0)
-    fallback = env.parameter_space.defaults
-    env.abort_rule = AbortRule(lambda m, r: m.window_s >= 3.0, fallback)
     first, second = actions(env, 2)
-    *_, info = env.step(first)
+    rule = AbortRule(lambda m, r: m.window_s >= 3.0, env.parameter_space.defaults)
+    outcome = env.run(env.plan(first, abort=rule))
+    info = outcome.info()
     assert info["aborted"] is True
     assert info["metrics"]["window_s"] == info["reference"]["window_s"] == pytest.approx(3.0)
     assert info["metrics"]["arrivals"] == info["reference"]["arrivals"]
     assert info["executed_action"] == pytest.approx(first, abs=0.3)  # q_max moves to its cell
-    env.abort_rule = None
     *_, info = env.step(second)
     assert info["start_s"] == pytest.approx(3.0 + 8.0 + 2.0)  # windows keep their places
     assert info["aborted"] is False

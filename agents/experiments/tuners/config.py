@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,15 @@ from agents.core.outside import is_outside
 from agents.core.registry import absolute_name, agent_names, find_agent, label_of
 from agents.experiments.tuners.judging import HeldOut
 from agents.runs.config import DEFAULT_CONTEXT, RunConfig, make_run_config
-from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest
+from ewsjf_env.config import (
+    ConfigError,
+    Count,
+    Natural,
+    from_dict,
+    load_yaml,
+    nearest,
+    settings,
+)
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
@@ -24,56 +32,45 @@ FIXED = "default"  # the agent that never tunes
 _NAME = re.compile(r"\w[\w.-]*")
 
 
-@dataclass(frozen=True)
+@settings
 class ArmConfig:
-    """One tuner of the comparison, where it is more than an agent with its defaults.
-
-    Attributes:
-        agent: its name in the registry, or `module:Class` of one from outside.
-        settings: of the agent.
-        windows: of its tuning runs; None: those of the task.
-        guarded: tuned inside the safety guard.
-        policy: tuned instead of the task's, as in `policy.parse_policy`; of the task's `tuned`
-            and `frozen` parameters those that it has; all that it has where it has none of them.
-    """
+    """One tuner of the comparison, where it is more than an agent with its defaults."""
 
     agent: str
+    """Name of the agent, or `module:Class` of one from outside."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    windows: int | None = None
+    """Settings of the agent."""
+    windows: Count | None = None
+    """Windows of its tuning runs; null: those of the task."""
     guarded: bool = False
+    """Whether it tunes inside the safety guard."""
     policy: str | None = None
+    """Policy that is tuned instead of the task's, as in `policy.parse_policy`; of the task's
+    `tuned` and `frozen` parameters those that it has; all that it has where it has none of them.
+    """
 
     def __post_init__(self) -> None:
         find_agent(self.agent)
-        if self.windows is not None:
-            check_range("windows", self.windows, 1)
         if self.settings.get("storage"):
             raise ConfigError("settings: storage: runs that are compared do not share a study")
 
 
-@dataclass(frozen=True)
+@settings
 class TaskConfig:
-    """One task.
-
-    Attributes:
-        env: what is tuned on which traffic: keys of `TuningConfig`.
-        held_out: the traffic that judges final recommendations.
-        windows: of a tuning run; None: those of the comparison.
-        jump_window: the traffic jumps at this window of a run; None: it does not.
-        after_jump: the traffic that judges what is recommended from there on.
-    """
+    """One task."""
 
     env: Mapping[str, Any]
+    """What is tuned on which traffic: keys of a task."""
     held_out: HeldOut = field(default_factory=HeldOut)
-    windows: int | None = None
-    jump_window: int | None = None
+    """The traffic that judges final recommendations."""
+    windows: Count | None = None
+    """Windows of a tuning run; null: those of the comparison."""
+    jump_window: Count | None = None
+    """The traffic jumps at this window of a run; null: it does not."""
     after_jump: HeldOut | None = None
+    """The traffic that judges what is recommended from there on."""
 
     def __post_init__(self) -> None:
-        if self.windows is not None:
-            check_range("windows", self.windows, 1)
-        if self.jump_window is not None:
-            check_range("jump_window", self.jump_window, 1)
         if (self.jump_window is None) != (self.after_jump is None):
             raise ConfigError("after_jump: give it together with jump_window, or neither")
 
@@ -83,33 +80,28 @@ class TaskConfig:
         return load_tuning(self.env, where="env")
 
 
-@dataclass(frozen=True)
+@settings
 class ComparisonConfig:
-    """A comparison of tuners.
-
-    Attributes:
-        tasks: by name.
-        windows: of a tuning run, >= 1.
-        context: features that agents with a context see.
-        arms: tuners by label; a label that is not here is an agent with its defaults, or a policy
-            of that name (`hrrn`) that stays as it is.
-        curve: after how many windows recommendations are judged as well.
-        curve_arms: of which arms; empty: of none.
-    """
+    """A comparison of tuners."""
 
     tasks: Mapping[str, TaskConfig]
-    windows: int = 24
+    """Tasks by name."""
+    windows: Count = 24
+    """Windows of a tuning run."""
     context: tuple[str, ...] = DEFAULT_CONTEXT
+    """Features that agents with a context see."""
     arms: Mapping[str, ArmConfig] = field(default_factory=dict)
-    curve: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
+    """Tuners by label; a label that is not here is an agent with its defaults, or a policy of that
+    name (`hrrn`) that stays as it is.
+    """
+    curve: tuple[Natural, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
+    """After how many windows recommendations are judged as well."""
     curve_arms: tuple[str, ...] = ()
+    """Arms of which; empty: of none."""
 
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ConfigError("tasks: none is given")
-        check_range("windows", self.windows, 1)
-        for done in self.curve:
-            check_range("curve", done, 0)
         for label in self.curve_arms:
             self._find(label, "curve_arms")
         for key, names in (("tasks", self.tasks), ("arms", self.arms)):

@@ -12,15 +12,21 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 from agents.core.files import write_json
+from agents.core.window import WindowRecord
 from agents.runs.config import RunConfig
 from agents.runs.context import Smoother
-from ewsjf_env.config import check_range, to_dict
+from ewsjf_env.config import (
+    Count,
+    Positive,
+    Range,
+    settings,
+    to_dict,
+)
 from ewsjf_env.env.env import FIRST_TRACE_SEED, SchedulerTuningEnv
 from ewsjf_env.env.registration import REAL_TIME
 from ewsjf_env.env.task import TuningConfig
@@ -30,26 +36,18 @@ RULES = 2  # of judging: what older ones have judged is judged again
 Recommend = Callable[[Sequence[float]], Mapping[str, Value]]
 
 
-@dataclass(frozen=True)
+@settings
 class HeldOut:
-    """Traffic that judges.
+    """Traffic that judges."""
 
-    Attributes:
-        seeds: traces at each rate, [1, 5000]; they are drawn from seeds 0, 1, ..., which no
-            tuning run uses.
-        windows: of each trace, >= 1.
-        workload: None: the task's; else another one, such as the rest of a recording.
-        rates_per_s: mean arrival rates; None: the task's.
-    """
-
-    seeds: int = 3
-    windows: int = 5
+    seeds: Annotated[int, Range(1, FIRST_TRACE_SEED // 2)] = 3
+    """Traces at each rate; they are drawn from seeds 0, 1, ..., which no tuning run uses."""
+    windows: Count = 5
+    """Windows of each trace."""
     workload: str | None = None
-    rates_per_s: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check_range("seeds", self.seeds, 1, FIRST_TRACE_SEED // 2)
-        check_range("windows", self.windows, 1)
+    """Traffic, such as the rest of a recording; null: the task's."""
+    rates_per_s: tuple[Positive, ...] | None = None
+    """Mean arrival rates; null: the task's."""
 
     def task(self, task: TuningConfig) -> TuningConfig:
         """The task on this traffic."""
@@ -145,7 +143,7 @@ def judge_always(
 def judge_curve(
     config: RunConfig,
     held_out: HeldOut,
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[WindowRecord],
     final: Mapping[str, Value],
     windows: Sequence[int],
     kept: Path | None = None,
@@ -165,7 +163,7 @@ def judge_curve(
     for done in windows:
         if done > len(records):
             continue
-        values = final if done == len(records) else records[done]["incumbent"]
+        values = final if done == len(records) else records[done].plan.incumbent
         key = json.dumps(values, sort_keys=True)
         if key not in known:
             known[key] = judge_always(config, held_out, values, kept)["score"]

@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from joblib import Parallel, delayed
 
 from agents.core.files import write_json
@@ -28,6 +27,7 @@ from agents.runs.config import RunConfig
 from agents.runs.folder import RunDir
 from agents.runs.loop import tune
 from agents.runs.session import Session
+from agents.runs.timing import read_timings
 from ewsjf_env.config import to_dict
 from ewsjf_env.parameters import Value
 
@@ -148,29 +148,19 @@ def _open(folder: Path, config: RunConfig) -> RunDir:
 def _online(run: RunDir, config: RunConfig) -> dict[str, Any]:
     """What users felt while the arm was tuning."""
     records = run.windows()
-    served = [r for r in records if r["failure"] is None]
-    seconds = [t for t in _agent_seconds(run) if not np.isnan(t)]
+    served = [r.score.reward for r in records if r.served.failure is None]
+    seconds = [timing.agent_s for timing in read_timings(run.path).values()]
     return {
         "windows": len(records),
-        "rewards": [r["reward"] for r in records],
-        "online_mean": fmean(r["reward"] for r in served),
-        "worst_window": min(r["reward"] for r in served),
-        "violating": sum(r["violation"] for r in records) / len(records),
-        "violating_windows": [r["violation"] for r in records],
-        "void": sum(r["void"] for r in records),
-        "failed": sum(r["failure"] is not None for r in records),
+        "rewards": [r.score.reward for r in records],
+        "online_mean": fmean(served),
+        "worst_window": min(served),
+        "violating": sum(r.score.violation for r in records) / len(records),
+        "violating_windows": [r.score.violation for r in records],
+        "void": sum(r.agent.void for r in records),
+        "failed": sum(r.served.failure is not None for r in records),
         "tuner_s_per_window": fmean(seconds) if seconds else None,
     }
-
-
-def _agent_seconds(run: RunDir) -> list[float]:
-    """Wall seconds in the agent by window, from progress.csv."""
-    table = np.genfromtxt(
-        run.path / "progress.csv", delimiter=",", names=True, dtype=None, encoding="utf-8",
-        deletechars="", replace_space=" ",
-    )  # fmt: skip
-    table = np.atleast_1d(table)
-    return [float(row["time/ask_ms"] + row["time/observe_ms"]) / 1000.0 for row in table]
 
 
 def _curves(

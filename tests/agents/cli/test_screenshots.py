@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.cli.screenshots import main
+from agents.cli.project.screenshots import main
 
 
 def test_a_folder_without_a_study_is_refused_in_one_line(

@@ -69,7 +69,7 @@ def test_partial_settings_keep_the_rest():
         ("default", {"x": 1}, "unknown key 'x'"),
         ("sac", {"learning_start": 8}, "nearest valid name: 'learning_starts'"),
         ("sac", {"ent_coef": "auto_0"}, "ent_coef: 'auto_0' is not a number >= 0, auto or auto_"),
-        ("ppo", {"n_steps": "2_000"}, "n_steps: expected a whole number"),
+        ("ppo", {"n_steps": "2_000"}, "n_steps: expected an integer"),
     ],
 )
 def test_bad_names_are_refused(name: str, data: dict[str, object], message: str):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from agents.cli.benchmark import main
+from agents.cli.project.benchmark import main
 from agents.experiments.benchmark import (
     STOCK,
     StepPlan,

@@ -21,7 +21,7 @@ from tests.agents.run_folders import TASK
 
 TWO_RATES = load_tuning({**TASK, "rates_per_s": [3.0, 9.0], "windows": 2})
 DEFAULT = TWO_RATES.start_policy()
-OPTIMUM = FakeEngine(TWO_RATES.fake)
+OPTIMUM = FakeEngine(TWO_RATES.engine_settings)
 
 
 def better() -> Any:

@@ -63,7 +63,7 @@ def agree(case: Case, trainer: Trainer) -> None:
     assert trainer.train(*case.arguments("whole", windows)) == 0, trainer.errors
     assert case.lines("torn") == case.lines("whole")
     torn, whole = (RunDir.open(case.folder / name) for name in ("torn", "whole"))
-    assert [r["window"] for r in torn.windows()] == list(range(windows))
+    assert [r.window for r in torn.windows()] == list(range(windows))
     assert torn.summary() is not None
     assert torn.summary() == whole.summary()
     table = (torn.path / "progress.csv").read_text().splitlines()
@@ -101,7 +101,7 @@ def test_killed_before_amid_and_after_writes(
         assert all(trial.state in (TrialState.COMPLETE, TrialState.FAIL) for trial in trials)
         learnt = [t.user_attrs["window"] for t in trials if t.state == TrialState.COMPLETE]
         windows = RunDir.open(case.folder / name).windows()
-        assert learnt == [r["window"] for r in windows if not r["void"]]
+        assert learnt == [r.window for r in windows if not r.agent.void]
 
 
 def study_of(folder: Path) -> list[Any]:

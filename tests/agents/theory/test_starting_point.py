@@ -136,7 +136,7 @@ def test_a_run_starts_there_and_resumes_as_if_never_broken_off(tmp_path: Path) -
     whole = make_run(tmp_path / "whole", "bayes", 3, settings=settings, **task)
     expected = start_values(load_tuning({**TASK, **task}))
     assert expected is not None
-    assert records_of(whole)[1]["proposed"] == expected
+    assert records_of(whole)[1].plan.proposed == expected
     broken = make_run(tmp_path / "broken", "bayes", 1, settings=settings, **task)
     go_on(broken, 3)
     lines = [(folder / "windows.jsonl").read_bytes() for folder in (whole, broken)]

@@ -109,7 +109,8 @@ class AgentEntry:
 
     def build(self, name: str, setting: AgentSetting, config: Any) -> Agent:
         """The agent; `config` of `settings_class`."""
-        return _build(self.agent_class, name, setting, config)
+        agent: Agent = _build(self.agent_class, name, setting, config)
+        return agent
 
 
 @dataclass(frozen=True)

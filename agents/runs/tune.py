@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agents.core.window import WindowRecord
 from agents.runs.config import RunConfig, make_run_config
 from ewsjf_env.config import ConfigError
 from ewsjf_env.env.task import TuningConfig
@@ -33,14 +34,14 @@ class Tuned:
         recommendation: the values to serve with, by parameter.
         policy: the task's policy with these values; `policy.save("policy.json")` writes the file
             that the scheduler serves.  `ewsjf export` first asks whether it is better for sure.
-        records: one mapping a window, in order: the lines of windows.jsonl.
+        records: one a window, in order: the lines of windows.jsonl.
         summary: as in summary.json: mean and worst reward, breaches, failures.
         config: what was run.
     """
 
     recommendation: dict[str, Value]
     policy: Policy
-    records: list[dict[str, Any]]
+    records: list[WindowRecord]
     summary: dict[str, Any]
     config: RunConfig
 

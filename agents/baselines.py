@@ -1,4 +1,4 @@
-"""What do agents without a model do? The baselines that a tuner has to beat.
+"""Agents without a model: the baselines that a tuner has to beat.
 
 * `default`: the default values, always.
 * `random`, `sobol`: points drawn without looking at results; they recommend the best mean.
@@ -8,10 +8,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
@@ -19,14 +17,8 @@ import numpy as np
 
 from agents.core.agent import Transition
 from agents.core.encoding import sobol_points
-from ewsjf_env.config import (
-    ConfigError,
-    Count,
-    settings,
-)
+from ewsjf_env.config import Count, settings
 from ewsjf_env.parameters import ParameterSpace, Value
-
-STATE = "agent.json"
 
 
 @settings
@@ -54,8 +46,6 @@ class BestStaticConfig:
 
 class Memory:
     """What the baselines share: they remember windows and recommend the best mean reward."""
-
-    offline = False
 
     def __init__(self, name: str, space: ParameterSpace, seed: int = 0) -> None:
         self.name = name
@@ -101,35 +91,6 @@ class Memory:
         """Nothing to say."""
         return {}
 
-    def save(self, folder: Path) -> None:
-        """Write `agent.json`, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "parameter_space_hash": self._space.content_hash,
-            "transitions": [_plain(t) for t in self._transitions.values()],
-        }
-        temporary = folder / (STATE + ".tmp")
-        temporary.write_text(json.dumps(state, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(folder / STATE)
-
-    def load(self, folder: Path) -> None:
-        """Continue from `agent.json`."""
-        path = folder / STATE
-        try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-            found, plain = state["parameter_space_hash"], state["transitions"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path}: not the state of an agent: {error!r}") from None
-        if found != self._space.content_hash:
-            raise ConfigError(
-                f"{path}: parameter_space_hash is {found!r}, this run's is "
-                f"{self._space.content_hash!r}; start a new run"
-            )
-        transitions = [
-            _transition(data, f"{path}: transitions[{i}]") for i, data in enumerate(plain)
-        ]
-        self._transitions = {t.window: t for t in transitions}
-
 
 class DefaultAgent(Memory):
     """The default values, always."""
@@ -166,8 +127,6 @@ class DrawnAgent(Memory):
 class BestStaticAgent(Memory):
     """Each of a fixed list of points some times, then the best of them for ever."""
 
-    offline = True
-
     def __init__(
         self, name: str, space: ParameterSpace, config: BestStaticConfig, seed: int = 0
     ) -> None:
@@ -183,18 +142,3 @@ class BestStaticAgent(Memory):
             return self.recommend()
         # Point by point would tie each to one stretch of traffic; round by round does not.
         return dict(self._points[measured % len(self._points)])
-
-
-def _plain(transition: Transition) -> dict[str, object]:
-    data = transition.to_dict()
-    if not transition.measured:
-        data["margins"] = {}
-    if not math.isfinite(transition.reward):  # NaN is no JSON number
-        data["reward"] = None
-    return data
-
-
-def _transition(data: object, where: str) -> Transition:
-    if isinstance(data, dict) and data.get("reward", 0.0) is None:
-        data = data | {"reward": math.nan}
-    return Transition.from_dict(data, where)

@@ -20,7 +20,7 @@ FILES = sorted(
     path for folder in ("ewsjf_env", "agents", "scripts") for path in (ROOT / folder).rglob("*.py")
 )
 
-MOST_MODULES = 17
+MOST_MODULES = 16
 
 # The rule of agents: a package imports those of lower floors, and its own.
 AGENT_FLOORS: dict[str, int] = {
@@ -154,6 +154,8 @@ def test_agents_import_only_what_lies_below(path: Path) -> None:
 def test_folders_are_small() -> None:
     """A newcomer takes in a folder at one look."""
     counts = Counter(path.parent for path in FILES if path.name != "__init__.py")
+    del counts[ROOT / "agents" / "cli"]  # a list of commands, one file each
+    del counts[ROOT / "scripts"]
     crowded = {named(folder): n for folder, n in counts.items() if n > MOST_MODULES}
     assert crowded == {}
 

@@ -1,4 +1,4 @@
-"""Which point of the cube is worth a window?
+"""The acquisition: what a window at a point of the cube is worth, and where that is most.
 
 The score is the logarithm of the expected improvement over the best *posterior mean* among the
 points tried, plus the log probability of every constraint (log-CEI).  In logarithms the score
@@ -23,23 +23,25 @@ Score = Callable[[torch.Tensor], torch.Tensor]
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _HALF_LOG_HALF_PI = 0.5 * math.log(0.5 * math.pi)
-_FAR = -1e4  # below it 1 - |z| Phi(z)/phi(z) loses its digits, and z^-2 is as good
-_SPREADS = (0.03, 0.15)  # standard deviations of moves round the best points tried
+_TAIL_SDS = (
+    -1e4
+)  # standard deviations: below it 1 - |z| Phi(z)/phi(z) loses its digits, and z^-2 is as good
+_MOVE_SDS = (0.03, 0.15)  # edges of the cube: of moves round the best points tried
 
 
 def log_improvement(z: torch.Tensor) -> torch.Tensor:
     """Log of h(z) = phi(z) + z Phi(z), finite and differentiable for every finite z."""
     # Each branch is evaluated within its own range only: a NaN of a branch that `where` drops
     # would still poison the gradient.
-    near, middle = z.clamp_min(-1.0), z.clamp(_FAR, -1.0)
-    far = z.clamp_max(_FAR)
+    near, middle = z.clamp_min(-1.0), z.clamp(_TAIL_SDS, -1.0)
+    far = z.clamp_max(_TAIL_SDS)
     density = torch.exp(-0.5 * near * near - _LOG_SQRT_2PI)
     log_near = torch.log(density + near * torch.special.ndtr(near))
     ratio = torch.special.erfcx(-middle / math.sqrt(2.0)) * -middle
     log_ratio = torch.log(ratio) + _HALF_LOG_HALF_PI
     log_middle = -0.5 * middle * middle - _LOG_SQRT_2PI + _log1mexp(log_ratio)
     log_far = -0.5 * far * far - _LOG_SQRT_2PI - 2.0 * torch.log(-far)
-    return torch.where(z > -1.0, log_near, torch.where(z > _FAR, log_middle, log_far))
+    return torch.where(z > -1.0, log_near, torch.where(z > _TAIL_SDS, log_middle, log_far))
 
 
 def _log1mexp(x: torch.Tensor) -> torch.Tensor:
@@ -91,7 +93,7 @@ def maximise(
     sobol = sobol_points(d, settings.candidates, int(random.integers(2**31)))
     blocks = [box[0] + sobol * (box[1] - box[0]), tried]
     for point in tried[: settings.refinements]:
-        for spread in _SPREADS:
+        for spread in _MOVE_SDS:
             moves = spread * random.standard_normal((settings.candidates // 32, d))
             # A move of few columns reaches what a move of all of them misses in many dimensions.
             moves *= random.random(moves.shape) < max(0.5, 2.0 / d)

@@ -1,4 +1,4 @@
-"""What can be set about the agents?
+"""Settings of the agents on a study.
 
 One frozen dataclass for each kind; `configs/agents/<name>.yaml` shows the defaults of each
 registered agent, and a test keeps the two equal.
@@ -22,7 +22,7 @@ from ewsjf_env.config import (
     settings,
 )
 
-Start = Literal["known", "sobol", "analytic"]
+Start = Literal["known", "sobol"]
 SamplerName = Literal["contextual_gp", "tpe", "gp", "cmaes", "random"]
 
 
@@ -81,8 +81,7 @@ class StudyConfig:
     """
     start: Start = "known"
     """What comes first among the startup points: `known`: points that did well on other traffic,
-    see `known_points`; `analytic`: the point that theory finds for the task, see `starting_point`,
-    unless that is the incumbent; `sobol`: nothing.
+    see `known_points`; `sobol`: nothing.
     """
     startup_radius: PositiveShare = 0.3
     """Startup points lie so near the incumbent, in every coordinate of the unit cube; 1:
@@ -121,5 +120,3 @@ class StudyConfig:
         check_storage(self.storage)
         if self.control_every == 1:
             raise ConfigError("control_every: 1 would measure nothing but the incumbent")
-        if self.start == "analytic" and self.startup_points < 1:
-            raise ConfigError("start: analytic needs startup_points >= 1, got 0")

@@ -1,6 +1,6 @@
-"""How do several tuners learn from each other's windows, while each run stays whole by itself?
+"""The study that several tuners share to learn from each other's windows, each run whole by itself.
 
-Every run keeps its own study.  The shared one, in a storage that all tuners reach, is where they
+Every run has its own study.  The shared one, in a storage that all tuners reach, is where they
 meet: a run adds its windows to it, and before each proposal takes over what others have added.
 What was taken over, and before which window, stands in `shared.jsonl` in the run's folder, on the
 disk before the agent learns from it: a run that is resumed or exported learns the same at the same
@@ -23,16 +23,18 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from agents.bayes.journal import open_journal, quiet
 from agents.bayes.storage import failures, open_storage, reaching, reason
-from agents.bayes.study import marked_study, open_journal
-from agents.bayes.trials import CONTEXT, IGNORED, ROLE, SHARED, STANDARD_ERROR, WINDOW
+from agents.bayes.trials import CONTEXT, FAILURE, ROLE, SHARED, STANDARD_ERROR, WINDOW
 from ewsjf_env.config import ConfigError
 
 FILE = "shared.jsonl"
 RUN, NAME = "run", "run_name"
-_COPIED = (CONTEXT, STANDARD_ERROR, ROLE, "failure")
+_COPIED = (CONTEXT, STANDARD_ERROR, ROLE, FAILURE)
 _FINISHED = (TrialState.COMPLETE, TrialState.FAIL)
 
 
@@ -104,7 +106,7 @@ class Recorded:
         """Take over what others have added, before this window of ours."""
 
     def publish(self, trials: Iterable[FrozenTrial]) -> None:
-        """Add our windows."""
+        """Add our windows, of all trials that count."""
 
 
 class SharedStudy(Recorded):
@@ -158,10 +160,7 @@ class SharedStudy(Recorded):
         todo = [
             trial
             for trial in trials
-            if trial.state in _FINISHED
-            and WINDOW in trial.user_attrs
-            and IGNORED not in trial.user_attrs
-            and trial.user_attrs[WINDOW] not in self._published
+            if WINDOW in trial.user_attrs and trial.user_attrs[WINDOW] not in self._published
         ]
         if not todo:
             return
@@ -226,9 +225,36 @@ class SharedStudy(Recorded):
             os.truncate(self._path, content.rfind(b"\n") + 1)
 
 
-def open_shared(storage: str, name: str, marks: Mapping[str, str | int]) -> optuna.Study:
+def open_shared(storage: str, name: str, marks: Mapping[str, str | int]) -> Study:
     """The shared study itself; see `SharedStudy`."""
     with reaching(storage):
         where = f"storage: {storage}: study {name!r}"
-        opened = open_storage(storage, open_journal)
-        return marked_study(opened, where, name, marks, "set `study` to the name of another")
+        return _marked_study(open_storage(storage, open_journal), where, name, marks)
+
+
+def _marked_study(
+    storage: BaseStorage, where: str, name: str, marks: Mapping[str, str | int]
+) -> Study:
+    """The study `name`, to be maximised, of a storage that may hold others; made when missing.
+
+    Raises:
+        ConfigError: it is one of other marks; `where` begins the line.
+    """
+    with quiet():
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+        )
+    # load_if_exists takes a study of the other direction without a word.
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        raise ConfigError(f"{where}: study {name!r} is not to be maximised")
+    for key, value in marks.items():
+        # A kill right after the study was created leaves it without marks, and without trials.
+        if key not in study.user_attrs and not study.get_trials(deepcopy=False):
+            study.set_user_attr(key, value)
+        found = study.user_attrs.get(key)
+        if found != value:
+            raise ConfigError(
+                f"{where}: {key} is {found!r}, this run's is {value!r}; "
+                "set `study` to the name of another"
+            )
+    return study

@@ -1,4 +1,4 @@
-"""How is a Gaussian process with known, unequal and ageing noise fitted and asked?
+"""The Gaussian process, of known, unequal and ageing noise: how it is fitted and asked.
 
 Notation, used throughout (float64, on the CPU):
 

@@ -1,4 +1,4 @@
-"""What is believed of a Gaussian process's hyperparameters before any data?
+"""The prior: what is believed of a Gaussian process's hyperparameters before any data.
 
 All targets are standardised and all inputs lie in the unit cube, so one choice serves every
 study.  Lengthscales grow with the root of the number of inputs, after Hvarfner et al., "Vanilla

@@ -1,4 +1,4 @@
-"""Which parameters should the next trial of a study try, in the context of the moment?
+"""Our sampler: log expected improvement under a Gaussian process over parameters and context.
 
 `ContextualGPSampler` is an ordinary Optuna sampler with two additions, set just before
 `study.ask`: `context`, features of the traffic, becomes an input of its Gaussian process, so that
@@ -9,19 +9,20 @@ are known to be good, is where the search begins (see `SearchConfig.radius`).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from agents.bayes.acquisition import maximise
 from agents.bayes.config import SearchConfig, SurrogateConfig
-from agents.bayes.trials import CONTEXT, IGNORED, TrialModel
+from agents.bayes.surrogate import Surrogate
+from agents.bayes.trials import CONTEXT, TrialModel
 from agents.core.encoding import Encoding, sobol_points
 from ewsjf_env.config import check_range
 
@@ -35,9 +36,9 @@ class ContextualGPSampler(BaseSampler):
 
     * the user attribute `context`, written here when the trial is asked for;
     * the user attribute `standard_error` of the value, if known;
-    * its constraints (`trial.set_constraint`), feasible when <= 0;
-    * the user attribute `ignored`: nothing is learnt from such a failed trial.  Other failed
-      trials count as bad as the worst value.
+    * its constraints (`trial.set_constraint`), feasible when <= 0.
+
+    Failed trials count as bad as the worst value.
 
     Args:
         seed: >= 0.
@@ -64,13 +65,14 @@ class ContextualGPSampler(BaseSampler):
         self._startup = n_startup_trials
         self._given = None if search_space is None else dict(search_space)
         self._intersection = IntersectionSearchSpace()
-        self._surrogate = surrogate or SurrogateConfig()
+        self._settings = surrogate or SurrogateConfig()
         self._search = search or SearchConfig()
-        self._model: TrialModel | None = None
+        self._shared: Surrogate | None = None
+        self._model: tuple[str, TrialModel] | None = None  # of the study of that name
 
-    def use_model(self, model: TrialModel) -> None:
-        """Share a model with the caller, so that it is fitted once for both."""
-        self._model = model
+    def use(self, surrogate: Surrogate | None) -> None:
+        """Take the caller's model of the same trials, so that it is fitted once for both."""
+        self._shared = surrogate
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -98,10 +100,10 @@ class ContextualGPSampler(BaseSampler):
         if not search_space:
             return {}
         encoding = Encoding(search_space)
-        before = _counted_before(study, trial)
+        before = trial.number
         surrogate = None
         if before >= self._startup:
-            surrogate = self._model_of(encoding).surrogate(study)
+            surrogate = self._shared or self._fitted(study, encoding)
         if surrogate is None:
             point = sobol_points(encoding.dimensions, before + 1, self._seed)[before]
             return encoding.to_values(point)
@@ -130,25 +132,22 @@ class ContextualGPSampler(BaseSampler):
         """
         _refuse_several_objectives(study)
         name = zlib.crc32(param_name.encode())
-        random = np.random.default_rng([self._seed, _counted_before(study, trial), name])
+        random = np.random.default_rng([self._seed, trial.number, name])
         return Encoding({param_name: param_distribution}).to_values([random.random()])[param_name]
 
-    def _model_of(self, encoding: Encoding) -> TrialModel:
-        size = len(self.context)
-        model = self._model
+    def _fitted(self, study: Study, encoding: Encoding) -> Surrogate | None:
+        size, kept = len(self.context), self._model
         if (
-            model is None
-            or model.context_size != size
-            or model.encoding.search_space != encoding.search_space
+            kept is None
+            or kept[0] != study.study_name
+            or kept[1].context_size != size
+            or kept[1].encoding.search_space != encoding.search_space
         ):
-            model = self._model = TrialModel(encoding, size, self._surrogate)
-        return model
-
-
-def _counted_before(study: Study, trial: FrozenTrial) -> int:
-    """Trials before this one, those still running included, ignored ones not."""
-    trials: Sequence[FrozenTrial] = study.get_trials(deepcopy=False)
-    return sum(t.number < trial.number and IGNORED not in t.user_attrs for t in trials)
+            model = TrialModel(encoding, size, self._settings)
+            kept = self._model = study.study_name, model
+        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+        trials = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+        return kept[1].surrogate(trials, sign=sign)
 
 
 def _refuse_several_objectives(study: Study) -> None:

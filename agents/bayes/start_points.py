@@ -1,7 +1,8 @@
-"""Which policies are worth a look before anything is known?
+"""The known points: policies that did well on other traffic, worth a look before anything is known.
 
-Points that were found on other traffic cost a tuner one window each, and its twin one replay; a
-source that knows none for a task gives none.
+`shipped` is the policy that is served by default, `half` and `quarter` are the same with that
+share of the token budget for prompts.  Each costs a tuner one window, and its twin one replay; a
+source that knows no point for a task gives none.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agents.bayes.config import Start
-from agents.theory.start import start_values
 from ewsjf_env.config import ConfigError
 from ewsjf_env.env.task import TuningConfig
 from ewsjf_env.parameters import ParameterSpace, Value
@@ -41,38 +40,13 @@ SOURCES: Mapping[str, Callable[[TuningConfig], Points]] = {
 def known_points(task: TuningConfig) -> Points:
     """Legal points of the task's space, each once, its own start first."""
     space: ParameterSpace = task.space()
-    found: Points = [space.defaults]
+    points: Points = [space.defaults]
     for source in SOURCES.values():
         for point in source(task):
             try:
                 values: dict[str, Any] = space.validate(point)
             except ConfigError:
                 continue
-            if values not in found:
-                found.append(values)
-    return found
-
-
-def theory_points(task: TuningConfig) -> Points:
-    """What queueing theory would try first, which takes it seconds; none where it has no say."""
-    if task.engine != "simulated":
-        return []
-    try:
-        found = start_values(task)
-    except ConfigError:
-        return []
-    return [] if found is None else [found]
-
-
-def first_points(task: TuningConfig, start: Start) -> Points:
-    """What an agent begins with, by its setting `start`.
-
-    Raises:
-        ConfigError: theory has no say on the task, and was asked.
-    """
-    if start == "known":
-        return known_points(task)[1:]
-    if start == "analytic":
-        found = start_values(task)
-        return [] if found is None else [found]
-    return []
+            if values not in points:
+                points.append(values)
+    return points

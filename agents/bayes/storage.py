@@ -1,4 +1,4 @@
-"""Where does a study live that several tuners share, and how is that reached?
+"""The storage of a study that several tuners share, and how it is reached.
 
 A journal file on a file system that all of them see, or a PostgreSQL database.  A run keeps its
 configuration and its command line, so a password may be in neither: PostgreSQL's client takes it
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXAMPLE = "postgresql://USER@HOST/DATABASE"
 CONNECT_S = 10
 STATEMENT_S = 30  # a tuner that waits for its database longer goes on alone
-TRIES, RETRY_S = 5, 1.0
+TABLES_TRIES, RETRY_S = 5, 1.0
 _SECRET = re.compile(r"(://[^:/@]*:).*@|([?&](?:ssl)?password=)[^&]*", re.IGNORECASE)
 
 
@@ -121,14 +121,14 @@ def _database(text: str) -> BaseStorage:
         },
     }
     url = text.replace("postgresql", "postgresql+psycopg", 1)
-    for again in range(TRIES):
+    for again in range(TABLES_TRIES):
         try:
             return RDBStorage(url, options)
         except (ArgumentError, ValueError):
             raise ConfigError(f"storage: {text!r} is not like {EXAMPLE}") from None
         except (IntegrityError, ProgrammingError):
             # Somebody else is making the tables of a new database at the same time.
-            if again + 1 == TRIES:
+            if again + 1 == TABLES_TRIES:
                 raise
             time.sleep(RETRY_S)
         except RuntimeError as error:  # tables of another version of Optuna

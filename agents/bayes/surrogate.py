@@ -1,4 +1,4 @@
-"""What do the windows so far say about reward and constraints, anywhere and in any context?
+"""The surrogate: what the windows so far say of reward and constraints, anywhere, in any context.
 
 One Gaussian process for the reward and one for each constraint margin, over parameters and
 context.  Old windows count less: their noise variance doubles every half-life.
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from agents.bayes.acquisition import Score, log_expected_improvement, log_feasibility
 from agents.bayes.gp import GaussianProcess, Hyperparameters, condition, fit, one_thread
 from agents.bayes.prior import GPPrior, default_prior
-from agents.core.encoding import SAME, Encoding, Points
+from agents.core.encoding import POINT_TOLERANCE, Encoding, Points
 
 REWARD = "reward"
-LESS = 0.05  # of probability: what is less likely by no more than this is as likely
-_OUTLIER = 5.0  # robust standard deviations
+AS_LIKELY_WITHIN = 0.05  # probability: what is less likely by no more than this is as likely
+_OUTLIER_SDS = 5.0  # robust standard deviations
 _MAX_HALVINGS = 30.0  # noise beyond 2^30 times changes nothing but the conditioning
 Vector = NDArray[np.float64]
 Prior = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -112,8 +112,8 @@ class Surrogate:
     @property
     def hyperparameters(self) -> dict[str, Hyperparameters]:
         """Of every process, by name of its constraint; that of the reward is "reward"."""
-        found = {name: t.process.hyperparameters for name, t in self.constraints.items()}
-        return {REWARD: self.reward.process.hyperparameters, **found}
+        margins = {name: t.process.hyperparameters for name, t in self.constraints.items()}
+        return {REWARD: self.reward.process.hyperparameters, **margins}
 
     @property
     def noise_floor_sd(self) -> float:
@@ -138,7 +138,7 @@ class Surrogate:
             logs = self._log_feasibility(self._inputs(points, context), by_window)
         return np.asarray(np.exp(logs.numpy()), dtype=float)
 
-    def enough(
+    def feasible_enough(
         self, points: Points, context: Sequence[float], fallback: Points, least: float
     ) -> NDArray[np.bool_]:
         """Which of the points (m, d) meet the constraints likely enough, (m,).
@@ -146,7 +146,7 @@ class Surrogate:
         That is with probability `least`, or about as probably as the fallback, (d,).
         """
         probability = self.feasibility(np.vstack([points, fallback]), context)
-        return np.asarray(probability[:-1] >= min(least, float(probability[-1]) - LESS))
+        return np.asarray(probability[:-1] >= min(least, float(probability[-1]) - AS_LIKELY_WITHIN))
 
     def recommend(
         self,
@@ -158,7 +158,7 @@ class Surrogate:
     ) -> Points:
         """The best point, (d,), of those tried often enough and a fallback, by the posterior.
 
-        Of what is feasible `enough` it is that of the largest mean less `caution` standard
+        Of what is `feasible_enough` it is that of the largest mean less `caution` standard
         deviations.
 
         Args:
@@ -169,7 +169,7 @@ class Surrogate:
             least_windows: >= 1.
         """
         points = np.vstack([self.tried[self.windows >= least_windows], fallback])
-        enough = self.enough(points, context, fallback, least_feasibility)
+        enough = self.feasible_enough(points, context, fallback, least_feasibility)
         mean, deviation = self.predict(points, context)
         chosen = np.argmax(np.where(enough, mean - caution * deviation, -np.inf))
         return np.array(points[int(chosen)], dtype=float)
@@ -253,17 +253,17 @@ def distinct(points: Points) -> tuple[Points, NDArray[np.int64]]:
 
     Points that differ by no more than a value loses on its way through an action are one.
     """
-    found: list[NDArray[np.float64]] = []
+    tried: list[NDArray[np.float64]] = []
     counts: list[int] = []
     for point in points:
-        apart = [float(np.abs(point - other).max()) for other in found]
+        apart = [float(np.abs(point - other).max()) for other in tried]
         nearest = int(np.argmin(apart)) if apart else -1
-        if apart and apart[nearest] < SAME:
+        if apart and apart[nearest] < POINT_TOLERANCE:
             counts[nearest] += 1
         else:
-            found.append(point)
+            tried.append(point)
             counts.append(1)
-    return np.array(found, dtype=float), np.array(counts)
+    return np.array(tried, dtype=float), np.array(counts)
 
 
 def _fit_target(
@@ -294,7 +294,7 @@ def _without_disasters(values: Vector) -> Vector:
     """Values with the far low tail cut: how bad a disaster was must not flatten all the rest."""
     median = float(np.median(values))
     spread = 1.4826 * float(np.median(np.abs(values - median)))
-    return np.maximum(values, median - _OUTLIER * spread) if spread > 0 else values
+    return np.maximum(values, median - _OUTLIER_SDS * spread) if spread > 0 else values
 
 
 def context_inputs(contexts: NDArray[np.float64]) -> NDArray[np.float64]:

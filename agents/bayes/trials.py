@@ -1,8 +1,7 @@
-"""Which trials of a study are learnt from, and as what?
+"""Trials: windows as Optuna keeps them, and the surrogate fitted to them.
 
 A trial is one window.  What the sampler and the agent know of it beyond parameters, value and
-constraints stands in user attributes, under the keys below; nothing else is kept, so that a
-study file alone restores everything.
+constraints stands in user attributes, under the keys below.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
-from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from agents.bayes.config import SurrogateConfig
@@ -24,28 +22,23 @@ from agents.core.encoding import Encoding
 
 CONTEXT = "context"  # list of floats: features of the traffic
 STANDARD_ERROR = "standard_error"  # float: of the trial's value
-IGNORED = "ignored"  # text: why nothing is learnt from a failed trial
 WINDOW = "window"  # int: number of the window in its run
-ROLE = "role"  # text: startup, confirm, control or search
-BREACHED = "breached"  # bool: a proposal that broke a constraint and left its queue
-REFUSED = "refused"  # values: were to be tried, or tried again, and something else ran instead
+ROLE = "role"  # string: see `phases.py`
 SURPRISE = "surprise"  # float: standardised error of the model's prediction
-SHARED = "shared"  # text: the run and window that it is of, where it is another run's
-CHANGE = "change"  # int: number of counted trials before a detected change
+CHANGE = "change"  # int: number of counted trials before a change that this window revealed
+SHARED = "shared"  # string: the run and window that it is of, where it is another run's
+FAILURE = "failure"  # string: why there was no measurement
+VOID = "void"  # True: of an export only, nothing is learnt from such a window
 
-
-_ALWAYS_FITTED = 12  # up to so many windows the hyperparameters are fitted anew every time
+_ALWAYS_FITTED_WINDOWS = 12  # up to so many the hyperparameters are fitted anew every time
 _Rows = Sequence[tuple[int, FrozenTrial]]
 _Vector = NDArray[np.float64]
 
 
-def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Finished trials that count as windows: not those killed, void or replaced."""
-    return [t for t in trials if t.state.is_finished() and IGNORED not in t.user_attrs]
-
-
 class TrialModel:
-    """Turns the trials of a study into a fitted surrogate; the last one is kept.
+    """Turns trials into a fitted surrogate; the last one is kept.
+
+    The trials of one study, or of one run: a number always means the same trial.
 
     Args:
         encoding: of the search space.
@@ -59,41 +52,40 @@ class TrialModel:
         self._settings = settings
         self._kept: dict[bool, tuple[object, Surrogate]] = {}
 
-    def surrogate(self, study: Study) -> Surrogate | None:
-        """The model of all counted trials; None when nothing can be learnt yet.
+    def surrogate(
+        self, trials: Sequence[FrozenTrial], changes: Sequence[int] = (), sign: float = 1.0
+    ) -> Surrogate | None:
+        """The model of finished trials, oldest first; None when nothing can be learnt yet.
 
         Its hyperparameters are those of the model after the last multiple of `refit_every`
         trials, so that they depend on the trials alone, not on when the model was asked for.
+
+        Args:
+            trials: windows that count.
+            changes: for each detected change, how many of the trials were before it.
+            sign: -1: values are to be minimised.
         """
-        rows, changes = self._usable(study)
+        rows = self._usable(trials)
         if not rows:
             return None
-        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
         fitted = len(rows)
-        if fitted > _ALWAYS_FITTED:
+        if fitted > _ALWAYS_FITTED_WINDOWS:
             fitted -= fitted % self._settings.refit_every
-        model = self._model(study.study_name, rows[:fitted], changes, sign, None)
+        model = self._model(rows[:fitted], changes, sign, None)
         if fitted == len(rows):
             return model
-        return self._model(study.study_name, rows, changes, sign, model.hyperparameters)
+        return self._model(rows, changes, sign, model.hyperparameters)
 
-    def _usable(self, study: Study) -> tuple[_Rows, list[int]]:
-        """Trials to learn from, with their numbers among those that count, and the changes.
+    def _usable(self, trials: Sequence[FrozenTrial]) -> _Rows:
+        """Trials to learn from, with their numbers among those that count.
 
         Without any that was measured there is nothing to learn from the others.
         """
-        everything = study.get_trials(deepcopy=False)
-        # A void window counts for nothing but the change that it revealed.
-        changes = [t.user_attrs[CHANGE] for t in everything if CHANGE in t.user_attrs]
-        trials = counted(everything)
         rows = [(i, t) for i, t in enumerate(trials) if self._is_usable(t)]
-        if not any(t.state == TrialState.COMPLETE for _, t in rows):
-            rows = []
-        return rows, changes
+        return rows if any(t.state == TrialState.COMPLETE for _, t in rows) else []
 
     def _model(
         self,
-        study: str,
         rows: _Rows,
         changes: Sequence[int],
         sign: float,
@@ -102,7 +94,7 @@ class TrialModel:
         """The model of the newest rows, the last one of each kind kept."""
         rows = rows[-self._settings.max_windows :]
         # A trial never changes once it is finished, so its number stands for its content.
-        key = (study, tuple(t.number for _, t in rows), tuple(changes))
+        key = (tuple(t.number for _, t in rows), tuple(changes), sign)
         slot = hyperparameters is None
         kept = self._kept.get(slot)
         if kept is not None and kept[0] == key:

@@ -23,7 +23,6 @@ from agents.runs.config import RunConfig, make_run_config
 from agents.runs.episodes import episode_options
 from agents.runs.folder import RunDir, check_new, default_folder
 from agents.runs.loop import Progress, tune
-from agents.theory.start import TaskPrior, starting_point
 from ewsjf_env.config import ConfigError, check_range, load_yaml
 from ewsjf_env.engine.real.remote import RemoteConfig, check_server
 from ewsjf_env.engine.simulated.machine import preset_names
@@ -84,8 +83,6 @@ def _train(words: list[str]) -> int:
     else:
         config = _config(arguments)
         _check_traffic(config)
-        if _starts_by_theory(config):
-            TaskPrior(config.task)
         if config.storage:  # before there is a folder
             open_shared(config.storage, config.shared_name, config.shared_marks)
         new = default_folder(config)
@@ -255,27 +252,8 @@ def _describe(config: RunConfig) -> str:
             f"context: {', '.join(config.context) or 'none'}",
             f"space {space.content_hash}, {counted(len(space), 'parameter')}",
             *table,
-            *_theory(config),
         ]
     )
-
-
-def _starts_by_theory(config: RunConfig) -> bool:
-    return isinstance(config.settings, StudyConfig) and config.settings.start == "analytic"
-
-
-def _theory(config: RunConfig) -> list[str]:
-    """What an agent with `start: analytic` tries after the start values."""
-    if not _starts_by_theory(config):
-        return []
-    point = starting_point(config.task)
-    loads = ", ".join(f"{load:.2f}" for load in point.loads)
-    predicted = f"predicted reward {point.objective:+.3f}, start values {point.own_objective:+.3f}"
-    if not point.moved:
-        return [f"start: analytic, load {loads}: the start values; {predicted}"]
-    own = config.task.space().defaults
-    moved = ", ".join(f"{k}={_short(v)}" for k, v in point.values.items() if v != own[k])
-    return [f"start: analytic, load {loads}: {moved}; {predicted}"]
 
 
 class _Bar:

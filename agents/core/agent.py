@@ -1,4 +1,4 @@
-"""What is a tuner to the rest of the project?
+"""The protocol of all tuners, and what one window teaches them.
 
 The loop asks an agent for parameter values, runs one window under them and shows the agent
 what came of it.  An agent is credited with the values that were really in force: a guard or a
@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from agents.core.requests import RecordedTraffic
-from ewsjf_env.config import ConfigError, check_range, from_dict, to_dict
+from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.parameters import Value
+
+CANDIDATE = "candidate"  # the role of a proposal that is tried for what it may be worth
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class Transition:
         failure: why the window produced no measurement at all, or None.
         ended: the episode's traffic ends here: the next window starts another trace.
         requests: those of the window, without text, for agents that ask for them.
-        proposed: what the agent had proposed; None when nothing is known of it.
-        role: what the proposal was for, in the agent's own word.
+        proposed: what the agent had proposed for the window, before a guard or the rounding of an
+            action changed it; None: nobody has kept it, and the agent that is shown the window
+            right after its own `act` knows by itself.
+        role: what the agent had proposed it for, see `WithRole`.
     """
 
     window: int
@@ -52,7 +55,7 @@ class Transition:
     ended: bool = False
     requests: RecordedTraffic | None = None
     proposed: Mapping[str, Value] | None = None
-    role: str = "candidate"
+    role: str = CANDIDATE
 
     def __post_init__(self) -> None:
         check_range("window", self.window, 0)
@@ -68,29 +71,19 @@ class Transition:
         """True when reward and margins can be learnt from."""
         return not self.void and self.failure is None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for one line of a log."""
-        plain: dict[str, Any] = to_dict(self)
-        return plain
-
-    @classmethod
-    def from_dict(cls, data: object, where: str = "transition") -> Transition:
-        """Inverse of `to_dict`; ConfigError for unknown keys and values of a wrong kind."""
-        return from_dict(cls, data, where)
-
 
 @runtime_checkable
 class Agent(Protocol):
-    """A tuner.  Whatever it draws is a function of its seed and of what it has observed."""
+    """A tuner.
+
+    Its state is a fold over the windows that it was shown, in their order: whoever shows an agent
+    made anew all windows of a run has the agent of that run.  Whatever it draws is a function of
+    its seed and of what it has observed.
+    """
 
     @property
     def name(self) -> str:
         """Label of the arm in comparisons: the name in the registry."""
-        ...
-
-    @property
-    def offline(self) -> bool:
-        """True for a search that no live system would run: not an online tuner."""
         ...
 
     @property
@@ -105,9 +98,8 @@ class Agent(Protocol):
     def observe(self, transition: Transition) -> None:
         """Learn one window.
 
-        A number that is known already is skipped: a resumed run replays its whole log.  An
-        agent whose proposals depend on more than windows asks itself `act(transition.before)`
-        when it is shown a window that it did not propose in this process.
+        A number that is known already is skipped.  A resumed run shows its whole log: what was
+        proposed in another process stands in `transition.proposed` and `transition.role`.
         """
         ...
 
@@ -119,12 +111,14 @@ class Agent(Protocol):
         """Scalars about the last proposal, by TensorBoard tag; may be empty."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write into `folder` everything needed to continue."""
-        ...
 
-    def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote; ConfigError when it is of another space."""
+@runtime_checkable
+class WithRole(Protocol):
+    """An agent that proposes for more than one purpose."""
+
+    @property
+    def role(self) -> str:
+        """Of the last proposal: start, opening, confirm, control or candidate."""
         ...
 
 

@@ -26,7 +26,7 @@ from scipy.stats import qmc
 from ewsjf_env.parameters import Parameter, ParameterSpace
 
 MANY_LEVELS = 64  # a column of more levels is searched as if it were continuous, then snapped
-SAME = 1e-6  # of a coordinate: points so near are one, by way of a float32 action
+POINT_TOLERANCE = 1e-6  # edges of the cube: points so near are one, by way of a float32 action
 Points = NDArray[np.float64]
 
 
@@ -114,6 +114,11 @@ class Encoding:
         return np.array(
             [_to_unit(d, values[n]) for n, d in zip(self.names, self._columns, strict=True)]
         )
+
+    def is_same(self, values: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+        """Whether two points are one, but for what values lose on their way as an action."""
+        apart = self.to_point(values) - self.to_point(others)
+        return bool(np.abs(apart).max() < POINT_TOLERANCE)
 
     def to_values(self, point: Sequence[float] | NDArray[np.float64]) -> dict[str, Any]:
         """Named values, in Python types, of a point (d,)."""

@@ -19,9 +19,9 @@ from agents.core.agent import Agent
 from agents.core.outside import check_tuner, entry_points, is_outside, load_outside, settings_of
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
 from ewsjf_env.env.task import TuningConfig
-from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.parameters import ParameterSpace, Value
 
-FIRST_POINTS = "agents.bayes.start_points:first_points"
+KNOWN_POINTS = "agents.bayes.start_points:known_points"
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,17 @@ class AgentSetting:
     kept: Path | None = None
 
     @property
-    def start_points(self) -> Callable[..., list[dict[str, Any]]] | None:
-        """What an agent on a study begins with, by its setting `start`."""
-        return None if self.task is None else functools.partial(_load(FIRST_POINTS), self.task)
+    def known(self) -> list[dict[str, Value]]:
+        """Points that did well on other traffic, the task's own start left out."""
+        if self.task is None:
+            return []
+        points: list[dict[str, Value]] = _load(KNOWN_POINTS)(self.task)
+        return points[1:]
 
 
 OFFERED = (
     *("name", "space", "config", "context_size", "seed", "folder"),
-    *("study_name", "shared", "start_points", "task", "kept"),
+    *("study_name", "shared", "known", "task", "kept"),
 )
 """What a constructor may ask for, by the name of its parameter; see `AgentSetting`."""
 

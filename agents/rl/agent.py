@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,8 +36,6 @@ from agents.rl.learner import CountedReplayBuffer, CountedRolloutBuffer, Learner
 from agents.rl.sb3_actor import actor_network, start_at
 from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.parameters import ParameterSpace, Value
-
-MODEL = "model.zip"
 
 ALGORITHMS: dict[type[Sb3Config], type[BaseAlgorithm]] = {
     SacConfig: SAC,
@@ -129,21 +126,6 @@ class SB3Agent(Memory):
     def actor_network(self) -> ActorNetwork:
         """A copy of the policy behind `recommend`."""
         return actor_network(self.model)
-
-    def save(self, folder: Path) -> None:
-        """Write `agent.json`, to continue from, and the model as SB3 keeps it, for research."""
-        super().save(folder)
-        temporary = folder / (MODEL + ".tmp")
-        self.model.save(temporary)
-        temporary.replace(folder / MODEL)
-
-    def load(self, folder: Path) -> None:
-        """Learn the windows of `agent.json` again: the only way back into the middle of one."""
-        super().load(folder)
-        known, self._transitions = self._transitions, {}
-        self._start()
-        for transition in known.values():
-            self.observe(transition)
 
     def _start(self) -> None:
         self._learner = Learner(self._view_size, len(self._space), self._build)

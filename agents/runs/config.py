@@ -62,7 +62,7 @@ class RunConfig:
     """One tuning run."""
 
     agent: str
-    """Name of the agent, or `module:Class` of a tuner from outside."""
+    """Name of `registry.AGENTS`, or `module:Class` of a tuner from outside."""
     settings: Any
     """Settings of that agent."""
     env: TuningConfig

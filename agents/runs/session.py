@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.bayes.fleet import SharedStudy
-from agents.core.agent import Agent, WithHelpers
+from agents.core.agent import CANDIDATE, Agent, WithHelpers
 from agents.core.registry import AgentSetting, find_agent, make_agent
 from agents.core.requests import RecordedTraffic
 from agents.core.window import Guarded, Plan, Shown, WindowRecord
@@ -182,7 +182,7 @@ class Session:
             trace=self._base.outcome.trace,
             proposed=proposed,
             incumbent=self.agent.recommend(view),
-            role=getattr(self.agent, "role", "candidate"),
+            role=getattr(self.agent, "role", CANDIDATE),
         )
         said = self.agent.diagnostics()
         return plan, {k: float(v) for k, v in said.items() if math.isfinite(v)}

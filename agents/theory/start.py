@@ -78,8 +78,8 @@ class TaskPrior:
         names = [name for name in names if space[name].scale in ("linear", "log")]
         if not names:
             raise ConfigError(
-                f"start: analytic: none of the tuned parameters {list(space.names)} weighs the "
-                f"score of policy {task.policy!r}; expected start: sobol"
+                f"theory: none of the tuned parameters {list(space.names)} weighs the score of "
+                f"policy {task.policy!r}"
             )
         self.weights: ParameterSpace = space.subset(names)
         workload = load_workload(task.workload)
@@ -99,10 +99,7 @@ class TaskPrior:
         # A reference that theory cannot predict is replaced by the task's own values.
         self._compared = compared or self._own
         if not self._own:
-            raise ConfigError(
-                f"start: analytic: policy {task.policy!r} has no queues with scores; "
-                "expected start: sobol"
-            )
+            raise ConfigError(f"theory: policy {task.policy!r} has no queues with scores")
 
     def judge(self, values: Mapping[str, Value]) -> tuple[float, float]:
         """Predicted J of some values, and the largest predicted margin; <= 0 is feasible."""

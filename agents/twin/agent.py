@@ -1,7 +1,7 @@
-"""How does `bayes_twin` use its twin?
+"""The agent `bayes_twin`: `bayes` upon a simulated twin.
 
 It is `bayes` in all but three things.  Between two windows the twin thinks (`twin.py`).  Its
-results are the prior mean of the model of live windows (`surrogate.py`), from which comes
+results are the prior mean of the model of live windows (`prior_mean.py`), from which comes
 what is recommended: still only points that were tried live.  And a proposal is one of the points
 that the twin has looked at well: one that is known to do well elsewhere, unless the twin speaks
 against it, or one that is surely better.  To explore is the twin's part, not the users'.  When
@@ -13,20 +13,19 @@ The first window runs the start values, as ever: it is the first traffic that th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.study import Study
+from optuna.trial import FrozenTrial
 
-from agents.bayes.agent import StudyAgent
-from agents.bayes.opening import Named
-from agents.bayes.surrogate import LESS, Surrogate
+from agents.bayes.agent import StudyAgent, encoding_of
+from agents.bayes.surrogate import AS_LIKELY_WITHIN, Surrogate
 from agents.bayes.trials import TrialModel
 from agents.core.agent import Transition
-from agents.core.encoding import SAME, Encoding
-from agents.twin.candidates import START
+from agents.core.encoding import POINT_TOLERANCE, Encoding
+from agents.twin.candidates import START, Judgement
 from agents.twin.config import TwinStudyConfig
 from agents.twin.prior_mean import Said, combine
 from agents.twin.twin import Twin
@@ -36,7 +35,7 @@ from ewsjf_env.parameters import ParameterSpace, Value
 
 TWIN = "twin"  # attribute of a trial: what the twin said of its window
 _REWARD = "reward"
-_WELL = 0.5  # of the windows that the best known candidate was judged by: a point is known well
+_WELL_KNOWN_SHARE = 0.5  # of the windows that the best known candidate was judged by
 
 
 class TwinModel(TrialModel):
@@ -59,21 +58,17 @@ class TwinModel(TrialModel):
         """The twin is listened to."""
         return self._twin.model is not None and self.trust >= self._config.least_trust
 
-    def surrogate(self, study: Study) -> Surrogate | None:
+    def surrogate(
+        self, trials: Sequence[FrozenTrial], changes: Sequence[int] = (), sign: float = 1.0
+    ) -> Surrogate | None:
         """The model of all trials that count, upon the twin where it is trusted."""
-        rows, changes = self._usable(study)
-        twin = self._twin.model
+        rows, twin = self._usable(trials), self._twin.model
         if twin is None or not rows:
-            return super().surrogate(study)
+            return super().surrogate(trials, changes, sign)
         rows = rows[-self._settings.max_windows :]
-        key = (
-            study.study_name,
-            tuple(t.number for _, t in rows),
-            tuple(changes),
-            self._twin.thoughts,
-        )
+        key = (tuple(t.number for _, t in rows), tuple(changes), self._twin.thoughts)
         if self._combined is None or self._combined[0] != key:
-            observations = self._observations(rows, changes, 1.0)
+            observations = self._observations(rows, changes, sign)
             heard = [t.user_attrs.get(TWIN, {}) for _, t in rows]
             said = Said(
                 rewards=np.array([h.get(_REWARD, math.nan) for h in heard], dtype=float),
@@ -88,7 +83,9 @@ class TwinModel(TrialModel):
             model, trust = combine(observations, said, twin, self.encoding, spread)
             self._combined = key, model, trust
         self.trust = self._combined[2]
-        return self._combined[1] if self.trusted else super().surrogate(study)
+        if self.trusted:
+            return self._combined[1]
+        return super().surrogate(trials, changes, sign)
 
 
 class TwinAgent(StudyAgent):
@@ -99,9 +96,12 @@ class TwinAgent(StudyAgent):
         space: what is tuned.
         config: settings.
         task: the same task that the windows are of.
-        context_size, seed, folder, study_name, start_points: see `StudyAgent`; the twin's results
-            are kept in the folder, too.
+        context_size, seed, folder, study_name, known: see `StudyAgent`; the twin's results are
+            kept in the folder, too.
         kept: where an earlier process kept them, to read.
+
+    Attributes:
+        twin: the twin.
 
     Raises:
         ConfigError: no task, or see `StudyAgent`.
@@ -119,13 +119,14 @@ class TwinAgent(StudyAgent):
         folder: Path | None = None,
         kept: Path | None = None,
         study_name: str = "ewsjf",
-        start_points: Named | None = None,
+        known: Sequence[Mapping[str, Value]] = (),
     ) -> None:
         if task is None:
             raise ConfigError(f"agent {name!r}: needs a task, of which the twin is made")
-        self._task, self._twin_config, self._kept = task, config.twin, kept
-        self._whole_config = config
-        self._twin: Twin | None = None
+        encoding = encoding_of(name, space)
+        self.twin = Twin(task, encoding, config.twin, seed, folder, kept)
+        self._twin_model = TwinModel(encoding, context_size, config, self.twin)
+        self._said: Judgement | None = None  # of the window that is being learnt
         self._last_error = math.nan
         super().__init__(
             name,
@@ -135,14 +136,9 @@ class TwinAgent(StudyAgent):
             seed=seed,
             folder=folder,
             study_name=study_name,
-            start_points=start_points,
+            known=known,
+            fitted=self._twin_model,
         )
-
-    @property
-    def twin(self) -> Twin:
-        """The twin."""
-        assert self._twin is not None  # made when the study is opened
-        return self._twin
 
     def act(self, context: Sequence[float] = ()) -> dict[str, Value]:
         """Values for the next window, after the twin has thought."""
@@ -150,10 +146,11 @@ class TwinAgent(StudyAgent):
         return super().act(context)
 
     def observe(self, transition: Transition) -> None:
-        """Learn one window, the twin first; it forgets with every process."""
+        """Learn one window, the twin first; one that is known already is skipped."""
+        if transition.window in self._seen:
+            return
         self._said = None
-        if transition.requests is not None and transition.window not in self._replayed:
-            self._replayed.add(transition.window)
+        if transition.requests is not None:
             self._said = self.twin.add(
                 transition.window,
                 transition.requests,
@@ -166,61 +163,32 @@ class TwinAgent(StudyAgent):
                 self._last_error = transition.reward - self._said.reward
         super().observe(transition)
 
-    def save(self, folder: Path) -> None:
-        """Copy the study, and what the twin has replayed."""
-        super().save(folder)
-        if folder != self._folder:
-            self.twin.replayer.copy_to(folder)
-
-    def load(self, folder: Path) -> None:
-        """Continue with the study in `folder`; the twin hears of windows from now on.
-
-        The requests of past windows are in windows.jsonl alone: who resumes a run shows them.
-        """
-        super().load(folder)
-
     def close(self) -> None:
         """End the twin's processes."""
         self.twin.close()
-
-    def _open(self, folder: Path | None) -> None:
-        if self._twin is not None:
-            self._twin.close()
-        self._twin = Twin(
-            self._task, self._encoding, self._twin_config, self._seed, folder, self._kept
-        )
-        self._replayed: set[int] = set()
-        self._said = None
-        super()._open(folder)
-
-    def _new_model(self) -> TwinModel:
-        self._twin_model = TwinModel(
-            self._encoding, self._context_size, self._whole_config, self.twin
-        )
-        return self._twin_model
 
     def _beside(self, transition: Transition) -> dict[str, Any]:
         if self._said is None:
             return {}
         return {TWIN: {_REWARD: self._said.reward, "margins": dict(self._said.margins)}}
 
-    def _search(self, context: tuple[float, ...]) -> dict[str, Value]:
-        model, table = self._model.surrogate(self._study), self.twin.table
+    def _propose(self, context: tuple[float, ...]) -> dict[str, Value]:
+        model, table = self._model.surrogate(), self.twin.table
         if model is None or table is None or not self._twin_model.trusted:
-            return super()._search(context)
+            return super()._propose(context)
         others = [w for n, w in zip(table.numbers, table.windows, strict=True) if n != START]
-        least = _WELL * max(others, default=0)
+        least = _WELL_KNOWN_SHARE * max(others, default=0)
         rows = [i for i, windows in enumerate(table.windows) if windows >= least]
         points, config = table.points[rows], self._config
         # By means of many windows: what is worth a window may still prove too wild to recommend.
         likely = model.feasibility(points, context, by_window=False)
-        enough = likely >= min(config.feasibility, float(likely.max())) - LESS
+        enough = likely >= min(config.feasibility, float(likely.max())) - AS_LIKELY_WITHIN
         mean, deviation = model.predict(points, context)
         # The best of many looks better than it is: it has to prove that it is better.  What did
         # well elsewhere was not chosen here, and is tried unless the twin speaks against it.
         known = np.isin([table.numbers[i] for i in rows], self.twin.known)
         apart = np.abs(points[:, np.newaxis] - model.tried[np.newaxis]).max(axis=2).min(axis=1)
-        doubt = np.where(known, np.where(apart < SAME, 0.0, 1.0), -1.0)
+        doubt = np.where(known, np.where(apart < POINT_TOLERANCE, 0.0, 1.0), -1.0)
         worth = mean + config.caution * doubt * deviation
         best = rows[int(np.argmax(np.where(enough, worth, -np.inf)))]
         return self.twin.values_of(table.numbers[best])
@@ -228,7 +196,7 @@ class TwinAgent(StudyAgent):
     def _diagnose(self, values: dict[str, Value], context: tuple[float, ...]) -> None:
         super()._diagnose(values, context)
         twin = self.twin
-        found = {
+        told = {
             "twin/trust": self._twin_model.trust,
             "twin/error": twin.speed.error,
             "twin/speed": twin.speed.speed,
@@ -236,4 +204,4 @@ class TwinAgent(StudyAgent):
             "twin/replays": float(twin.replays),
             "twin/spent_s": twin.spent,
         }
-        self._diagnostics |= {k: v for k, v in found.items() if math.isfinite(v)}
+        self._diagnostics |= {k: v for k, v in told.items() if math.isfinite(v)}

@@ -1,8 +1,8 @@
-"""Candidates that the twin has judged, by which windows, and its verdict.
+"""The candidates of the twin: by which windows each was judged, and what follows from that.
 
 Every candidate is compared with the start values window by window, so that what the traffic does
 to both cancels.  How much such a difference varies from window to window is learnt from all
-candidates together; until much is known it is believed to be `SPREAD`.
+candidates together; until much is known it is believed to be `GAP_SD`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.bayes.surrogate import Observations, Surrogate, fit_surrogate
-from agents.core.encoding import SAME, Encoding, Points
+from agents.core.encoding import POINT_TOLERANCE, Encoding, Points
 from agents.twin.blocks import Block, BlockWindow
 from ewsjf_env.parameters import Value
 
-SPREAD, SPREAD_WEIGHT = 0.15, 6.0  # prior deviation of a window's difference, in so many windows
+GAP_SD = 0.15  # objective: of a candidate's difference to the start in a window, beforehand
+GAP_SD_WINDOWS = 6.0  # that this belief is worth
 START = 0  # number of the candidate that holds the start values
-MOST = 120  # candidates in the model: the best ones
+MODEL_CANDIDATES = 120  # in the model: the best ones
 Vector = NDArray[np.float64]
 WindowId = tuple[str, int]
 
@@ -84,7 +85,7 @@ class Candidates:
         if self._points:
             apart = np.abs(np.array(self._points) - point).max(axis=1)
             nearest = int(np.argmin(apart))
-            if apart[nearest] < SAME:
+            if apart[nearest] < POINT_TOLERANCE:
                 return nearest
         self.values.append(dict(values))
         self._points.append(point)
@@ -114,15 +115,15 @@ class Candidates:
                 gaps.setdefault(number, []).append(judgement.reward - start.reward)
                 limits.setdefault(number, []).append(judgement)
         numbers = sorted(gaps)
-        squares, freedom = SPREAD_WEIGHT * SPREAD**2, SPREAD_WEIGHT
+        squares, freedom = GAP_SD_WINDOWS * GAP_SD**2, GAP_SD_WINDOWS
         for number in numbers:
-            found = np.array(gaps[number])
-            if number != START and len(found) > 1:
+            differences = np.array(gaps[number])
+            if number != START and len(differences) > 1:
                 # One that is far off varies in its own way, and which one does not matter.
-                if abs(float(found.mean())) > 3.0 * SPREAD * math.sqrt(2.0) + 0.5:
+                if abs(float(differences.mean())) > 3.0 * GAP_SD * math.sqrt(2.0) + 0.5:
                     continue
-                squares += float(((found - found.mean()) ** 2).sum())
-                freedom += len(found) - 1
+                squares += float(((differences - differences.mean()) ** 2).sum())
+                freedom += len(differences) - 1
         deviation = math.sqrt(squares / freedom)
         names = sorted({name for row in limits.values() for j in row for name in j.margins})
         return Table(
@@ -152,7 +153,7 @@ def fit_table(table: Table, encoding: Encoding, like: Surrogate | None = None) -
 
     `like` is a model whose hyperparameters are taken, which saves most of the time.
     """
-    kept = np.sort(np.argsort(-table.rewards, kind="stable")[:MOST])
+    kept = np.sort(np.argsort(-table.rewards, kind="stable")[:MODEL_CANDIDATES])
     n = len(kept)
     return fit_surrogate(
         Observations(

@@ -1,4 +1,4 @@
-"""Settings of the digital twin."""
+"""Settings of the digital twin, and of the agent upon it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does the digital twin know, and what does it do between two windows?
+"""The digital twin: what it knows, and what it does between two windows.
 
 The twin keeps the newest windows (`memory`), replays them under candidate policies
 (`replay`) and gives each candidate's objective and margins, with errors (`table`).
@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.bayes.start_points import known_points, theory_points
+from agents.bayes.start_points import known_points
 from agents.bayes.surrogate import Surrogate
 from agents.core.encoding import Encoding
 from agents.core.requests import RecordedTraffic
+from agents.theory.start import start_values
 from agents.twin.blocks import Block
 from agents.twin.candidates import Candidates, Judgement, Table, scores, window_id
 from agents.twin.config import TwinConfig
@@ -29,6 +30,7 @@ from agents.twin.memory import Memory, Past
 from agents.twin.race import Race
 from agents.twin.replay import Replay, Replayer, Served, Values
 from agents.twin.speed import SpeedFit, compare, fit_speed, perturbed, refit, scaled
+from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.env.registration import REAL_TIME
 from ewsjf_env.env.task import TuningConfig
@@ -187,7 +189,7 @@ class Twin:
     def _to_look_at(self) -> list[int]:
         """Candidates for the first block: at first all, then the best so far and those tried."""
         if self.table is None or self.model is None:
-            for values in theory_points(self._task) if self._config.theory else ():
+            for values in _theory_points(self._task) if self._config.theory else ():
                 self._first.append(self._candidates.number(values))
             return list(range(len(self._candidates.values)))
         best = np.argsort(-scores(self.model, self.table.points), kind="stable")
@@ -325,3 +327,14 @@ class Twin:
             limits = margins(self._task.constraints, ours.metrics, other)
             judged.append(Judgement(reward.total, limits))
         return judged
+
+
+def _theory_points(task: TuningConfig) -> list[dict[str, Value]]:
+    """What queueing theory would try first, which takes it seconds; none where it has no say."""
+    if task.engine != "simulated":
+        return []
+    try:
+        values = start_values(task)
+    except ConfigError:
+        return []
+    return [] if values is None else [values]

@@ -203,8 +203,8 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         """
         outcome = self.run(action if isinstance(action, WindowPlan) else self.plan(action))
         failed = outcome.served.failure is not None
-        ended = not failed and self._windows_left == 0
-        return outcome.observation.copy(), outcome.score.reward, failed, ended, outcome.info()
+        last = not failed and self._windows_left == 0
+        return outcome.observation.copy(), outcome.score.reward, failed, last, outcome.info()
 
     def plan(
         self,

@@ -171,7 +171,7 @@ def _limit_files_to(size: int) -> None:
 
 def _fill_journal_after(windows: int) -> None:
     """The study's journal cannot grow by more than 100 bytes once so many windows are written."""
-    from agents.bayes.study import JOURNAL
+    from agents.bayes.journal import JOURNAL
     from agents.runs.folder import RunDir
 
     append, left = RunDir.append, windows

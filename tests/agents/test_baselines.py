@@ -1,10 +1,8 @@
 import math
-from pathlib import Path
 
 import pytest
 
 from agents.baselines import (
-    STATE,
     BestStaticAgent,
     BestStaticConfig,
     DefaultAgent,
@@ -79,41 +77,12 @@ def test_void_windows_repeat_the_proposal():
 
 def test_best_static_searches_then_stays():
     agent = BestStaticAgent("best_static", SPACE, BestStaticConfig(points=7, repeats=2))
-    assert agent.offline
     found = proposals(agent, 20)
     assert found[:8] == found[8:16]
     assert found[0] == SPACE.defaults
     best = max(found[:8], key=lambda values: TRUTH(values, 0))
     assert found[16:] == [best] * 4
     assert agent.recommend() == best
-
-
-def test_save_and_load(tmp_path: Path):
-    whole, part = (DrawnAgent("a", MIXED_SPACE, DrawnConfig(), 1) for _ in range(2))
-    expected = [whole.act()]
-    play(whole, lambda values, _: float(values["share"]), 9)
-    play(part, lambda values, _: float(values["share"]), 5)
-    values = part.act()
-    part.observe(Transition(5, values, math.nan, margins={"limit": math.nan}, void=True))
-    part.save(tmp_path)
-    again = DrawnAgent("a", MIXED_SPACE, DrawnConfig(), 1)
-    again.load(tmp_path)
-    assert again.windows == 6
-    assert again.act() == values
-    assert again.recommend() == part.recommend()
-    assert expected[0] == MIXED_SPACE.defaults
-    assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_load_refuses_what_does_not_fit(tmp_path: Path):
-    DefaultAgent("a", SPACE).save(tmp_path)
-    with pytest.raises(ConfigError, match="start a new run"):
-        DefaultAgent("a", cube_space(3)).load(tmp_path)
-    (tmp_path / STATE).write_text("{", encoding="utf-8")
-    with pytest.raises(ConfigError, match="not the state of an agent"):
-        DefaultAgent("a", SPACE).load(tmp_path)
-    with pytest.raises(ConfigError, match="not the state of an agent"):
-        DefaultAgent("a", SPACE).load(tmp_path / "missing")
 
 
 @pytest.mark.parametrize(
@@ -128,8 +97,3 @@ def test_load_refuses_what_does_not_fit(tmp_path: Path):
 def test_transitions_are_checked(changes: dict[str, object], message: str):
     with pytest.raises(ConfigError, match=message):
         Transition(**({"window": 0, "values": {}, "reward": 0.0} | changes))
-
-
-def test_transitions_survive_a_log():
-    line = Transition(3, {"x0": 0.1}, 1.5, 0.2, {"limit": -1.0}, (0.5, -1.0), failure=None)
-    assert Transition.from_dict(line.to_dict()) == line

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from agents.bayes.config import SearchConfig
-from agents.core.agent import Agent, Transition
+from agents.core.agent import CANDIDATE, Agent, Transition
 from ewsjf_env.parameters import Parameter, ParameterSpace
 
 SMALL = SearchConfig(candidates=128, refinements=1)
@@ -48,10 +48,12 @@ def play(
     seed: int = 0,
     contexts: Callable[[int], tuple[float, ...]] = lambda window: (),
     margin: Callable[[Mapping[str, Any]], float] | None = None,
+    log: list[Transition] | None = None,
 ) -> list[float]:
     """Run windows from the agent's own next number on; the true rewards of what was tried.
 
-    Noise and context of a window depend on its number only, not on what was played before.
+    What the agent is shown is added to `log`, as a run writes it.  Noise and context of a window
+    depend on its number only, not on what was played before.
     """
     rewards = []
     for window in range(agent.windows, agent.windows + windows):
@@ -60,6 +62,12 @@ def play(
         true = truth(values, context[0] if context else float(window))
         error = noise * float(np.random.default_rng([seed, window]).standard_normal())
         margins = {} if margin is None else {"limit": margin(values)}
-        agent.observe(Transition(window, values, true + error, noise, margins, context))
+        role = getattr(agent, "role", CANDIDATE)
+        line = Transition(
+            window, values, true + error, noise, margins, context, proposed=values, role=role
+        )
+        agent.observe(line)
+        if log is not None:
+            log.append(line)
         rewards.append(true)
     return rewards

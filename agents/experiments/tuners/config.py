@@ -37,7 +37,7 @@ class ArmConfig:
     """One tuner of the comparison, where it is more than an agent with its defaults."""
 
     agent: str
-    """Name of the agent, or `module:Class` of one from outside."""
+    """Name in the registry, or `module:Class` of a tuner from outside."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the agent."""
     windows: Count | None = None

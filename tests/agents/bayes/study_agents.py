@@ -1,7 +1,7 @@
 """Agents on a study, and the windows they are shown."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -31,6 +31,13 @@ def arm(sampler: SamplerName, **changes: Any) -> StudyConfig:
 
 def transition(agent: Agent, values: Mapping[str, Any], **changes: Any) -> Transition:
     return Transition(**({"window": agent.windows, "values": values, "reward": 0.0} | changes))
+
+
+def shown_again(new: StudyAgent, log: Sequence[Transition]) -> StudyAgent:
+    """A new agent that is shown what another one has seen, as a resumed run does."""
+    for line in log:
+        new.observe(line)
+    return new
 
 
 def params(agent: StudyAgent) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 import dataclasses
 import importlib.util
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,17 +8,28 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from agents.baselines import DrawnAgent, DrawnConfig
 from agents.bayes.agent import StudyAgent
 from agents.bayes.config import DriftConfig, SamplerName
-from agents.bayes.trials import IGNORED, ROLE
+from agents.bayes.journal import JOURNAL
+from agents.bayes.trials import CHANGE, ROLE
 from agents.core.agent import Agent, Transition
 from ewsjf_env.config import ConfigError
 from ewsjf_env.env.task import load_tuning
 from ewsjf_env.parameters import Parameter, ParameterSpace
-from tests.agents.bayes.study_agents import ARMS, CONFIG, arm, make, params, transition
+from tests.agents.bayes.study_agents import (
+    ARMS,
+    CONFIG,
+    arm,
+    make,
+    params,
+    shown_again,
+    transition,
+)
 from tests.agents.toys import MIXED_SPACE, SMALL, bowl, cube_space, play
 
 
@@ -33,7 +43,7 @@ def test_starts_with_the_incumbent_and_sobol_then_measures_it_again_and_again():
     play(agent, bowl([0.2, 0.8]), 10)
     trials = agent.study.trials
     assert [t.user_attrs[ROLE] for t in trials] == (
-        ["startup"] * 4 + ["search", "search", "control"] * 2
+        ["start"] + ["opening"] * 3 + ["candidate", "candidate", "control"] * 2
     )
     assert trials[0].params == {"x0": 0.5, "x1": 0.5}
     assert len({tuple(t.params.values()) for t in trials[:6]}) == 6
@@ -41,25 +51,27 @@ def test_starts_with_the_incumbent_and_sobol_then_measures_it_again_and_again():
         assert control.params in [t.params for t in trials[: control.number]]
 
 
-def test_what_looks_better_is_tried_again_before_it_is_recommended(tmp_path: Path):
-    agent = make(
-        cube_space(2), config=dataclasses.replace(CONFIG, startup_points=3), folder=tmp_path
-    )
+def test_what_looks_better_is_tried_again_before_it_is_recommended():
+    config = dataclasses.replace(CONFIG, startup_points=3)
+    log: list[Transition] = []
+    agent = make(cube_space(2), config=config)
     for window in range(30):
         before = agent.recommend()
         values = agent.act()
         # As an action the values come back rounded, and luck is large.
         rounded = {name: float(np.float32(value)) for name, value in values.items()}
         luck = 3.0 * math.sin(17.0 * window)
-        agent.observe(transition(agent, rounded, reward=bowl([0.2, 0.8])(values, 0) + luck))
+        reward = bowl([0.2, 0.8])(values, 0) + luck
+        told = {"reward": reward, "proposed": values, "role": agent.role}
+        log.append(transition(agent, rounded, **told))
+        agent.observe(log[-1])
         role = agent.study.trials[-1].user_attrs[ROLE]
         seen = [t.params for t in agent.study.trials]
         assert (role == "confirm") == (seen.count(values) == 2 and values != before)
         assert agent.recommend() == {"x0": 0.5, "x1": 0.5} or seen.count(agent.recommend()) >= 2
     assert [t.user_attrs[ROLE] for t in agent.study.trials].count("confirm") >= 3
-    again = make(
-        cube_space(2), config=dataclasses.replace(CONFIG, startup_points=3), folder=tmp_path
-    )
+    again = shown_again(make(cube_space(2), config=config), log)
+    assert params(again) == params(agent)
     assert again.act() == agent.act()
 
 
@@ -67,25 +79,28 @@ def test_a_recommendation_is_what_was_tried_to_the_digit():
     space = load_tuning({"policy": "ewsjf", "tuned": ["k", "prefill_share"]}).space()
     quarter = {**space.defaults, "prefill_share": 0.25}
     config = dataclasses.replace(CONFIG, startup_points=1, confirm=1)
-    agent = StudyAgent("bayes", space, config, start_points=lambda _: [quarter])
+    agent = StudyAgent("bayes", space, config, known=[quarter])
     for _ in range(2):
         values = agent.act()
         agent.observe(transition(agent, values, reward=1.0 - values["prefill_share"]))
     assert agent.recommend() == quarter
 
 
-def test_what_a_guard_does_not_let_run_is_not_asked_for_again(tmp_path: Path):
+def test_what_a_guard_does_not_let_run_is_not_asked_for_again():
     config = dataclasses.replace(CONFIG, startup_points=2)
-    agent = make(cube_space(2), config=config, folder=tmp_path)
+    log: list[Transition] = []
+    agent = make(cube_space(2), config=config)
     asked = []
     for _ in range(14):
         values = agent.act()
-        refused = agent.study.trials and agent._role == "confirm"
+        refused = agent.role == "confirm"
         asked += [values] if refused else []
         executed = agent._space.defaults if refused else values
-        agent.observe(transition(agent, executed, reward=bowl([0.2, 0.8])(executed, 0)))
+        told = {"reward": bowl([0.2, 0.8])(executed, 0), "proposed": values, "role": agent.role}
+        log.append(transition(agent, executed, **told))
+        agent.observe(log[-1])
     assert len(asked) == len({tuple(values.values()) for values in asked}) >= 1
-    again = make(cube_space(2), config=config, folder=tmp_path)
+    again = shown_again(make(cube_space(2), config=config), log)
     assert again.act() == agent.act()
 
 
@@ -152,23 +167,26 @@ def test_stays_off_a_cliff():
 
 
 @pytest.mark.parametrize("sampler", ARMS)
-def test_kill_and_resume_equals_uninterrupted(sampler: SamplerName, tmp_path: Path):
+def test_kill_and_resume_equals_uninterrupted(sampler: SamplerName):
     config = arm(sampler, startup_points=4)
     noisy = bowl([0.3, 0.6])
-    whole = make(cube_space(2), 3, config, folder=tmp_path / "whole")
+    whole = make(cube_space(2), 3, config)
     play(whole, noisy, 20)
-    first = make(cube_space(2), 3, config, folder=tmp_path / "split")
-    play(first, noisy, 10)
+    log: list[Transition] = []
+    first = make(cube_space(2), 3, config)
+    play(first, noisy, 10, log=log)
     first.act()  # killed while window 10 runs
-    second = make(cube_space(2), 3, config, folder=tmp_path / "split")
+    second = shown_again(make(cube_space(2), 3, config), log)
     assert second.windows == 10
-    play(second, noisy, 10)
-    assert params(second) == params(whole)
-    assert second.recommend() == whole.recommend()
-    assert not [t for t in second.study.trials if not t.state.is_finished()]
+    play(second, noisy, 10, log=log)
+    third = shown_again(make(cube_space(2), 3, config), log)
+    assert params(third) == params(second) == params(whole)
+    assert third.recommend() == second.recommend() == whole.recommend()
+    assert third.act() == whole.act()
+    assert [t.state for t in second.study.trials] == [TrialState.COMPLETE] * 20
 
 
-def test_resume_equality_in_a_mixed_space_with_contexts_and_margins(tmp_path: Path):
+def test_resume_equality_in_a_mixed_space_with_contexts_and_margins():
     def truth(values: Mapping[str, Any], context: float) -> float:
         return float(
             -abs(np.log(values["rate"])) + context * values["share"] + (values["mode"] == "b")
@@ -178,11 +196,12 @@ def test_resume_equality_in_a_mixed_space_with_contexts_and_margins(tmp_path: Pa
         "contexts": two_loads,
         "margin": lambda values: 0.1 * values["queues"] - 2.0,
     }
-    whole = make(MIXED_SPACE, context_size=1, folder=tmp_path / "whole")
+    whole = make(MIXED_SPACE, context_size=1)
     play(whole, truth, 20, **arguments)
+    log: list[Transition] = []
     for windows in (7, 6, 7):
-        part = make(MIXED_SPACE, context_size=1, folder=tmp_path / "parts")
-        play(part, truth, windows, **arguments)
+        part = shown_again(make(MIXED_SPACE, context_size=1), log)
+        play(part, truth, windows, log=log, **arguments)
     assert params(part) == params(whole)
     assert part.recommend((1.0,)) == whole.recommend((1.0,))
     assert part.recommend() == whole.recommend()
@@ -191,35 +210,58 @@ def test_resume_equality_in_a_mixed_space_with_contexts_and_margins(tmp_path: Pa
         assert MIXED_SPACE.validate(values) == values
 
 
-def test_a_lost_window_is_learnt_from_the_log(tmp_path: Path):
+def test_a_window_that_was_run_but_never_learnt_is_learnt_from_the_log():
     truth = bowl([0.3, 0.6])
-    whole = make(cube_space(2), folder=tmp_path / "whole")
+    whole = make(cube_space(2))
     play(whole, truth, 14)
-    killed = make(cube_space(2), folder=tmp_path / "killed")
-    play(killed, truth, 10)
-    lost = killed.act()  # the window ran and was logged, the study never heard of it
+    log: list[Transition] = []
+    killed = make(cube_space(2))
+    play(killed, truth, 10, log=log)
+    lost = killed.act()  # the window ran and was logged, the agent never heard of it
     error = 0.2 * float(np.random.default_rng([0, 10]).standard_normal())
-    log = [Transition(10, lost, truth(lost, 0) + error, 0.2)]
-    resumed = make(cube_space(2), folder=tmp_path / "killed")
-    for line in log * 2:
-        resumed.observe(Transition.from_dict(json.loads(json.dumps(line.to_dict()))))
+    told = {"proposed": lost, "role": killed.role}
+    log.append(Transition(10, lost, truth(lost, 0) + error, 0.2, **told))
+    resumed = shown_again(make(cube_space(2)), [*log, log[-1]])
     assert resumed.windows == 11
     play(resumed, truth, 3)
     assert params(resumed) == params(whole)
 
 
-def test_no_trial_is_left_running(tmp_path: Path):
-    agent = make(cube_space(2), folder=tmp_path)
+def test_to_ask_again_changes_nothing():
+    agent = make(cube_space(2))
     play(agent, bowl([0.3, 0.6]), 7)
-    agent.act()
-    assert agent.study.trials[-1].state == TrialState.RUNNING
-    agent.study.enqueue_trial({"x0": 0.1})
-    again = make(cube_space(2), folder=tmp_path)
-    assert [t.state for t in again.study.trials[7:]] == [TrialState.FAIL] * 2
-    assert all("killed" in t.user_attrs[IGNORED] for t in again.study.trials[7:])
-    again.act()
-    again.act()
-    assert len([t for t in again.study.trials if t.state == TrialState.RUNNING]) == 1
+    before = agent.study.trials
+    assert agent.act() == agent.act()
+    assert agent.study.trials == before
+    assert agent.role == "candidate"
+
+
+def test_the_journal_is_an_export_that_may_be_lost(tmp_path: Path):
+    """It holds every window, void ones as failed, and is made anew by every process."""
+    log: list[Transition] = []
+    agent = make(cube_space(2), folder=tmp_path)
+    play(agent, bowl([0.3, 0.6]), 4, log=log)
+    values = agent.act()
+    told = {"proposed": values, "role": agent.role, "void": True, "shifted": True}
+    log.append(transition(agent, values, reward=float("nan"), **told))
+    agent.observe(log[-1])
+    exported = journal_of(tmp_path)
+    assert [t.user_attrs["window"] for t in exported] == [0, 1, 2, 3, 4]
+    assert [t.state for t in exported] == [*[TrialState.COMPLETE] * 4, TrialState.FAIL]
+    assert exported[4].user_attrs["void"] and exported[4].user_attrs[CHANGE] == 4
+    assert [t.params for t in exported[:4]] == params(agent)
+    (tmp_path / JOURNAL).write_bytes(b"{half a li")
+    again = shown_again(make(cube_space(2), folder=tmp_path), log)
+    assert [t.user_attrs for t in journal_of(tmp_path)] == [t.user_attrs for t in exported]
+    (tmp_path / JOURNAL).unlink()
+    assert again.act() == agent.act()
+
+
+def journal_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """As optuna-dashboard reads it."""
+    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage).trials
 
 
 def test_void_windows_teach_nothing():
@@ -232,7 +274,7 @@ def test_void_windows_teach_nothing():
     assert agents[1].windows == 9
     assert agents[1].act() == expected
     assert agents[1].recommend() == agents[0].recommend()
-    assert agents[1].study.trials[-2].state == TrialState.FAIL
+    assert params(agents[1]) == params(agents[0])
 
 
 def test_failed_windows_count_as_bad():
@@ -264,10 +306,9 @@ def test_the_executed_point_is_credited():
     executed = {"x0": 0.31, "x1": 0.62}
     assert proposed != executed
     agent.observe(transition(agent, executed, reward=9.0))
-    last, before = agent.study.trials[-1], agent.study.trials[-2]
+    last = agent.study.trials[-1]
     assert (last.params, last.value) == (executed, 9.0)
-    assert (before.state, before.params) == (TrialState.FAIL, proposed)
-    assert IGNORED in before.user_attrs
+    assert len(agent.study.trials) == 8 and proposed not in params(agent)
     assert agent.recommend() == executed
 
 
@@ -301,22 +342,6 @@ def test_cmaes_needs_its_package(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the package cmaes"):
         make(cube_space(2), config=dataclasses.replace(CONFIG, sampler="cmaes"))
-
-
-def test_save_and_load(tmp_path: Path):
-    truth = bowl([0.3, 0.6])
-    agent = make(cube_space(2))
-    play(agent, truth, 9)
-    agent.save(tmp_path)
-    copy = make(cube_space(2))
-    copy.load(tmp_path)
-    play(agent, truth, 3)
-    play(copy, truth, 3)
-    assert params(copy) == params(agent)
-    copy.save(tmp_path)
-    assert make(cube_space(2), folder=tmp_path).windows == 12
-    with pytest.raises(ConfigError, match=r"holds no study\.journal"):
-        copy.load(tmp_path / "empty")
 
 
 def test_diagnostics_are_numbers():

@@ -43,7 +43,7 @@ def test_a_void_window_reveals_a_change():
     agent = make(cube_space(2))
     play(agent, bowl([0.3, 0.6]), 8)
     agent.observe(transition(agent, agent.act(), reward=float("nan"), void=True, shifted=True))
-    assert agent.study.trials[-1].user_attrs[CHANGE] == 8
+    assert agent._model.changes == [8]
     agent.act()
     assert agent.diagnostics()["bo/changes"] == 1.0
 

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from agents.bayes.fleet import NAME, RUN, Recorded
+from agents.bayes.journal import open_journal
 from agents.bayes.storage import open_storage
-from agents.bayes.study import open_journal
 from agents.bayes.trials import WINDOW
 from agents.cli.train import main as train
 from agents.runs.folder import WINDOWS, RunDir

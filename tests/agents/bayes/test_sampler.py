@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from agents.bayes.config import SearchConfig
 from agents.bayes.sampler import ContextualGPSampler
-from agents.bayes.trials import CONTEXT, IGNORED
+from agents.bayes.trials import CONTEXT
 from ewsjf_env.config import ConfigError
 
 SMALL = SearchConfig(candidates=64, refinements=1)
@@ -90,17 +90,6 @@ def test_seeds_differ():
         for s in (1, 2)
     )
     assert one != two
-
-
-def test_ignored_trials_leave_no_trace():
-    expected = ask_and_tell(optuna.create_study(sampler=make_sampler(), direction="maximize"), 6)
-    study = optuna.create_study(sampler=make_sampler(), direction="maximize")
-    found = ask_and_tell(study, 4)
-    killed = study.ask(SPACE)
-    killed.set_user_attr(IGNORED, "killed")
-    study.tell(killed, state=TrialState.FAIL)
-    assert killed.params == expected[4]
-    assert found + ask_and_tell(study, 2) == expected
 
 
 def test_failed_trials_are_avoided():

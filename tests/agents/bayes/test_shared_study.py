@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from agents.bayes.fleet import FILE, RUN, Recorded, SharedStudy
+from agents.bayes.journal import JOURNAL, open_journal
 from agents.bayes.storage import masked
-from agents.bayes.study import JOURNAL, open_journal, open_study
 from agents.bayes.trials import ROLE, SHARED, WINDOW
 from agents.cli.train import main as train
 from agents.experiments.tuners.config import ArmConfig
@@ -80,7 +80,7 @@ def test_an_agent_that_is_shown_its_windows_again_knows_the_same_points(tmp_path
     own = shared(tmp_path / "run" / JOURNAL)
     roles = [t.user_attrs[ROLE] for t in own.trials if WINDOW in t.user_attrs]
     assert [t.user_attrs[ROLE] for t in again.study.trials if WINDOW in t.user_attrs] == roles
-    assert roles[:4] == ["startup"] * 4  # the start, what ships, half and a quarter
+    assert roles[:4] == ["start", *["opening"] * 3]  # the start, what ships, half and a quarter
     last = [record.agent.context for record in open_view(tmp_path / "run").records][-1]
     assert again.recommend(last) == summary["recommendation"]
 
@@ -114,9 +114,9 @@ def test_runs_propose_with_the_windows_of_all(tmp_path: Path, agent: str) -> Non
         *((ours, i) for i in range(5)), *((theirs, i) for i in range(3)), (ours, 5), (ours, 6)
     ]  # fmt: skip
     # A run that finds windows of others measures its own start, and then goes on from them.
-    study = open_study(second, config(storage, 1, 3).study_name, {})
-    roles = [t.user_attrs["role"] for t in study.trials if SHARED not in t.user_attrs]
-    assert roles[0] == "startup" and roles[1] != "startup"
+    own = shared(second / JOURNAL)
+    roles = [t.user_attrs["role"] for t in own.trials if SHARED not in t.user_attrs]
+    assert roles[0] == "start" and roles[1] != "opening"
     lines = [json.loads(line) for line in (second / WINDOWS).read_text().splitlines()]
     assert lines[2]["diagnostics"]["bo/shared_windows"] == 5.0
     alone = play(tmp_path / "alone", config("", 1, 3, agent))
@@ -162,7 +162,7 @@ def test_a_kill_between_two_steps_adds_no_window_twice(tmp_path: Path) -> None:
     storage = tmp_path / "all.journal"
     run = config(storage, 0, 4)
     play(tmp_path / "run", run)
-    study = open_study(tmp_path / "run", run.study_name, {})
+    study = shared(tmp_path / "run" / JOURNAL)
     again = SharedStudy(str(storage), run.shared_name, run.shared_marks, tmp_path / "run")
     again.publish(study.trials)
     assert len(shared(storage).trials) == 4
@@ -198,7 +198,7 @@ def test_a_storage_that_is_away_for_a_time_is_no_end(
     run = config(storage, 0, 1)
     folder = tmp_path / "run"
     play(folder, run)
-    study = open_study(folder, run.study_name, {})
+    study = shared(folder / JOURNAL)
     late = tmp_path / "late" / "all.journal"
     late.parent.mkdir()
     there = SharedStudy(str(late), run.shared_name, run.shared_marks, folder)

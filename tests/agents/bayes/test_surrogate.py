@@ -65,9 +65,9 @@ def test_about_as_likely_as_the_start_is_enough() -> None:
     found = model({0.2: [0.0] * 4, 0.8: [0.3] * 4}, {0.2: [-0.2, -0.1] * 2, 0.8: [-0.2, -0.1] * 2})
     start, other = found.feasibility(np.array([START, OTHER]), ())
     points = np.array([OTHER])
-    assert found.enough(points, (), START, least=1.0)[0] == (other >= start - 0.05)
-    assert found.enough(np.array([START]), (), START, least=1.0).all()
-    assert found.enough(points, (), START, least=0.0).all()
+    assert found.feasible_enough(points, (), START, least=1.0)[0] == (other >= start - 0.05)
+    assert found.feasible_enough(np.array([START]), (), START, least=1.0).all()
+    assert found.feasible_enough(points, (), START, least=0.0).all()
 
 
 def np_inputs(point: np.ndarray) -> torch.Tensor:

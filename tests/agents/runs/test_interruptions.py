@@ -15,7 +15,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from agents.bayes.study import JOURNAL
+from agents.bayes.journal import JOURNAL
 from agents.runs.folder import RunDir
 from tests.agents.forked import Trainer, cpu_s
 from tests.agents.run_folders import GUARDED, SHORT
@@ -88,7 +88,7 @@ def test_killed_at_any_moment(trainer: Trainer, tmp_path: Path) -> None:
 def test_killed_before_amid_and_after_writes(
     trainer: Trainer, tmp_path: Path, task: Mapping[str, Any]
 ) -> None:
-    """The agent's own memory is torn, too: a study is written many times a window."""
+    """The study that is exported is torn, too."""
     case = Case(tmp_path, "bayes", task, QUICK)
     points = random.Random(2)
     for _ in range(KILLS):
@@ -105,7 +105,7 @@ def test_killed_before_amid_and_after_writes(
 
 
 def study_of(folder: Path) -> list[Any]:
-    """Trials as they stand in the journal, without the repairs of our own opening."""
+    """Trials as they stand in the journal."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

@@ -1,24 +1,15 @@
-"""Where theory lets a tuner start."""
+"""The point that theory would try first."""
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from agents.bayes.agent import StudyAgent
-from agents.bayes.config import Start, StudyConfig
-from agents.cli.train import main
-from agents.core.registry import agent_config
 from agents.theory.start import TaskPrior, search, start_values, starting_point
 from ewsjf_env.config import ConfigError
 from ewsjf_env.env.task import load_tuning
-from ewsjf_env.parameters import Value
-from tests.agents.run_folders import TASK, go_on, make_run, records_of
-from tests.agents.toys import SMALL, bowl, cube_space, play
+from tests.agents.toys import bowl, cube_space
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +70,7 @@ def test_follows_the_objective_of_the_task() -> None:
     ],
 )
 def test_refuses_what_theory_knows_nothing_of(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"start: analytic: .*{message}"):
+    with pytest.raises(ConfigError, match=f"theory: .*{message}"):
         starting_point(load_tuning({**OVERLOAD, **changes}))
 
 
@@ -88,71 +79,3 @@ def test_search_finds_the_top_of_a_hill() -> None:
     found = search(cube_space(2), lambda values: (truth(values, 0.0), -1.0))
     assert found[0][0] == cube_space(2).defaults
     assert max(objective for _, objective, _ in found) > -0.2
-
-
-ANALYTIC = StudyConfig(search=SMALL, startup_points=3, start="analytic", confirm=1)
-
-
-def agent(config: StudyConfig = ANALYTIC, **rest: Any) -> StudyAgent:
-    return StudyAgent("bayes", cube_space(2), config, **rest)
-
-
-def startup(tuner: StudyAgent) -> list[dict[str, Any]]:
-    play(tuner, bowl([0.2, 0.8]), 4)
-    return [t.params for t in tuner.study.trials]
-
-
-@pytest.mark.parametrize("start", ["analytic", "known"])
-def test_the_first_start_up_points_are_those_that_are_named(start: Start) -> None:
-    config = dataclasses.replace(ANALYTIC, start=start)
-    asked, points = [], [cube_space(2).defaults, {"x0": 0.125, "x1": 0.75}]
-
-    def named(start: Start) -> list[dict[str, Value]]:
-        asked.append(start)
-        return points
-
-    tried = startup(agent(config, start_points=named))
-    sobol = startup(agent(dataclasses.replace(ANALYTIC, start="sobol")))
-    assert tried == [sobol[0], points[1], *sobol[2:]]  # the incumbent is not tried twice
-    assert asked == [start]
-    assert startup(agent(config, start_points=lambda _: [])) == sobol
-    many = [{"x0": x, "x1": x} for x in (0.125, 0.25, 0.625, 0.75)]
-    assert startup(agent(config, start_points=lambda _: many))[1:] == many[:3]
-
-
-def test_known_points_need_no_task_and_theory_does() -> None:
-    assert startup(agent(dataclasses.replace(ANALYTIC, start="known"))) == startup(
-        agent(dataclasses.replace(ANALYTIC, start="sobol"))
-    )
-    with pytest.raises(ConfigError, match="start: analytic"):
-        startup(agent())
-    with pytest.raises(ConfigError, match="start: analytic needs startup_points >= 1, got 0"):
-        agent_config("bayes", {"start": "analytic", "startup_points": 0})
-
-
-def test_a_run_starts_there_and_resumes_as_if_never_broken_off(tmp_path: Path) -> None:
-    settings = {"start": "analytic", "startup_points": 2, "search": {"candidates": 32}}
-    task = {"rates_per_s": [6.0], "policy": BAD}
-    whole = make_run(tmp_path / "whole", "bayes", 3, settings=settings, **task)
-    expected = start_values(load_tuning({**TASK, **task}))
-    assert expected is not None
-    assert records_of(whole)[1].plan.proposed == expected
-    broken = make_run(tmp_path / "broken", "bayes", 1, settings=settings, **task)
-    go_on(broken, 3)
-    lines = [(folder / "windows.jsonl").read_bytes() for folder in (whole, broken)]
-    assert lines[0] == lines[1]
-
-
-def test_dry_run_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    task, settings = tmp_path / "task.yaml", tmp_path / "bayes.yaml"
-    task.write_text(yaml.safe_dump(OVERLOAD))
-    settings.write_text("start: analytic\n")
-    words = ["--agent", "bayes", "--config", str(task), "--agent-config", str(settings)]
-    assert main([*words, "--dry-run"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("start: analytic, load 1.")
-    assert "lambda=" in last
-    task.write_text(yaml.safe_dump({**OVERLOAD, "policy": "linear_aging"}))
-    assert main([*words, "--out", str(tmp_path / "run")]) == 2
-    assert "error: start: analytic" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()

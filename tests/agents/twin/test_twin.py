@@ -28,7 +28,7 @@ from agents.twin.prior_mean import Said, combine, trust_in
 from ewsjf_env.config import ConfigError
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.task import load_tuning
-from tests.agents.run_folders import SHORT, TASK, go_on, make_run, records_of
+from tests.agents.run_folders import TASK, go_on, make_run, records_of
 from tests.agents.toys import cube_space
 from tests.agents.twin.twin_records import FAKE, QUICK, ROWS, SIMULATED, recorded, segment
 
@@ -218,14 +218,6 @@ def test_start_points_come_before_the_twin_where_they_are_asked_for() -> None:
     values = [record.served.values for record in played(session, 2)]
     known = known_points(load_tuning(task))
     assert [v["k"] for v in values] == pytest.approx([known[0]["k"], known[1]["k"]])
-
-
-def test_save_and_load(tmp_path: Path) -> None:
-    session = session_of("bayes_twin", SHORT, settings=QUICK)
-    played(session, 3)
-    session.agent.save(tmp_path)
-    assert (tmp_path / replay.RESULTS).stat().st_size > 0
-    assert session.agent.twin.replayer._known
 
 
 def test_it_works_inside_the_guard(tmp_path: Path) -> None:

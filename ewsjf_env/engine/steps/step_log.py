@@ -5,7 +5,7 @@
 
 It sees what a client cannot: with asynchronous scheduling a step's result comes right after the
 one before, and the time in between is the device's.  Lines go to the file some hundreds at a
-time, and the step after that is left out.  `scripts/fit_latency.py` makes a latency model of them.
+time, and the step after that is left out.  `ewsjf fit-latency` makes a latency model of them.
 """
 
 from __future__ import annotations

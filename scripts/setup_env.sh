@@ -34,8 +34,8 @@ make_venv() { # makes, keeps or replaces the folder; only one that this script m
     fi
     [[ -z ${EWSJF_PYTHON:-} ]] || names=("$EWSJF_PYTHON")
     for name in "${names[@]}"; do ! read -r version base < <(describe "$name") || break; done
-    [[ -n $version ]] || fail "no supported Python found (tried ${names[*]}); install Python 3.11 to" \
-        "3.14 with its venv module (Debian: python3-venv) or set EWSJF_PYTHON."
+    [[ -n $version ]] || fail "no supported Python found (tried ${names[*]}); install Python 3.11" \
+        "to 3.14 with its venv module (Debian: python3-venv) or set EWSJF_PYTHON."
     ours="$version $device"
     [[ $(cat "$state/ours" 2>/dev/null) == "$ours" && -x $python ]] && return
     say "making $venv from Python $version"
@@ -47,36 +47,39 @@ make_venv() { # makes, keeps or replaces the folder; only one that this script m
     echo '*' >"$venv/.gitignore"
 }
 
-# While an installer is at work our environment counts as unfinished.  A start that finds it so makes
-# it anew from the installer's cache, since a half-installed package passes for an installed one.
+# While an installer is at work our environment counts as unfinished.  A start that finds it so
+# makes it anew from the installer's cache: a half-installed package passes for an installed one.
 mark() { [[ -z $ours ]] || echo "$1" >"$state/ours"; }
 
 install() { # as `pip install`; `index=ADDRESS install ...` for another index
     local by=("${uv[@]}" pip install ${index:+--default-index "$index"})
-    [[ $installer != pip ]] || by=("$python" -m pip install --no-input ${index:+--index-url "$index"})
+    [[ $installer != pip ]] ||
+        by=("$python" -m pip install --no-input ${index:+--index-url "$index"})
     "${by[@]}" --constraint "$state/constraints.txt" "$@"
 }
 
 # The wheel of vLLM needs CUDA.  The pure-Python build has the scheduler, the engine loop and the
-# server, and no kernels; without the second variable it calls itself VERSION+empty.  It comes alone,
-# since uv would go by the requirements of the wheel.
+# server, and no kernels; without the second variable it calls itself VERSION+empty.  It comes
+# alone, since uv would go by the requirements of the wheel.
 install_base() {
-    { [[ $installer != pip ]] || install pip; } && install --group "$root/pyproject.toml:build" &&
-        index=${EWSJF_TORCH_INDEX:-} install torch && "$python" -W ignore -c 'import torch' || return
+    [[ $installer != pip ]] || install pip || return # an old one does not know groups
+    install --group "$root/pyproject.toml:build" && index=${EWSJF_TORCH_INDEX:-} install torch &&
+        "$python" -W ignore -c 'import torch' || return
     [[ $device == cuda ]] || VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$vllm \
         install --no-deps --no-build-isolation --no-binary vllm vllm
 }
 
 attempt() { # TITLE COMMAND...: on failure says in one sentence why
     local log=$state/log show='(Resolved|Downloading|Building|Prepared|Install).{0,70}'
+    local unreachable='error sending request|ConnectionError|ConnectTimeout|ReadTimeout|ProxyError'
     say "installing $1 ..."
-    ! "${@:2}" </dev/null 2>&1 | tee "$log" | sed -unE "s/^ *($show).*/[setup]     \1/p" >&2 || return 0
+    ! "${@:2}" </dev/null 2>&1 | tee "$log" | sed -unE "s/^ *($show).*/[setup]     \1/p" >&2 ||
+        return 0
     ! grep -q 'No space left on device' "$log" ||
         fail "the disk is full while installing $1; free some space and start again."
     mark "$ours" # an installer that gives up by itself leaves nothing half installed
-    ! grep -qE 'error sending request|ConnectionError|ConnectTimeout|ReadTimeout|ProxyError' "$log" ||
-        fail "the package index cannot be reached while installing $1; check the network and start" \
-            "again (what is there is kept)."
+    ! grep -qE "$unreachable" "$log" || fail "the package index cannot be reached while" \
+        "installing $1; check the network and start again (what is there is kept)."
     tail -n 15 "$log" >&2
     ! grep -qE 'No matching distribution|No solution found' "$log" || fail "no release of $1 fits" \
         "Python ${ours% *}; try another EWSJF_PYTHON or EWSJF_VLLM_VERSION."
@@ -111,8 +114,8 @@ if command -v flock >/dev/null; then # two starts at once take turns; the folder
     flock -n 9 || { say "waiting for another set-up of $venv" && flock 9; }
 fi
 free=$(df -Pk "$parent" | awk 'NR == 2 { print int($4 / 1024 / 1024) }')
-[[ -f $state/finished ]] || ((free >= needed)) || fail "not enough disk: $parent has $free GiB free" \
-    "and the environment needs $needed GiB; free some or choose another EWSJF_VENV."
+[[ -f $state/finished ]] || ((free >= needed)) || fail "not enough disk: $parent has $free GiB" \
+    "free and the environment needs $needed GiB; free some or choose another EWSJF_VENV."
 make_venv
 key=$(cat - "$root"/{pyproject.toml,scripts/setup_env.sh} <<<"$root $device $pins" | sha256sum)
 if [[ $(cat "$state/finished" 2>/dev/null) != "$key"*"$tools" ]]; then
@@ -129,8 +132,8 @@ if [[ $(cat "$state/finished" 2>/dev/null) != "$key"*"$tools" ]]; then
     echo "$key $tools" >"$state/finished"
     mark "$ours"
     [[ $device == cuda ]] || "$python" -c 'import torch, sys; sys.exit(bool(torch.version.cuda))' ||
-        say "note: torch came as its build for CUDA, which works without a GPU and takes several GB;" \
-            "to avoid it, delete $venv and set EWSJF_TORCH_INDEX to an index of CPU builds."
+        say "note: torch came as its build for CUDA, which works without a GPU and takes several" \
+            "GB; to avoid it, delete $venv and set EWSJF_TORCH_INDEX to an index of CPU builds."
 fi
 say "ready: $venv"
 echo "$python"

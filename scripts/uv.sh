@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# uv with the settings of an interpreter's pip, of which it reads none by itself and without which it
-# may find other packages.
+# uv with the settings of an interpreter's pip.  By itself it reads none of them, and may find other
+# packages.
 #
 #   bash scripts/uv.sh PYTHON pip install ...
 #
@@ -21,13 +21,17 @@ declare -A names=(
     [cert]=SSL_CERT_FILE [client-cert]=SSL_CLIENT_CERT [proxy]=ALL_PROXY
     [timeout]=UV_HTTP_TIMEOUT [default-timeout]=UV_HTTP_TIMEOUT
 )
-while IFS='=' read -r key value; do # such as global.index-url='address'; variables come first
+listed=$("$python" -m pip config list) # lines such as global.index-url='address'
+declare -A told=()
+while IFS='=' read -r key value; do
+    [[ $key == *.* ]] || continue
     name=${names[${key##*.}]:-}
-    [[ -n $name && -z ${!name:-} ]] || continue
-    read -ra words <<<"$(printf '%b' "${value:1:-1}" | tr '\n' ' ')"
-    export "$name=${words[*]}"
-    [[ $name != UV_FIND_LINKS ]] || UV_FIND_LINKS=${UV_FIND_LINKS// /,}
-done < <("$python" -m pip config list)
+    [[ -z $name ]] || told[$name]=$(printf '%b' "${value:1:-1}" | tr -s '[:space:]' ' ')
+done < <(grep -v '^:env:' <<<"$listed" || true; grep '^:env:' <<<"$listed") # the last one counts
+[[ -z ${told[UV_FIND_LINKS]:-} ]] || told[UV_FIND_LINKS]=${told[UV_FIND_LINKS]// /,}
+for name in "${!told[@]}"; do # what uv was told itself comes first
+    [[ -n ${!name:-} ]] || export "$name=${told[$name]}"
+done
 export UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match} # all indexes alike, as for pip
 if [[ ${2:-} == @(install|compile) ]]; then # beside an option the variable does not count
     for file in ${UV_CONSTRAINT:-}; do set -- "$@" --constraint "$file"; done

@@ -1,8 +1,8 @@
-"""How long does the prefill of a prompt take on this engine?  C(b), learned from its own steps.
+"""C(b), the time that the prefill of a prompt takes on this engine, learned from its own steps.
 
 Notation:
-    f      features of a step: [1, prefill tokens, prefill attention, decodes, context tokens],
-           divided by SCALES so that each is near one
+    f      features of a step: [1, prefill tokens, prefill attention, decoded tokens, tokens in the
+           cache that these attend to], divided by SCALES so that each is near one
     theta  their coefficients, seconds, >= 0         y   measured step time, seconds
     G, h   sums of f f^T and f y, in which a sample k steps old weighs forgetting^k
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ewsjf_env.config import check_range
+from ewsjf_env.scheduling.step_work import StepWork
 
 Array = NDArray[np.float64]
 
@@ -55,23 +56,6 @@ class CostPrior:
         check_range("c0_s", self.c0_s, 0.0, LONGEST_STEP_S)
         check_range("c1_s_per_token", self.c1_s_per_token, 0.0, 1.0)
         check_range("c2_s_per_token2", self.c2_s_per_token2, 0.0, 1e-3)
-
-
-@dataclass(frozen=True, slots=True)
-class StepSample:
-    """What one engine step computed.
-
-    Attributes:
-        prefill_tokens: tokens of prefill chunks.
-        prefill_attention: sum over chunks of n (context after - n/2), pairs of tokens.
-        decode_requests: requests that decoded a token.
-        context_tokens: sum of their contexts, tokens.
-    """
-
-    prefill_tokens: int
-    prefill_attention: float
-    decode_requests: int
-    context_tokens: int
 
 
 class PrefillCostModel:
@@ -143,19 +127,20 @@ class PrefillCostModel:
         cost = self._c0 + tokens * (self._c1 + tokens * self._c2)
         return cost if cost > self._minimum_s else self._minimum_s
 
-    def observe(self, sample: StepSample, step_s: float) -> None:
+    def observe(self, work: StepWork, step_s: float) -> None:
         """Learn from one step; junk is counted and left out.
 
         Args:
-            sample: what was computed; refused if negative, not finite or nothing at all.
-            step_s: seconds it took; refused unless in (0, 60].
+            work: what was computed; refused if negative, not finite or nothing at all.
+            step_s: seconds that the step took; refused unless in (0, 60].
         """
+        decoded = work.decode_tokens
         row = (
             1.0,
-            float(sample.prefill_tokens),
-            float(sample.prefill_attention),
-            float(sample.decode_requests),
-            float(sample.context_tokens),
+            float(work.prefill_tokens),
+            float(work.prefill_attention),
+            float(decoded),
+            float(work.context_tokens - decoded),  # what the cache held before the step
             float(step_s),
         )
         # One NaN or infinity makes the sum one, and then the comparison fails.

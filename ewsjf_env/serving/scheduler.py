@@ -30,9 +30,10 @@ from vllm.v1.request import Request, RequestStatus
 from ewsjf_env.config import ConfigError
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.policy.policy_queue import PolicyQueue
-from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel, StepSample
+from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.partition.repartition import InlineExecutor
+from ewsjf_env.scheduling.step_work import StepFollower, StepWork
 from ewsjf_env.scheduling.tenants import TenantSettings
 from ewsjf_env.serving.hints import read_hints
 from ewsjf_env.serving.lease import Lease
@@ -75,7 +76,7 @@ class _StepTimer:
 
     def __init__(self, model: PrefillCostModel, lookahead: int) -> None:
         self._model = model
-        self._samples: deque[StepSample | None] = deque([None] * (lookahead + 1))
+        self._samples: deque[StepWork | None] = deque([None] * (lookahead + 1))
         self._last_s: float | None = None
         self._steps = 0
         self._learnt = 0
@@ -87,9 +88,9 @@ class _StepTimer:
             self._learnt += 1
         self._last_s = now_s
 
-    def end(self, output: SchedulerOutput) -> None:
+    def end(self, output: SchedulerOutput, work: StepWork) -> None:
         self._steps += 1
-        self._samples.append(_sample(output) if self._wanted(output) else None)
+        self._samples.append(work if self._wanted(output) else None)
 
     def _wanted(self, output: SchedulerOutput) -> bool:
         if output.total_num_scheduled_tokens == 0:
@@ -97,33 +98,6 @@ class _StepTimer:
         if output.total_num_scheduled_tokens == len(output.num_scheduled_tokens):
             return self._steps % DECODE_SAMPLE_STEPS == 0
         return self._learnt < DENSE_SAMPLES or self._steps % 4 == 0
-
-
-def _sample(output: SchedulerOutput) -> StepSample:
-    scheduled = output.num_scheduled_tokens
-    cached = output.scheduled_cached_reqs
-    prefill_tokens = 0
-    attention = 0.0
-    for new in output.scheduled_new_reqs:
-        n = scheduled[new.req_id]
-        prefill_tokens += n
-        attention += n * (new.num_computed_tokens + 0.5 * n)
-    # Hundreds decode and few prefill: count them all as decoding, then take those few out.
-    tokens = [scheduled[request_id] for request_id in cached.req_ids]
-    decode_requests = tokens.count(1)
-    context_tokens = sum(cached.num_computed_tokens)
-    if decode_requests < len(tokens):
-        for n, computed in zip(tokens, cached.num_computed_tokens, strict=True):
-            if n != 1:
-                prefill_tokens += n
-                context_tokens -= computed
-                attention += n * (computed + 0.5 * n)
-    return StepSample(
-        prefill_tokens=prefill_tokens,
-        prefill_attention=attention,
-        decode_requests=decode_requests,
-        context_tokens=context_tokens,
-    )
 
 
 class _EWSJFMixin:
@@ -167,6 +141,7 @@ class _EWSJFMixin:
         self._ewsjf_lookahead = lookahead
         cost_model = PrefillCostModel(prior)
         self._ewsjf_timer = _StepTimer(cost_model, lookahead)
+        self._ewsjf_follower = StepFollower()
         # Starts its one thread with the first partition, minutes into serving.
         self._ewsjf_executor = ThreadPoolExecutor(1, thread_name_prefix="ewsjf-partition")
         self.waiting = EWSJFRequestQueue(
@@ -197,7 +172,7 @@ class _EWSJFMixin:
             tenants.sweep(self.requests)
         self._ewsjf_shaper.begin_step(self.waiting, now_s)
         output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
-        self._ewsjf_timer.end(output)
+        self._ewsjf_timer.end(output, self._ewsjf_follower.of(output))
         self._ewsjf_watch.after_step(output, self.kv_cache_manager.usage, now_s)
         recorder = self.ewsjf_recorder
         if recorder is not None:

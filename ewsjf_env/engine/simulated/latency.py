@@ -45,7 +45,7 @@ _MIN_SAMPLES_OF_A_KIND = 8
 
 
 class StepLike(Protocol):
-    """What was computed in one step (`scheduling.cost.StepSample` is one)."""
+    """What was computed in one step (`scheduling.step_work.StepWork` is one)."""
 
     @property
     def prefill_tokens(self) -> int:

@@ -14,7 +14,6 @@ A chunk of n tokens that ends at context c attends to n (c - n/2) pairs of token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +37,8 @@ class StepWork:
     decode_requests: int
     context_tokens: int
     draft_tokens: int = 0
-    completed: Sequence[str] = ()
-    unfinished: Sequence[str] = ()
+    completed: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
     @property
     def decode_tokens(self) -> int:
@@ -116,8 +115,8 @@ class StepFollower:
             decode_requests,
             context_tokens + decode_tokens,
             decode_tokens - decode_requests,
-            completed,
-            unfinished,
+            tuple(completed),
+            tuple(unfinished),
         )
 
 

@@ -34,7 +34,7 @@ def test_a_request_samples_the_token_after_those_computed() -> None:
             req_ids=["halfway", "decodes"], num_computed_tokens=[16, 40]
         ),
     )
-    work = StepWork(13, 1.0, 1, 41, completed=["whole"], unfinished=["halfway"])
+    work = StepWork(13, 1.0, 1, 41, completed=("whole",), unfinished=("halfway",))
     assert sampled_positions(output, work) == [41, -1, 5]
 
 

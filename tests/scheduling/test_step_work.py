@@ -44,9 +44,9 @@ def step(
 def test_a_prompt_in_chunks_beside_a_decode() -> None:
     follower = StepFollower()
     first = follower.of(step({"a": 10, "b": 6}, [new("a", 10), new("b", 20, computed=4)]))
-    assert first == StepWork(16, 10 * 5.0 + 6 * 7.0, 0, 0, 0, ["a"], ["b"])
+    assert first == StepWork(16, 10 * 5.0 + 6 * 7.0, 0, 0, 0, ("a",), ("b",))
     second = follower.of(step({"a": 1, "b": 10}, cached={"a": (10, 1), "b": (10, 0)}))
-    assert second == StepWork(10, 10 * 15.0, 1, 11, 0, ["b"], [])
+    assert second == StepWork(10, 10 * 15.0, 1, 11, 0, ("b",), ())
     third = follower.of(step({"a": 1, "b": 1}, cached={"a": (11, 2), "b": (20, 1)}))
     assert third == StepWork(0, 0.0, 2, 12 + 21)
 
@@ -68,7 +68,9 @@ def test_drafts_of_speculative_decoding_are_decode_work() -> None:
 def test_a_single_token_of_a_prompt_is_prefill() -> None:
     follower = StepFollower()
     follower.of(step({"a": 9}, [new("a", 10)]))
-    assert follower.of(step({"a": 1}, cached={"a": (9, 0)})) == StepWork(1, 9.5, 0, 0, 0, ["a"], [])
+    assert follower.of(step({"a": 1}, cached={"a": (9, 0)})) == StepWork(
+        1, 9.5, 0, 0, 0, ("a",), ()
+    )
 
 
 def test_a_preempted_request_computes_its_former_output_again() -> None:
@@ -77,7 +79,7 @@ def test_a_preempted_request_computes_its_former_output_again() -> None:
     follower.of(step({"a": 1}, cached={"a": (4, 1)}))
     follower.of(step({"b": 4}, [new("b", 4)], preempted=("a",)))
     again = follower.of(step({"a": 5}, cached={"a": (0, 2)}, resumed=("a",)))
-    assert again == StepWork(5, 12.5, 0, 0, 0, [], ["a"])
+    assert again == StepWork(5, 12.5, 0, 0, 0, (), ("a",))
     last = follower.of(step({"a": 1}, cached={"a": (5, 2)}))
     assert last == StepWork(0, 0.0, 1, 6)  # prompt and output are computed: it decodes
 
@@ -90,7 +92,7 @@ def test_finished_requests_are_forgotten() -> None:
     assert len(follower) == 0
     # The same id again, aborted half-way and taken up anew in one step.
     follower.of(step({"b": 2}, [new("b", 4)]))
-    assert follower.of(step({"b": 2}, [new("b", 2)], finished=("b",))).completed == ["b"]
+    assert follower.of(step({"b": 2}, [new("b", 2)], finished=("b",))).completed == ("b",)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

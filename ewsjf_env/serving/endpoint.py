@@ -177,7 +177,7 @@ def _serves_ewsjf(vllm_config: Any) -> bool:
     chosen = vllm_config.scheduler_config.scheduler_cls
     if isinstance(chosen, str):
         chosen = resolve_obj_by_qualname(chosen)
-    return hasattr(chosen, "ewsjf_state")
+    return hasattr(chosen, "ewsjf")
 
 
 def _control(request: Request) -> Control:

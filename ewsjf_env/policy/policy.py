@@ -1,4 +1,4 @@
-"""What is served: an order, its parameter values and a partition, in one JSON file.
+"""A policy: an order, its parameter values and a partition, in one JSON file.
 
 A policy file is plain JSON, versioned and validated: unknown keys, other schema versions and
 values of another parameter space are refused.  Loading needs numpy only and runs no code from

@@ -1,4 +1,4 @@
-"""How does a policy drive the waiting queue, and what does the queue learn from traffic?
+"""The waiting queue under a policy, and what the queue learns from traffic.
 
 `PolicyQueue` is the waiting queue plus the slow state around it: the prefill-cost model C(b),
 the traffic scales, and the partition, which is refreshed from past arrivals by a background
@@ -17,7 +17,8 @@ from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.orders.expected_output import OutputEstimates
-from ewsjf_env.scheduling.orders.order import KeyedOrder, Order
+from ewsjf_env.scheduling.orders.keyed import KeyedOrder
+from ewsjf_env.scheduling.orders.order import Order
 from ewsjf_env.scheduling.orders.scoring import Traffic
 from ewsjf_env.scheduling.orders.spec import OrderContext
 from ewsjf_env.scheduling.overdue import OverdueLane, OverdueSettings

@@ -1,4 +1,4 @@
-"""Which change of policy does a caller ask for, and is it legal?
+"""A change of policy that a caller asks for.
 
 A change is one of two plain mappings:
 

@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 from ewsjf_env.policy.policy import Policy
-from ewsjf_env.scheduling.orders.order import Order, ScoredOrder
+from ewsjf_env.scheduling.orders.order import Order
+from ewsjf_env.scheduling.orders.scored import ScoredOrder
 from ewsjf_env.serving.scheduler import EWSJFScheduler
 
 

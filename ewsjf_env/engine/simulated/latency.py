@@ -1,4 +1,4 @@
-"""How long does one engine step take, given what was scheduled?
+"""A model of how long one engine step takes, given what was scheduled.
 
 A roofline with a fixed overhead.  Notation, with units:
 

@@ -53,7 +53,7 @@ _WORK = (
     choice("output_from", "both", of=("both", "hint", "learned"), tunable=False, generation=2,
            description="where the expected output comes from; `both` prefers the caller's hint"),
     choice("route_by", "work", of=("prompt", "work"), tunable=False, generation=2,
-           description="what chooses the queue: the request's work on arrival, or the prompt alone"),
+           description="what chooses the queue: the request's work on arrival or the prompt alone"),
 )
 # Of every score mode with a partition; ALGORITHM sections 3 to 5.
 _STRUCTURE = (*_PARTITION, *_OVERDUE, *_PICKING, *_REPARTITION, *_WORK)

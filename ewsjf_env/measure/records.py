@@ -214,16 +214,10 @@ def aggregate(
         total_tokens_per_s=(counters.output_tokens + counters.prefill_tokens) / window_s,
         requests_per_s=len(finished) / window_s,
         goodput_requests_per_s=good / window_s,
-        ttft_mean_s=_mean(ttft),
         ttft_p50_s=_percentile(ttft, 50),
-        ttft_p95_s=_percentile(ttft, 95),
-        ttft_p99_s=_percentile(ttft, 99),
-        ttft_short_mean_s=_mean(ttft[short]),
-        ttft_short_p95_s=_percentile(ttft[short], 95),
-        ttft_short_p99_s=_percentile(ttft[short], 99),
-        ttft_long_mean_s=_mean(ttft[long]),
-        ttft_long_p95_s=_percentile(ttft[long], 95),
-        ttft_long_p99_s=_percentile(ttft[long], 99),
+        **_ttft("ttft", ttft),
+        **_ttft("ttft_short", ttft[short]),
+        **_ttft("ttft_long", ttft[long]),
         slowdown_mean=_mean(slowdown),
         slowdown_p99=_percentile(slowdown, 99),
         slowdown_long_p95=_percentile(slowdown[long], 95),
@@ -286,6 +280,15 @@ def jain(values: Sequence[float]) -> float:
     """Jain's fairness index (sum x)^2 / (n sum x^2) in (0, 1]; NaN for no values."""
     total, squares = sum(values), sum(v * v for v in values)
     return total * total / (len(values) * squares) if squares > 0 else math.nan
+
+
+def _ttft(name: str, ttft_s: NDArray[np.float64]) -> dict[str, float]:
+    """The fields `NAME_mean_s`, `NAME_p95_s` and `NAME_p99_s`; NaN for no request."""
+    return {
+        f"{name}_mean_s": _mean(ttft_s),
+        f"{name}_p95_s": _percentile(ttft_s, 95),
+        f"{name}_p99_s": _percentile(ttft_s, 99),
+    }
 
 
 def _after(moment_s: float | None, limit_s: float) -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ewsjf_env.config import check_range
+from ewsjf_env.scheduling.non_negative import non_negative_solution
 from ewsjf_env.scheduling.step_work import StepWork
 
 Array = NDArray[np.float64]
@@ -214,55 +215,3 @@ class PrefillCostModel:
         # Equal step times have no variance to explain, only rounding errors.
         explained = variation > 1e-9 * second
         self.r2 = max(-1.0, 1.0 - squared_error / variation) if explained else 0.0
-
-
-def non_negative_solution(
-    gram: Array, moment: Array, likely: NDArray[np.bool_] | None = None
-) -> Array:
-    """The theta >= 0 with the least theta G theta / 2 - h theta, by active sets.
-
-    Args:
-        gram: G, symmetric positive definite, shape (n, n).
-        moment: h, shape (n,).
-        likely: which are probably positive, shape (n,), for example those of the last solution.
-            The one solution does not depend on it, only the time to find it.
-
-    Returns:
-        Shape (n,), each >= 0.
-
-    Source: Lawson, Hanson, "Solving least squares problems", ch. 23, in the normal-equation form
-    of Bro, De Jong, "A fast non-negativity-constrained least squares algorithm" (1997).
-    """
-    count = len(moment)
-    tolerance = 1e-12 * float(np.max(np.abs(moment), initial=0.0))
-    if likely is not None and likely.any():
-        theta = _solution_on(likely, gram, moment)
-        slope = (moment - gram @ theta)[~likely]
-        if theta[likely].min() > 0.0 and slope.max(initial=-np.inf) <= tolerance:
-            return theta
-    theta, free = np.zeros(count), np.zeros(count, dtype=bool)
-    for _ in range(4 * count):  # each pass frees one; more would be cycling by rounding errors
-        slope = np.where(free, -np.inf, moment - gram @ theta)
-        if float(np.max(slope)) <= tolerance:
-            break
-        free[np.argmax(slope)] = True
-        while True:
-            trial = _solution_on(free, gram, moment)
-            negative = free & (trial <= 0.0)
-            if not negative.any():
-                break
-            # Walk towards the trial until the first coefficient reaches zero, and fix that one.
-            ratios = np.full(count, np.inf)
-            ratios[negative] = theta[negative] / (theta[negative] - trial[negative])
-            theta = theta + float(np.min(ratios)) * (trial - theta)
-            free[np.argmin(ratios)] = False
-            theta[~free] = 0.0
-        theta = trial
-    return np.maximum(theta, 0.0)
-
-
-def _solution_on(free: NDArray[np.bool_], gram: Array, moment: Array) -> Array:
-    """Least squares with all coefficients zero but the free ones; at least one is free."""
-    theta = np.zeros(len(moment))
-    theta[free] = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
-    return theta

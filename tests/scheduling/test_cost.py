@@ -9,7 +9,6 @@ from ewsjf_env.config import ConfigError
 from ewsjf_env.scheduling.cost import (
     CostPrior,
     PrefillCostModel,
-    non_negative_solution,
 )
 from ewsjf_env.scheduling.step_work import StepWork
 
@@ -202,31 +201,6 @@ def test_the_minimum_holds():
     model = PrefillCostModel(CostPrior(0.0, 1e-6, 0.0), minimum_s=0.01)
     assert model.cost_s(1) == 0.01
     assert model.cost_s(100_000) == pytest.approx(0.1)
-
-
-@settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 5))
-def test_non_negative_solution_meets_the_optimality_conditions(seed, count):
-    rng = np.random.default_rng(seed)
-    columns = rng.normal(size=(count + 3, count))
-    gram, moment = columns.T @ columns, rng.normal(size=count)
-    theta = non_negative_solution(gram, moment)
-    slope = gram @ theta - moment
-    size = 1e-8 * (1 + np.abs(gram).max() * np.abs(theta).max())
-    assert (theta >= 0).all()
-    assert (slope >= -size).all()
-    assert np.abs(slope[theta > 0]).max(initial=0.0) <= size
-
-
-@settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), likely=st.lists(st.booleans(), min_size=4, max_size=4))
-def test_a_guess_does_not_change_the_solution(seed, likely):
-    rng = np.random.default_rng(seed)
-    columns = rng.normal(size=(9, 4))
-    gram, moment = columns.T @ columns, rng.normal(size=4)
-    theta = non_negative_solution(gram, moment)
-    assert np.array_equal(non_negative_solution(gram, moment, likely=np.array(likely)), theta)
-    assert np.array_equal(non_negative_solution(gram, moment, likely=theta > 0), theta)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ from ewsjf_env.measure.objective import MAX_WEIGHT, ObjectiveSettings
 from ewsjf_env.measure.records import MetricSettings
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.seeds import TRAINING
 from ewsjf_env.shipped import find_config
 
 LEAST_S = 0.1  # of what is measured: in less, nothing is served
@@ -117,7 +118,7 @@ class TuningConfig:
     """Traffic: a built-in name, a YAML file or a trace file."""
     rates_per_s: tuple[Positive, ...] = (5.0,)
     """Mean arrival rates, one drawn an episode; empty: the workload's own."""
-    trace_pool: Natural = 0
+    trace_pool: Annotated[int, Range(0, len(TRAINING))] = 0
     """How many different traces there are; 0: endless. Windows of the reference are computed
     once a trace.
     """

@@ -56,8 +56,6 @@ def test_the_better_policy_is_confirmed_and_the_interval_is_that_of_the_seeds(
     rows = [json.loads(path.read_text()) for path in files]
     starts = [row["seed"] - CONFIRMATION.start for row in rows]
     assert starts == [0, 0, 1, 1, 2, 2, 3, 3]
-        CONFIRMATION.start + i for i in (0, 0, 1, 1, 2, 2, 3, 3)
-    ]
     assert [row["rate_per_s"] for row in rows] == [3.0, 9.0] * 4
     ours, theirs = (
         np.array([row[arm]["objective"] for row in rows]).reshape(4, 2).mean(axis=1)

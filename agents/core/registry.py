@@ -47,7 +47,7 @@ class AgentSetting:
         shared: windows of other runs, for agents on a study; None: there are none.
         task: what is tuned, for points that are known to do well on it, and for agents with a twin
             of the engine; None: a space alone.
-        kept: where an earlier process kept a twin's results, to read; None: in `folder`.
+        kept: where an earlier process kept a twin's results and fits, to read; None: in `folder`.
     """
 
     space: ParameterSpace
@@ -95,6 +95,7 @@ def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
         context_size=setting.context_size,
         seed=setting.seed,
         folder=setting.folder,
+        kept=setting.kept,
         study_name=setting.study_name,
         shared=setting.shared,
         known=setting.known,

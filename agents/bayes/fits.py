@@ -1,0 +1,97 @@
+"""Fits: hyperparameters that were fitted already, found by what they were fitted to.
+
+A fit takes a second where conditioning takes milliseconds, and an agent that is shown a run again
+needs every one.  It depends on the windows alone, so it is kept by a hash of them, in memory
+and in `fits.jsonl`: a cache, which can be deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agents.bayes.gp import Hyperparameters
+from agents.bayes.surrogate import Observations
+from agents.core.encoding import Encoding
+from agents.core.files import AppendFile
+
+FITS = "fits.jsonl"
+
+
+class Fits:
+    """See the module.
+
+    Args:
+        folder: fits are kept there; None: in memory only.
+        kept: another folder with fits of an earlier process, to read only.
+    """
+
+    def __init__(self, folder: Path | None = None, kept: Path | None = None) -> None:
+        self._known: dict[str, dict[str, Hyperparameters]] = {}
+        if kept is not None and (kept / FITS).exists():
+            self._whole((kept / FITS).read_bytes())
+        self._file = None if folder is None else AppendFile(folder / FITS, self._whole)
+
+    def get(self, key: str) -> dict[str, Hyperparameters] | None:
+        """Of every process, by name; None: nothing was fitted to that yet."""
+        return self._known.get(key)
+
+    def put(self, key: str, hyperparameters: Mapping[str, Hyperparameters]) -> None:
+        """Keep a fit.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._known[key] = dict(hyperparameters)
+        if self._file is not None:
+            plain = {
+                name: [h.lengthscales.tolist(), float(h.signal), float(h.floor)]
+                for name, h in hyperparameters.items()
+            }
+            self._file.append(json.dumps({"key": key, "fit": plain}).encode() + b"\n")
+
+    def _whole(self, content: bytes) -> int:
+        """Take in what an earlier process has written, up to the first line that is damaged."""
+        size = 0
+        for line in content.splitlines(keepends=True):
+            try:
+                read = json.loads(line)
+                fit = {name: _tensors(*parts) for name, parts in read["fit"].items()}
+                key = str(read["key"])
+            except (ValueError, KeyError, TypeError, AttributeError):
+                break
+            if not line.endswith(b"\n"):
+                break
+            self._known[key] = fit
+            size += len(line)
+        return size
+
+
+def key_of(observations: Observations, encoding: Encoding) -> str:
+    """16 hex digits of everything that decides a fit."""
+    names = sorted(observations.margins)
+    arrays = [
+        encoding.to_inputs(observations.points),
+        observations.contexts,
+        observations.rewards,
+        observations.standard_errors,
+        observations.halvings,
+        *(observations.margins[name] for name in names),
+    ]
+    digest = hashlib.sha256(repr((names, list(encoding.minor))).encode())
+    for array in arrays:
+        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array, float).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _tensors(lengthscales: list[float], signal: float, floor: float) -> Hyperparameters:
+    return Hyperparameters(
+        torch.tensor(lengthscales, dtype=torch.float64),
+        torch.tensor(signal, dtype=torch.float64),
+        torch.tensor(floor, dtype=torch.float64),
+    )

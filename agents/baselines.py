@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
@@ -18,41 +17,31 @@ import numpy as np
 
 from agents.core.agent import Transition
 from agents.core.encoding import sobol_points
-from ewsjf_env.config import check_range
+from ewsjf_env.config import Count, settings
 from ewsjf_env.parameters import ParameterSpace, Value
 
 
-@dataclass(frozen=True)
+@settings
 class DefaultConfig:
     """The default values, always: what tuning has to beat.  Nothing to set."""
 
 
-@dataclass(frozen=True)
+@settings
 class DrawnConfig:
-    """Points drawn without looking at the results.
-
-    Attributes:
-        draw: `uniform` (random search) or `sobol`.
-    """
+    """Points drawn without looking at the results."""
 
     draw: Literal["uniform", "sobol"] = "uniform"
+    """How points are drawn: `uniform` (random search) or `sobol`."""
 
 
-@dataclass(frozen=True)
+@settings
 class BestStaticConfig:
-    """Exhaustive offline search: the default and Sobol points in turn, then the best of them.
+    """Exhaustive offline search: the default and Sobol points in turn, then the best of them."""
 
-    Attributes:
-        points: Sobol points beside the default, >= 1.
-        repeats: windows for each point, >= 1.
-    """
-
-    points: int = 32
-    repeats: int = 1
-
-    def __post_init__(self) -> None:
-        check_range("points", self.points, 1)
-        check_range("repeats", self.repeats, 1)
+    points: Count = 32
+    """Sobol points beside the default."""
+    repeats: Count = 1
+    """Windows for each point."""
 
 
 class Memory:

@@ -1,4 +1,4 @@
-"""What can be tuned, in which range, and how does a value map to the unit cube?
+"""Parameter spaces: what can be tuned, in which range, and its place in the unit cube.
 
 A `ParameterSpace` is the one place where named values become a point of [0, 1]^d and back.
 Tuners work on the cube (or on the Box [-1, 1]^d of the environment); engines, policy files and

@@ -4,4 +4,4 @@
 from agents.cli._start import start
 
 if __name__ == "__main__":
-    start("agents.operations.tuner_cost")
+    start("agents.cli.tuner_cost")

@@ -20,7 +20,7 @@ FILES = sorted(
     path for folder in ("ewsjf_env", "agents", "scripts") for path in (ROOT / folder).rglob("*.py")
 )
 
-MOST_MODULES = 17
+MOST_MODULES = 16
 
 # The rule of agents: a package imports those of lower floors, and its own.
 AGENT_FLOORS: dict[str, int] = {
@@ -41,27 +41,29 @@ AGENT_FLOORS: dict[str, int] = {
 # What each part of ewsjf_env may import of the others.  "ewsjf_env" is the package's own __init__.
 BELOW_SCHEDULING = {"config", "parameters", "measure"}
 BELOW_SERVING = BELOW_SCHEDULING | {"scheduling", "policy"}
-BELOW_ENGINE = BELOW_SERVING | {"serving", "workload"}
+BELOW_ENGINE = BELOW_SERVING | {"serving", "workload", "shipped"}
 MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "seeds": set(),
+    "shipped": {"config"},
     "parameters": {"config"},
-    "workload": {"config"},
+    "workload": {"config", "shipped"},
     "measure": {"config", "parameters"},
     "scheduling": BELOW_SCHEDULING,
     "policy": BELOW_SCHEDULING | {"scheduling"},
     "serving": BELOW_SERVING,
     "engine": BELOW_ENGINE,
     "env": BELOW_ENGINE | {"engine", "seeds"},
-    "ewsjf_env": {"env"},
+    "ewsjf_env": {"env", "policy", "workload"},  # public names, loaded when asked for
 }
 
 # Third-party modules by part; all others get LIGHT.
 LIGHT = {"numpy", "yaml"}
 THIRD_PARTY = {
+    "config": {"yaml", "pydantic", "pydantic_core"},
     "engine": LIGHT | {"vllm", "torch", "tokenizers", "aiohttp"},
     "serving": LIGHT | {"vllm", "torch", "fastapi", "starlette", "prometheus_client"},
-    "env": LIGHT | {"gymnasium"},
+    "env": LIGHT | {"gymnasium", "pydantic", "pydantic_core"},
     "scheduling": {"numpy"},
 }
 
@@ -152,6 +154,8 @@ def test_agents_import_only_what_lies_below(path: Path) -> None:
 def test_folders_are_small() -> None:
     """A newcomer takes in a folder at one look."""
     counts = Counter(path.parent for path in FILES if path.name != "__init__.py")
+    del counts[ROOT / "agents" / "cli"]  # a list of commands, one file each
+    del counts[ROOT / "scripts"]
     crowded = {named(folder): n for folder, n in counts.items() if n > MOST_MODULES}
     assert crowded == {}
 

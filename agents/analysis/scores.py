@@ -1,4 +1,4 @@
-"""How do arms compare over several workloads at once, given one score for each run?
+"""Scores of arms over several workloads, given one score for each run.
 
 Scores are tables of shape (seeds, workloads), larger is better, made comparable between
 workloads beforehand (for example default = 0, best found by anyone = 1).  Measures after

@@ -1,4 +1,4 @@
-"""How sure is a difference between two policies that met the same traces?
+"""Paired differences of policies that met the same traces, with intervals.
 
 The resampling unit is the seed: all windows, requests and policies of a seed share one drawn
 trace, so policies are compared seed by seed and seeds are resampled together (paired

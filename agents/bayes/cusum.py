@@ -1,4 +1,4 @@
-"""A detector of changes: whether something has changed, and since when.
+"""A test of whether something has changed, and since when.
 
 Page's CUSUM ("Continuous Inspection Schemes", Biometrika 1954) on standardised errors: what a
 model did not foresee, in units of its own uncertainty.  Mean 0 and variance 1 are then known, so
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ewsjf_env.config import check_range
 
-_MOST_ERROR_SDS = 4.0  # one wild window must not be taken for a change
+LARGEST_ERROR = 4.0  # standard deviations: one wild window must not be taken for a change
 
 
 class Cusum:
@@ -20,13 +20,18 @@ class Cusum:
             should be found fastest, >= 0.
         threshold: sum of the excess at which a change is declared, > 0.  With a slack of 0.5 a
             false alarm comes every 1,500 errors or so at 6.
+        largest_error: errors beyond count as this many standard deviations, > 0.
     """
 
-    def __init__(self, slack: float = 0.5, threshold: float = 6.0) -> None:
+    def __init__(
+        self, slack: float = 0.5, threshold: float = 6.0, largest_error: float = LARGEST_ERROR
+    ) -> None:
         check_range("slack", slack, 0.0)
+        check_range("largest_error", largest_error, 0.0, low_open=True)
         check_range("threshold", threshold, 0.0, low_open=True)
         self._slack = slack
         self._threshold = threshold
+        self._largest = largest_error
         self.reset()
 
     def reset(self) -> None:
@@ -39,7 +44,7 @@ class Cusum:
 
         After a change everything is forgotten.
         """
-        clipped = min(_MOST_ERROR_SDS, max(-_MOST_ERROR_SDS, error))
+        clipped = min(self._largest, max(-self._largest, error))
         for side, signed in enumerate((clipped, -clipped)):
             total = self._sums[side] + signed - self._slack
             self._sums[side] = max(0.0, total)

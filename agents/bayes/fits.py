@@ -18,7 +18,7 @@ import torch
 from agents.bayes.gp import Hyperparameters
 from agents.bayes.surrogate import Observations
 from agents.core.encoding import Encoding
-from agents.core.files import AppendFile
+from agents.core.files import LineFile
 
 FITS = "fits.jsonl"
 
@@ -29,13 +29,20 @@ class Fits:
     Args:
         folder: fits are kept there; None: in memory only.
         kept: another folder with fits of an earlier process, to read only.
+
+    Raises:
+        OSError: fits of an earlier process cannot be read.
     """
 
     def __init__(self, folder: Path | None = None, kept: Path | None = None) -> None:
         self._known: dict[str, dict[str, Hyperparameters]] = {}
-        if kept is not None and (kept / FITS).exists():
-            self._whole((kept / FITS).read_bytes())
-        self._file = None if folder is None else AppendFile(folder / FITS, self._whole)
+        self._file: LineFile | None = None
+        if kept is not None:
+            self._read(LineFile(kept / FITS))
+        if folder is not None:
+            self._file = LineFile(folder / FITS)
+            self._file.mend()
+            self._read(self._file)
 
     def get(self, key: str) -> dict[str, Hyperparameters] | None:
         """Of every process, by name; None: nothing was fitted to that yet."""
@@ -53,23 +60,17 @@ class Fits:
                 name: [h.lengthscales.tolist(), float(h.signal), float(h.floor)]
                 for name, h in hyperparameters.items()
             }
-            self._file.append(json.dumps({"key": key, "fit": plain}).encode() + b"\n")
+            self._file.append({"key": key, "fit": plain})
 
-    def _whole(self, content: bytes) -> int:
-        """Take in what an earlier process has written, up to the first line that is damaged."""
-        size = 0
-        for line in content.splitlines(keepends=True):
+    def _read(self, file: LineFile) -> None:
+        """Know what an earlier process kept; what a damaged line held is fitted again."""
+        for line in file.lines():
             try:
-                read = json.loads(line)
-                fit = {name: _tensors(*parts) for name, parts in read["fit"].items()}
-                key = str(read["key"])
+                row = json.loads(line)
+                fit = {name: _tensors(*parts) for name, parts in row["fit"].items()}
+                self._known[str(row["key"])] = fit
             except (ValueError, KeyError, TypeError, AttributeError):
-                break
-            if not line.endswith(b"\n"):
-                break
-            self._known[key] = fit
-            size += len(line)
-        return size
+                continue
 
 
 def key_of(observations: Observations, encoding: Encoding) -> str:

@@ -1,9 +1,11 @@
-"""What do all commands of `scripts` share? Bad input is one line, and the exit code tells it."""
+"""What all commands share: one line for bad input, exit codes, and how a command is named."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,22 +15,31 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from agents.cli._start import INTERRUPTED
 from agents.experiments.backend import BACKENDS
-from ewsjf_env.config import ConfigError, nearest
+from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 
 FAILED, BAD_INPUT = 1, 2
+CLOSE = 0.6  # likeness of two options, of 1: what is less alike was not meant
 
 
 class Parser(argparse.ArgumentParser):
     """Bad arguments are a ConfigError like any other bad input: one line, no usage."""
 
-    def __init__(self, prog: str, usage: str | None, description: str, epilog: str = "") -> None:
+    def __init__(
+        self,
+        prog: str,
+        usage: str | None,
+        description: str,
+        epilog: str = "",
+        parents: Sequence[argparse.ArgumentParser] = (),
+    ) -> None:
         """A command; `usage` None: made from its arguments."""
         super().__init__(
             prog=prog,
             usage=usage,
             description=description,
             epilog=epilog,
+            parents=list(parents),
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80),
             allow_abbrev=False,
         )
@@ -38,22 +49,33 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message.removeprefix("argument "))
 
     def arguments(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parse; ConfigError names the nearest flag for an unknown one."""
+        """Parse; ConfigError names the nearest option for an unknown one."""
+        options = [option for action in self._actions for option in action.option_strings]
+        for word in argv:  # before anything that is missing is asked for
+            if word.startswith("--") and word.split("=")[0] not in options:
+                raise ConfigError(f"unknown option {word!r}{self._hint(word, options)}")
         arguments, unknown = self.parse_known_args(argv)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            is_flag = unknown[0].startswith("-")
-            hint = nearest(unknown[0].split("=")[0], flags) if is_flag else ""
-            raise ConfigError(f"unknown argument {unknown[0]!r}{hint}")
+            raise ConfigError(f"unknown argument {unknown[0]!r}; {self.prog} --help tells all")
         return arguments
+
+    def _hint(self, word: str, options: Sequence[str]) -> str:
+        """The option that was meant: of a similar name, else where to look."""
+        name = word.split("=")[0].strip("-")
+        names = [option.strip("-") for option in options]
+        close = difflib.get_close_matches(name, names, n=1, cutoff=CLOSE)
+        close += [other for other in names if len(name) > 2 and name in other]
+        if not close:
+            return f"; {self.prog} --help tells all"
+        return f"; nearest valid name: '--{close[0]}'"
 
 
 def whole(text: str) -> int:
-    """Argument type: a whole number."""
+    """Argument type: an integer."""
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
 
 
 def number(text: str) -> float:
@@ -109,6 +131,31 @@ def tool_command(name: str, *arguments: str) -> str:
     elif path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
     return shlex.join([str(path), *arguments])
+
+
+def own_command(name: str, *arguments: str) -> str:
+    """A line that starts a sub-command of `ewsjf` from here, as this process could be started."""
+    if shutil.which("ewsjf") is not None:
+        return shlex.join(["ewsjf", name, *arguments])
+    if Path(sys.executable).with_name("ewsjf").exists():
+        return tool_command("ewsjf", name, *arguments)
+    return tool_command(Path(sys.executable).name, "-m", "agents.cli", name, *arguments)
+
+
+def add_set_option(parser: Parser, of: str) -> None:
+    """`--set a.b=3`, again for more; `sets_of` gives them."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="A.B=3",
+        help=f"a value of {of}; repeatable",
+    )
+
+
+def sets_of(arguments: argparse.Namespace) -> list[str]:
+    """What `--set` was given, in order."""
+    given: list[str] = arguments.set or []
+    return given
 
 
 def add_backend_options(parser: Parser, jobs: int = 1) -> None:

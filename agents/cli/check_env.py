@@ -1,6 +1,5 @@
-"""Check environments with Gymnasium's and Stable-Baselines3's checkers; print their spaces."""
+"""The command `ewsjf check-env`: environments under the checkers of Gymnasium and SB3."""
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -9,31 +8,43 @@ import gymnasium
 from gymnasium.utils.env_checker import check_env as check_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
-from ewsjf_env.config import ConfigError, to_dict
-from ewsjf_env.engine.base import EngineError
+from agents.cli._command import FAILED, Parser, add_set_option, run_command, say, sets_of
+from ewsjf_env.config import to_dict
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.registration import ENGINE_IDS, EPISODE_WINDOWS, REAL_TIME
 from ewsjf_env.env.task import TuningConfig, load_tuning
 
+DESCRIPTION = """\
+Check environments with Gymnasium's and Stable-Baselines3's checkers, and print
+their spaces."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the environment of each engine, or of a configuration; 0 when all is well."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", metavar="FILE.yaml", help="check this one, see configs/env")
-    arguments = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _check(words), "the check was not finished")
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser("ewsjf check-env", None, DESCRIPTION)
+    add = parser.add_argument
+    add("--config", metavar="TASK", help="check this one: a YAML file, or a name in configs/env")
+    add_set_option(parser, "the task")
+    return parser
+
+
+def _check(words: list[str]) -> int:
+    arguments = make_parser().arguments(words)
+    engines = [engine for engine in ENGINE_IDS if engine not in REAL_TIME]  # those need a machine
     try:
         if arguments.config is None:
-            for engine in ENGINE_IDS:
-                if engine not in REAL_TIME:  # those need a --config, and a machine
-                    check(load_tuning({"engine": engine}))
+            for engine in engines:
+                check(load_tuning({"engine": engine}, sets=sets_of(arguments)))
         else:
-            check(load_tuning(arguments.config))
-    except (ConfigError, EngineError) as error:
-        print(f"check_env.py: {error}", file=sys.stderr)
-        return 2
+            check(load_tuning(arguments.config, sets=sets_of(arguments)))
     except AssertionError as error:
-        print(f"check_env.py: check failed: {error}", file=sys.stderr)
-        return 1
+        return say(FAILED, f"check failed: {error}")
     return 0
 
 
@@ -60,3 +71,7 @@ def check(config: TuningConfig) -> None:
     check_sb3(env)
     env.close()
     print("  checked by gymnasium and stable_baselines3: well")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,42 +1,56 @@
-"""What does `scripts/compare.py` accept, and in which order does it work?"""
+"""The command `ewsjf compare`: tuners compared on the same traffic."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from agents.cli._command import FAILED, Parser, add_backend_options, folder, run_command, say, whole
+from agents.cli._command import (
+    FAILED,
+    Parser,
+    add_backend_options,
+    add_set_option,
+    folder,
+    run_command,
+    say,
+    sets_of,
+    whole,
+)
 from agents.core.files import write_json, write_text
+from agents.core.progress import bar
 from agents.core.provenance import git_state
-from agents.core.registry import AGENTS
+from agents.core.registry import agent_names
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
 from agents.experiments.tuners.config import ComparisonConfig, load_comparison
-from agents.experiments.tuners.play import jobs_of, play_all
 from agents.experiments.tuners.report import markdown, picture
 from agents.experiments.tuners.summary import summarise
+from agents.experiments.tuners.tuning_runs import play_all, runs_of
 from ewsjf_env.config import ConfigError, check_range, to_dict
 
 DEFAULT_AGENTS = "bayes,tpe,random,sac,ppo,default"
-USAGE = "compare.py --out DIR [--config FILE.yaml] [--agents LIST] [--seeds N] [--jobs N]"
+USAGE = "ewsjf compare --out DIR [--config FILE.yaml] [--agents LIST] [options]"
 DESCRIPTION = """\
 Tune with several agents on the same traffic, judge what each recommends on
 held-out traces, and compare.  Started again it goes on from finished runs."""
+EPILOG = """
+  also: arms of the config, names of policies (hrrn, boost_ada; never tuned),
+  and tuners of yours as module:Class or file.py:Class"""
 RESUME = "the same command goes on from the finished runs"
 
 
 def make_parser() -> Parser:
     """The command line."""
-    names = ", ".join(AGENTS)
-    parser = Parser("compare.py", USAGE, DESCRIPTION, f"agents: {names}, and arms of the config")
+    names = textwrap.fill("agents: " + ", ".join(agent_names()), 78, subsequent_indent="  ")
+    parser = Parser("ewsjf compare", USAGE, DESCRIPTION, names + EPILOG)
     add = parser.add_argument
     add("--config", default="configs/compare.yaml", metavar="FILE.yaml", help="tasks and arms")
+    add_set_option(parser, "the comparison")
     add("--agents", default=DEFAULT_AGENTS, metavar="LIST", help=DEFAULT_AGENTS)
     add("--tasks", metavar="LIST", help="of the config (all)")
     add("--seeds", type=whole, default=10, metavar="N", help="tuning seeds (10)")
@@ -57,12 +71,12 @@ def _compare(words: list[str]) -> int:
     check_range("--seeds", arguments.seeds, 1)
     check_range("--jobs", arguments.jobs, 1)
     tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
-    config = load_comparison(arguments.config, tasks)
-    arms = _names("--agents", arguments.agents)
+    config = load_comparison(arguments.config, tasks, sets_of(arguments))
+    config, arms = config.with_agents(_names("--agents", arguments.agents))
     for arm in arms:
         config.arm(arm)
     out = folder("--out", arguments.out)
-    jobs = jobs_of(config, arms, arguments.seeds, out)
+    runs = runs_of(config, arms, arguments.seeds, out)
     plan = _describe(config, arms, arguments.seeds)  # refuses arms that cannot be
     if arguments.dry_run:
         print(plan)
@@ -71,7 +85,7 @@ def _compare(words: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with parallel_on(arguments.backend, arguments.jobs):
         out.mkdir(parents=True, exist_ok=True)
-        judged, failures = play_all(config, jobs, arguments.jobs, _progress)
+        judged, failures = play_all(config, runs, arguments.jobs, bar("run", "runs"))
     for name, reason in failures.items():
         say(FAILED, f"error: {name} failed: {reason}")
     if judged:
@@ -101,10 +115,6 @@ def _describe(config: ComparisonConfig, arms: Sequence[str], seeds: int) -> str:
     return "\n".join([*lines, f"{counted(seeds, 'seed')}: {runs}, {counted(total, 'window')}"])
 
 
-def _progress(played: Iterable[Any], total: int) -> Iterator[Any]:
-    yield from tqdm(played, total=total, unit="run", desc="runs", mininterval=1.0)
-
-
 def _write(
     judged: list[dict[str, Any]],
     config: ComparisonConfig,
@@ -114,7 +124,7 @@ def _write(
     out: Path,
 ) -> None:
     meta = {
-        "command": shlex.join(["python", "scripts/compare.py", *words]),
+        "command": shlex.join(["ewsjf", "compare", *words]),
         "seeds": seeds,
         "arms": list(arms),
         "config": to_dict(config),
@@ -128,3 +138,7 @@ def _write(
     picture(summary, paths[2])
     print(report)
     print("\n".join(str(path) for path in paths))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What does `scripts/evaluate.py` accept, and in which order does it work?"""
+"""The command `ewsjf evaluate`: policies compared on traffic, in the simulated engine."""
 
 from __future__ import annotations
 
@@ -8,36 +8,41 @@ import shlex
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from agents.cli._command import (
     FAILED,
     Parser,
     add_backend_options,
+    add_set_option,
     folder,
     number,
     run_command,
     say,
+    sets_of,
     whole,
 )
 from agents.core.files import write_json, write_text
+from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
-from agents.experiments.grid import Plan, make_jobs, measure_capacities
-from agents.experiments.jobs import Progress, Source, other_results, run_jobs
+from agents.experiments.capacity import measure_capacities
+from agents.experiments.engines import cached_engine
+from agents.experiments.grid import Plan, make_runs, recorded_rate_per_s
 from agents.experiments.policies.plots import frontier
 from agents.experiments.policies.report import console_table, markdown
 from agents.experiments.policies.summary import summarise
+from agents.experiments.policy_runs import run_all, store_of
+from agents.experiments.source import Source
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.engine.simulated.machine import preset_names
+from ewsjf_env.engine.simulated.preset import engine_name, load_engine
 from ewsjf_env.policy.policy import Policy, parse_policies, split_policies
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.workload.readers import FORMATS
@@ -46,15 +51,16 @@ from ewsjf_env.workload.spec import YAML_SUFFIXES
 
 DEFAULT_POLICIES = "fcfs,random,hrrn,linear_aging,boost,ewsjf"
 DEFAULT_LOADS = "0.7,0.95,1.3"
+RECORDED = "recorded"
 SECONDS_A_WINDOW = 5.0 / 300.0  # of one core for a virtual second; for the dry run's estimate
-USAGE = "evaluate.py (--workload FILE.yaml | --trace FILE) --out DIR [options]"
+USAGE = "ewsjf evaluate (--workload NAME | --trace FILE) --out DIR [options]"
 DESCRIPTION = """\
 Replay traffic through vLLM's own scheduler under several policies and compare
 them: same arrivals for all, several seeds, paired intervals."""
 EXAMPLES = """\
 examples:
-  evaluate.py --workload configs/workloads/mixed.yaml --out runs/mixed --jobs 2
-  evaluate.py --trace my_log.csv.gz --policies fcfs,hrrn,my_policy.json \\
+  ewsjf evaluate --workload mixed --out runs/mixed --jobs 2
+  ewsjf evaluate --trace my_log.csv.gz --policies fcfs,hrrn,my_policy.json \\
       --rate 4 --out runs/mine
 
 policies: names, with parameters in parentheses, or policy files:
@@ -64,19 +70,21 @@ policies: names, with parameters in parentheses, or policy files:
 def make_parser() -> Parser:
     """The command line."""
     names = textwrap.fill(", ".join(ORDERS), 78, initial_indent="  ", subsequent_indent="  ")
-    parser = Parser("evaluate.py", USAGE, DESCRIPTION, EXAMPLES + names)
+    parser = Parser("ewsjf evaluate", USAGE, DESCRIPTION, EXAMPLES + names)
     add = parser.add_argument
-    add("--workload", action="append", default=[], metavar="FILE.yaml", help="may be repeated")
+    add("--workload", action="append", default=[], metavar="NAME", help="or a file; repeatable")
     add("--trace", action="append", default=[], metavar="FILE", help="may be repeated")
     add("--trace-format", metavar="NAME", help=" | ".join(FORMATS))
     add("--jitter", type=number, default=0.0, metavar="S", help="noise on recorded times, s (0)")
     add("--policies", default="default", metavar="LIST", help="also `default` and `all`")
-    add("--load", metavar="LIST", help=f"fractions of FCFS capacity ({DEFAULT_LOADS})")
+    add("--load", metavar="LIST", help=f"of FCFS capacity, or {RECORDED} ({DEFAULT_LOADS})")
     add("--rate", metavar="LIST", help="arrival rates in requests/s, instead of --load")
     add("--seeds", type=whole, default=5, metavar="N", help="traces a load (5)")
     add("--duration", type=number, default=300.0, metavar="S", help="window, virtual s (300)")
     add("--against", metavar="POLICY", help="also compare with this one of --policies, not fcfs")
-    add("--engine", metavar="FILE.yaml", help="see configs/env; Llama-2-13B on an A100")
+    about = f"{' | '.join(preset_names())},\nor a YAML file ({SimulatedConfig().latency})"
+    add("--engine", metavar="PRESET", help=about)
+    add_set_option(parser, "the engine")
     add_backend_options(parser)
     add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
     add("--dry-run", action="store_true", help="print the plan and write nothing")
@@ -110,16 +118,23 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
 def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) -> int:
     _make_folder(out)
     capacities: dict[str, float] = {}
-    if plan.loads:
-        print("measuring FCFS capacity ...", file=sys.stderr)
-        capacities = measure_capacities(plan, out, arguments.jobs, _progress("traffics"))
+    print("measuring FCFS capacity ...", file=sys.stderr)
+    try:
+        shown = bar("traffic", "traffics")
+        capacities = measure_capacities(plan.workloads(), plan.engine, out, arguments.jobs, shown)
+    except ConfigError as error:
+        if plan.loads or plan.recorded:
+            raise
+        print(f"  unknown, and so are loads: {error}", file=sys.stderr)
+    else:
         for name, value in capacities.items():
-            print(f"  {name}: {value:.3g} requests/s", file=sys.stderr)
-    jobs = make_jobs(plan, capacities)
-    if others := other_results(jobs, out):
+            told = f"{value:.3g} requests/s on {engine_name(plan.engine)}"
+            print(f"  {name}: {told}", file=sys.stderr)
+    runs = make_runs(plan, capacities)
+    if others := store_of(out).others(run.key for run in runs):
         found = counted(others, "result")
-        print(f"not used: {found} of other settings in {out / 'runs'}", file=sys.stderr)
-    records, failures = run_jobs(jobs, out, arguments.jobs, _progress("runs"))
+        print(f"not used: {found} of other settings in {store_of(out).folder}", file=sys.stderr)
+    records, failures = run_all(runs, out, arguments.jobs, bar("run", "runs"))
     for key, reason in failures.items():
         say(FAILED, f"error: run {key} failed: {reason}")
     if records:
@@ -151,30 +166,38 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     asked = [sets.get(item, item) for item in split_policies(arguments.policies)]
     policies = tuple(parse_policies(",".join(asked)))
     load, rate = arguments.load, arguments.rate
+    loads = (DEFAULT_LOADS if load is None and rate is None else load or "").split(",")
+    recorded = RECORDED in loads
+    if load is not None and not load.strip():
+        raise ConfigError("--load: the list is empty")
     traces = [Source(t, True, trace_format, arguments.jitter) for t in arguments.trace]
     plan = Plan(
         policies=policies,
         sources=tuple([*(Source(w) for w in arguments.workload), *traces]),
-        loads=_numbers("--load", DEFAULT_LOADS if load is None and rate is None else load),
+        loads=_numbers("--load", ",".join(x for x in loads if x != RECORDED) or None),
         rates_per_s=_numbers("--rate", rate),
         seeds=arguments.seeds,
         duration_s=arguments.duration,
-        engine=_engine(arguments.engine, policies),
+        engine=_engine(arguments, policies),
+        recorded=recorded,
     )
-    plan.workloads()
+    for _, workload in plan.workloads().values():
+        if recorded:
+            recorded_rate_per_s(workload)
     return plan
 
 
-def _engine(path: str | None, policies: Sequence[Policy]) -> SimulatedConfig:
-    if path is None:
+def _engine(arguments: argparse.Namespace, policies: Sequence[Policy]) -> SimulatedConfig:
+    given, sets = arguments.engine, sets_of(arguments)
+    if given is None and not sets:
         return SimulatedConfig()
-    config = SimulatedConfig.load(path)
+    config = load_engine(given, "--engine", sets)
     try:
-        engine = SimulatedEngine(config)  # refuses an unknown latency preset
+        engine = cached_engine(config)  # refuses an unknown latency preset
         for policy in policies:
             engine.install(policy)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{given or '--set'}: {error}") from None
     return config
 
 
@@ -192,26 +215,20 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...]:
 
 
 def _describe(plan: Plan, jobs: int) -> str:
-    points = [f"load {x:g}" for x in plan.loads] or [f"{x:g} req/s" for x in plan.rates_per_s]
+    points = [f"load {x:g}" for x in plan.loads] + [f"{x:g} req/s" for x in plan.rates_per_s]
+    points += ["as recorded"] if plan.recorded else []
     minutes = plan.runs * plan.duration_s * SECONDS_A_WINDOW / jobs / 60
     return "\n".join(
         [
             f"policies ({len(plan.policies)}): " + ", ".join(p.name for p in plan.policies),
             f"traffic ({len(plan.sources)}): " + ", ".join(s.path for s in plan.sources),
             f"points ({len(points)}): " + ", ".join(points),
-            f"seeds: 0 to {plan.seeds - 1}; window {plan.duration_s:g} s; engine "
-            f"{plan.engine.latency}",
+            f"seeds: 0 to {plan.seeds - 1}; window {plan.duration_s:g} s",
+            f"engine: {engine_name(plan.engine)}",
             f"{counted(plan.runs, 'run')}, very roughly {minutes:.2g} minutes with "
             f"{counted(jobs, 'job')}",
         ]
     )
-
-
-def _progress(what: str) -> Progress:
-    def shown(keys: Iterable[str], total: int) -> Iterator[str]:
-        yield from tqdm(keys, total=total, unit=what.removesuffix("s"), desc=what, mininterval=1.0)
-
-    return shown
 
 
 def _write(
@@ -223,7 +240,7 @@ def _write(
     against: str | None,
 ) -> None:
     meta = {
-        "command": shlex.join(["python", "scripts/evaluate.py", *argv]),
+        "command": shlex.join(["ewsjf", "evaluate", *argv]),
         "duration_s": plan.duration_s,
         "seeds": plan.seeds,
         "loads": list(plan.loads),
@@ -231,8 +248,9 @@ def _write(
         "capacity_requests_per_s": capacities,
         "policies": [p.to_dict() for p in plan.policies],
         "engine": to_dict(plan.engine),
-        "kv_blocks": SimulatedEngine(plan.engine).kv_blocks,
-        "latency_hash": SimulatedEngine(plan.engine).latency.content_hash,
+        "engine_name": engine_name(plan.engine),
+        "kv_blocks": cached_engine(plan.engine).kv_blocks,
+        "latency_hash": cached_engine(plan.engine).latency.content_hash,
         "versions": _versions(),
         "git": git_state(),
     }
@@ -241,7 +259,7 @@ def _write(
     write_json(paths[0], data)
     write_text(paths[1], markdown(records, meta, against))
     frontier(records, paths[2])
-    print(console_table(records))
+    print(console_table(records, meta))
     print("\n" + "\n".join(str(path) for path in paths))
 
 
@@ -253,3 +271,7 @@ def _versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What does `scripts/fit_latency.py` accept, and in which order does it work?"""
+"""The command `ewsjf fit-latency`: a latency model of measured steps."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ EPILOG = """\
 measure steps:  vllm serve MODEL
     --scheduler-cls ewsjf_env.engine.steps.step_log.StepLogScheduler
     --additional-config '{"ewsjf_step_log": "steps.jsonl"}'
-then send prompts of all lengths, alone and many at once (gpu_run.sh does both)."""
+then send prompts of all lengths, alone and many at once.
+`ewsjf gpu-run` does both."""
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser("fit_latency.py", None, DESCRIPTION, EPILOG)
+    parser = Parser("ewsjf fit-latency", None, DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("steps", metavar="STEPS.jsonl", help="the log of a StepLogScheduler")
     add("--like", required=True, metavar="NAME", help="preset or file of the same model")
@@ -56,3 +57,7 @@ def _fit(words: list[str]) -> int:
     print(json.dumps(found.to_dict(), indent=1))
     print(out)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What does `scripts/gpu_run.py` accept, and in which order does it work?"""
+"""The command `ewsjf gpu-run`: one measurement of a machine with a GPU."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 
 from agents.cli._command import FAILED, Parser, number, run_command, whole
 from agents.core.provenance import git_state
-from agents.experiments.jobs import Source
+from agents.experiments.source import Source
 from agents.machine import stages
-from agents.machine.plan import RESULT, SIMULATED, STAGES, GpuPlan, Result
+from agents.machine.plan import RESULT, SIMULATED, STAGES, GpuPlan, Measurement
 from agents.machine.server import make_launch, running
 from agents.machine.table import table
 from ewsjf_env.config import ConfigError
@@ -26,22 +26,22 @@ from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.stand_in.settings import ExecutorSettings
 from ewsjf_env.policy.policy import parse_policies
 
-USAGE = "gpu_run.sh --out DIR [options] [-- any vllm serve argument]"
+USAGE = "ewsjf gpu-run --out DIR [options] [-- any vllm serve argument]"
 DESCRIPTION = """\
 Measure a machine: step times and a latency model fitted to them, FCFS and EWSJF
 on two traffics at three loads, the simulated engine's prediction of the same
 requests, policy changes under load, and a tuner on the running server.
 The model has random weights; nothing is downloaded."""
 EPILOG = f"""\
-DIR/{RESULT} is written after every piece of work.  A stage that fails says why
-and the others go on; the same command does what is missing.
+DIR/{RESULT} is written after every piece of work.  A stage that fails says
+why and the others go on; the same command does what is missing.
 exit codes: 0 all done, 1 a stage failed, 2 bad input, 130 interrupted"""
 SHORT = {"duration_s": 6.0, "swap_s": 5.0, "windows": 2, "window_s": 4.0, "ramp_s": 5.0}
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser("gpu_run.sh", USAGE, DESCRIPTION, EPILOG)
+    parser = Parser("ewsjf gpu-run", USAGE, DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="folder of the measurement")
     add(
@@ -51,7 +51,7 @@ def make_parser() -> Parser:
     add("--speed", type=number, default=1.0, metavar="X", help="with --simulate (1)")
     add("--workload", action="append", metavar="NAME", help="traffic (paper_mix and mixed)")
     add("--trace", action="append", metavar="FILE", help="recorded traffic, instead or besides")
-    add("--policies", metavar="LIST", help="as in evaluate.py (fcfs,ewsjf)")
+    add("--policies", metavar="LIST", help="as in ewsjf evaluate (fcfs,ewsjf)")
     add("--loads", metavar="LIST", help="fractions of FCFS capacity (0.7,0.95,1.3)")
     add("--duration", type=number, metavar="S", help="of a serving run (30)")
     add("--windows", type=whole, metavar="N", help="of the tuner (6)")
@@ -81,14 +81,14 @@ def _measure(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> 
             raise ConfigError(f"--stages: {name!r} is not one of {list(STAGES)}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     device = SIMULATED if plan.simulate is not None else _device()
-    result = Result(Path(arguments.out), plan, device)
+    result = Measurement(Path(arguments.out), plan, device)
 
-    def attempt(name: str, work: Callable[[Result], None]) -> None:
+    def attempt(name: str, work: Callable[[Measurement], None]) -> None:
         if name in chosen and not result.done(name):
             _attempt(result, name, work)
 
     attempt("machine", _describe)
-    online: dict[str, Callable[[Result], None]] = {}
+    online: dict[str, Callable[[Measurement], None]] = {}
     if plan.log_serving:
         online = {"steps": stages.calibrate, "capacity": stages.measure_capacity}
     else:
@@ -108,7 +108,7 @@ def _measure(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> 
 
 
 def _with_server(
-    result: Result, names: Sequence[str], work: dict[str, Callable[[Result], None]]
+    result: Measurement, names: Sequence[str], work: dict[str, Callable[[Measurement], None]]
 ) -> None:
     """One server for the stages that need the scheduler as it is shipped; a new one if it dies."""
     left = list(names)
@@ -128,7 +128,7 @@ def _with_server(
                 _attempt(result, left[0], work[left.pop(0)])
 
 
-def _attempt(result: Result, name: str, work: Callable[[Result], None]) -> None:
+def _attempt(result: Measurement, name: str, work: Callable[[Measurement], None]) -> None:
     """Do a stage; what it raises is its result."""
     print(f"[{name}] ...", file=sys.stderr, flush=True)
     begun_s = time.monotonic()
@@ -185,7 +185,7 @@ def _device() -> str:
     return found
 
 
-def _describe(result: Result) -> None:
+def _describe(result: Measurement) -> None:
     """Stage `machine`."""
     packages = {}
     for name in ("vllm", "torch", "numpy", "gymnasium", "transformers"):
@@ -211,3 +211,7 @@ def _nvidia(field: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return (done.stdout.splitlines() or [""])[0].strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

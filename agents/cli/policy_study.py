@@ -1,4 +1,4 @@
-"""What does `scripts/policy_study.py` accept, and in which order does it work?"""
+"""The command `ewsjf policy-study`: every policy, tuned and judged."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
-from agents.cli._command import Parser, run_command, whole
+from agents.cli._command import Parser, add_set_option, run_command, sets_of, whole
 from agents.core.files import write_text
+from agents.core.progress import bar
 from agents.core.provenance import git_state
-from agents.experiments.jobs import Progress
-from agents.experiments.policy_study.config import StudyConfig, check_files, load_study
+from agents.experiments.policy_study.config import PolicyStudyConfig, check_files, load_study
 from agents.experiments.policy_study.plots import picture
 from agents.experiments.policy_study.report import markdown
 from agents.experiments.policy_study.study import run_study
 from agents.experiments.policy_study.summary import summarise, write_summary
 from ewsjf_env.config import ConfigError, check_range
 
-USAGE = "policy_study.py --out DIR [--config FILE.yaml] [--traces FOLDER] [options]"
+USAGE = "ewsjf policy-study --out DIR [--config FILE.yaml] [options]"
 DESCRIPTION = """\
 Tune every policy on one part of the traffic and judge it on the other, beside
 its defaults: J, frontiers, who loses, and where nothing helps.  Started again
@@ -33,9 +31,10 @@ EXTRA_ROWS = 3  # arms that get more seeds where the comparison is undecided
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser("policy_study.py", USAGE, DESCRIPTION)
+    parser = Parser("ewsjf policy-study", USAGE, DESCRIPTION)
     add = parser.add_argument
     add("--config", default="configs/policy_study.yaml", metavar="FILE.yaml", help="the study")
+    add_set_option(parser, "the study")
     add("--traces", metavar="FOLDER", help="of the recordings, instead of the config's")
     add("--only", metavar="LIST", help="of the config's workloads (all)")
     add("--seeds", type=whole, metavar="N", help="judged traces a load, not the config's")
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _study(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
     check_range("--jobs", arguments.jobs, 1)
-    config = load_study(arguments.config, arguments.traces)
+    config = load_study(arguments.config, arguments.traces, sets_of(arguments))
     if arguments.only is not None:
         names = [name.strip() for name in arguments.only.split(",") if name.strip()]
         if not names:
@@ -73,8 +72,8 @@ def _study(words: list[str]) -> int:
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     out.mkdir(parents=True, exist_ok=True)
-    study = run_study(config, out, arguments.jobs, _shown)
-    meta = {"command": shlex.join(["python", "scripts/policy_study.py", *words])}
+    study = run_study(config, out, arguments.jobs, lambda stage: bar("run", stage))
+    meta = {"command": shlex.join(["ewsjf", "policy-study", *words])}
     found = {"meta": {**meta, "git": git_state()}, **summarise(study)}
     paths = [out / name for name in ("study.json", "study.md", "study.png")]
     write_summary(paths[0], found)
@@ -84,7 +83,7 @@ def _study(words: list[str]) -> int:
     return 0
 
 
-def describe(config: StudyConfig, jobs: int) -> str:
+def describe(config: PolicyStudyConfig, jobs: int) -> str:
     """Runs of each stage and what they cost, about; equal policies are run once."""
     plan, controls = config.tuning, config.controls
     points = sum(family.size for family in config.families.values())
@@ -134,8 +133,5 @@ def _listed(loads: Sequence[float]) -> str:
     return ", ".join(f"{load:g}" for load in loads)
 
 
-def _shown(stage: str) -> Progress:
-    def progress(keys: Iterable[str], total: int) -> Iterator[str]:
-        yield from tqdm(keys, total=total, unit="run", desc=stage, mininterval=1.0)
-
-    return progress
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,9 +1,8 @@
-"""Take docs/tensorboard.png and docs/optuna_dashboard.png of real runs, in headless Chromium.
+"""The command `ewsjf screenshots`: pictures of real runs for the docs, in headless Chromium.
 
 Needs `apt-get install chromium chromium-driver` and `pip install --group screenshots`.
 """
 
-import argparse
 import contextlib
 import io
 import socket
@@ -16,6 +15,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from agents.cli._command import Parser, run_command
+from ewsjf_env.config import ConfigError
+
+DESCRIPTION = """\
+Take docs/tensorboard.png and docs/optuna_dashboard.png of real runs.  Needs
+`apt-get install chromium chromium-driver` and the group `screenshots`."""
 FLAGS = (
     "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
     "disable-component-update disable-sync"
@@ -25,14 +30,23 @@ WIDTH_PX = 1500
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit code 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="screenshots.py", description=__doc__)
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _take(words), "the pictures so far are kept")
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser("ewsjf screenshots", None, DESCRIPTION)
     parser.add_argument("runs", type=Path, help="folder of runs of several agents: page HParams")
     parser.add_argument("run", type=Path, help="one of them, with a study.journal: all the rest")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the pictures")
-    paths = parser.parse_args(argv)
+    return parser
+
+
+def _take(words: list[str]) -> int:
+    paths = make_parser().arguments(words)
     if not paths.runs.is_dir() or not (paths.run / "study.journal").exists():
-        print(f"screenshots.py: {paths.run}: not a run with a study.journal", file=sys.stderr)
-        return 2
+        raise ConfigError(f"{paths.run}: not a run with a study.journal")
     board = ["tensorboard", "--logdir_spec", "/".join(paths.run.absolute().parts[-3:]) + ":."]
     curves = shot(paths.run, board, "?darkMode=false#custom_scalars&_smoothingWeight=0", 1500, 1600)
     board = ["tensorboard", "--logdir", "."]
@@ -79,3 +93,7 @@ def shot(folder: Path, command: list[str], page: str, width: int, height: int) -
             time.sleep(3)
             seen.append(browser.get_screenshot_as_png())
     return Image.open(io.BytesIO(seen[-1])).convert("RGB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,4 @@
-"""serve.py: start the real `vllm serve` under a policy, and perhaps a tuner beside it.
-
-    serve.py --policy policy.json -- MODEL [any vllm serve argument]
+"""The command `ewsjf serve`: the real `vllm serve` under a policy, perhaps with a tuner beside it.
 
 Without --policy this is stock vLLM.  Nothing of the policy is left to be found wrong after the
 start: a file that is missing, half written or of another schema ends this with one line and
@@ -9,18 +7,35 @@ exit code 2 before vLLM is even imported.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
+from agents.cli._command import Parser, add_set_option, run_command, sets_of
 from agents.operations.launch import launch_options, make_launch, split, url
 from agents.operations.supervise import supervise
 from ewsjf_env.config import ConfigError, load_yaml
+from ewsjf_env.shipped import find_config
 
-TRAIN_SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+USAGE = "ewsjf serve [options] -- MODEL [any vllm serve argument]"
+DESCRIPTION = "Start `vllm serve` under a scheduling policy; without --policy, as it is."
+EPILOG = """\
+examples:
+  ewsjf serve --policy policy.json -- MODEL --port 8000
+  ewsjf serve --policy ewsjf --simulate llama3-8b_h100 -- --port 8000   (no GPU)
+exit codes: those of vLLM, 2 bad input"""
+
+
+def make_parser() -> Parser:
+    """The command line, before `--`."""
+    parser = Parser("ewsjf serve", USAGE, DESCRIPTION, EPILOG, [launch_options()])
+    add = parser.add_argument
+    add("--tune", metavar="TASK", help="also start a tuner of this task; allows PATCH")
+    add_set_option(parser, "the task of --tune, or agent.A.B=3 of the tuner")
+    add("--dry-run", action="store_true", help="print the command and stop")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,54 +43,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     With --tune this process stays, and its exit code is that of the server.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    options, vllm_arguments = split(given)
-    arguments = _parser().parse_args(options)
-    try:
-        launch = make_launch(arguments, vllm_arguments, os.environ)
-        tuner = _tuner(arguments, vllm_arguments)
-    except ConfigError as error:
-        print(f"serve.py: {error}", file=sys.stderr)
-        return 2
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _serve(words), "the server has ended")
+
+
+def _serve(words: list[str]) -> int:
+    options, vllm_arguments = split(words)
+    arguments = make_parser().arguments(options)
+    launch = make_launch(arguments, vllm_arguments, os.environ)
+    tuner = _tuner(arguments, vllm_arguments)
     for note in launch.notes:
-        print(f"serve.py: {note}", file=sys.stderr)
+        print(f"ewsjf serve: {note}", file=sys.stderr)
     if arguments.dry_run:
         changes = [f"{name}={value}" for name, value in launch.environment.items()]
         print(shlex.join([*changes, *launch.command]))
         return 0
     environment = {**os.environ, **launch.environment}
     if tuner is not None:
-        try:
-            return supervise(launch.command, environment, tuner, url(vllm_arguments))
-        except ConfigError as error:
-            print(f"serve.py: {error}", file=sys.stderr)
-            return 2
+        return supervise(launch.command, environment, tuner, url(vllm_arguments))
     sys.stdout.flush()
     os.execve(launch.command[0], launch.command, environment)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="serve.py",
-        usage="%(prog)s [options] -- MODEL [any vllm serve argument]",
-        description="Start `vllm serve` under a scheduling policy; without --policy, as it is.",
-        parents=[launch_options()],
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--tune", metavar="CONFIG", help="also start a tuner of this configuration; allows PATCH"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the command and stop")
-    return parser
-
-
-def _tuner(arguments: argparse.Namespace, vllm_arguments: Sequence[str]) -> list[str] | None:
+def _tuner(arguments: Namespace, vllm_arguments: Sequence[str]) -> list[str] | None:
+    sets = sets_of(arguments)
     if arguments.tune is None:
+        if sets:
+            raise ConfigError(f"--set: {sets[0]!r} needs --tune")
         return None
-    for path in (TRAIN_SCRIPT, Path(arguments.tune)):
-        if not path.is_file():
-            raise ConfigError(f"--tune: {path} is not a file")
-    load_yaml(arguments.tune)  # a typing error is told before a model is loaded
-    command = [sys.executable, str(TRAIN_SCRIPT), "--engine", "remote"]
-    command += ["--url", url(vllm_arguments)]
-    return [*command, "--config", arguments.tune]
+    task = find_config(arguments.tune, "env", "--tune")
+    # A typing error is told before a model is loaded; the import takes longer than the rest here.
+    from agents.cli.train import REMOTE_AGENT
+    from agents.runs.config import make_run_config
+
+    make_run_config(REMOTE_AGENT, {**load_yaml(task), "engine": "remote"}, None, sets)
+    command = [sys.executable, "-m", "agents.cli", "train", "--engine", "remote"]
+    command += ["--url", url(vllm_arguments), "--config", str(task)]
+    return command + [word for text in sets for word in ("--set", text)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,11 +1,10 @@
-"""What does `scripts/train.py` accept, and in which order does it work?"""
+"""The command `ewsjf train`: a tuning run, begun or resumed."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,23 +15,36 @@ from tqdm import tqdm
 
 from agents.bayes.config import StudyConfig
 from agents.bayes.fleet import open_shared
-from agents.cli._command import Parser, folder, run_command, say, tool_command, whole
+from agents.cli._command import (
+    Parser,
+    add_set_option,
+    folder,
+    own_command,
+    run_command,
+    say,
+    sets_of,
+    tool_command,
+    whole,
+)
 from agents.cli._start import INTERRUPTED
-from agents.core.registry import AGENTS
+from agents.core.registry import agent_names, find_agent
 from agents.core.words import counted
 from agents.runs.config import RunConfig, make_run_config
 from agents.runs.episodes import episode_options
-from agents.runs.folder import RunDir, default_folder
+from agents.runs.folder import RunDir, check_new, default_folder
 from agents.runs.loop import Progress, tune
 from ewsjf_env.config import ConfigError, check_range, load_yaml
-from ewsjf_env.engine.real.remote import check_server
+from ewsjf_env.engine.real.remote import RemoteConfig, check_server
+from ewsjf_env.engine.simulated.machine import preset_names
+from ewsjf_env.engine.simulated.preset import engine_name, preset_engine
 from ewsjf_env.env.registration import ENGINE_IDS
 from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
 
 USAGE = """\
-train.py --agent NAME [--config FILE.yaml] [options]
-       train.py --resume RUN [--windows N]"""
+ewsjf train --agent NAME [--config TASK] [options]
+       ewsjf train --resume RUN [--windows N]"""
 DESCRIPTION = "Tune the scheduler window by window; a killed or interrupted run can be resumed."
 WINDOWS = 60
 REMOTE_AGENT = "bayes"  # where none is named
@@ -40,13 +52,14 @@ REMOTE_AGENT = "bayes"  # where none is named
 
 def make_parser() -> Parser:
     """The command line."""
-    lines = [f"  {name:<16} {entry.summary}" for name, entry in AGENTS.items()]
-    parser = Parser("train.py", USAGE, DESCRIPTION, "agents:\n" + "\n".join(lines))
+    lines = [f"  {name:<16} {find_agent(name).summary}" for name in agent_names()]
+    parser = Parser("ewsjf train", USAGE, DESCRIPTION, "agents:\n" + "\n".join(lines))
     add = parser.add_argument
-    add("--agent", metavar="NAME", help=f"see below (with --engine remote: {REMOTE_AGENT})")
-    add("--config", metavar="FILE.yaml", help="the task (configs/env/tuning.yaml)")
-    add("--agent-config", metavar="FILE", help="settings of the agent (configs/agents)")
-    add("--engine", metavar="NAME", help=" | ".join(ENGINE_IDS) + ", instead of the task's")
+    add("--agent", metavar="NAME", help="see below, or module:Class of your own")
+    add("--config", metavar="TASK", help="YAML file, or a name in configs/env (tuning)")
+    add("--agent-config", metavar="FILE", help="settings, or a name in configs/agents")
+    add("--engine", metavar="NAME", help=" | ".join(ENGINE_IDS) + ", or a preset")
+    add_set_option(parser, "the task, or agent.A.B=3 of the agent")
     about_url = "of the server, with --engine remote; again for replicas"
     add("--url", action="append", metavar="URL", help=about_url)
     add("--storage", metavar="S", help="study shared with other runs: journal file or URL")
@@ -70,7 +83,11 @@ def _train(words: list[str]) -> int:
     # Small models: threads cost more than they give, and two runs side by side fight for cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if arguments.dry_run:
-        print(_describe(_planned(arguments)))
+        planned = _planned(arguments)
+        _check_traffic(planned)
+        if arguments.out is not None:
+            check_new(folder("--out", arguments.out))
+        print(_describe(planned))
         return 0
     if arguments.resume is not None:
         run, windows = _resumed(arguments)
@@ -107,18 +124,17 @@ def _train(words: list[str]) -> int:
 
 def _rest(run: RunDir, windows: int, done: bool) -> str:
     """What is left to do after Ctrl-C."""
-    resume = shlex.join(["--resume", str(run.path)])
-    if windows != run.config.windows:
-        resume += f" --windows {windows}"
+    more = () if windows == run.config.windows else ("--windows", str(windows))
+    resume = own_command("train", "--resume", str(run.path), *more)
     if done:
-        return f"all {counted(windows, 'window')} are done, {resume} tells the result"
-    return f"continue with {resume}"
+        return f"all {counted(windows, 'window')} are done; the result: {resume}"
+    return f"continue with: {resume}"
 
 
 def _check_traffic(config: RunConfig) -> None:
     """ConfigError for traffic that cannot be had, before there is a folder that is in the way."""
-    if config.env.engine == "remote":
-        check_server(config.env.remote)
+    if isinstance(config.env.engine_settings, RemoteConfig):
+        check_server(config.env.engine_settings)
     workload = load_workload(config.env.workload)
     seed = episode_options(config.env, config.seed, 0)["trace_seed"]
     for rate in config.env.rates_per_s or (None,):
@@ -140,8 +156,7 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
         fields["context"] = tuple(n.strip() for n in arguments.context.split(",") if n.strip())
     task: dict[str, Any] | str | None = arguments.config
     if arguments.engine is not None:
-        task = load_yaml(arguments.config) if arguments.config else {}
-        task = {**task, "engine": arguments.engine}
+        task = {**_task_file(arguments), **_engine(arguments)}
         if arguments.url is not None:
             remote = task.get("remote", {})
             if isinstance(remote, dict):  # else it is refused when it is read
@@ -151,6 +166,7 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
         REMOTE_AGENT if arguments.agent is None else arguments.agent,
         task,
         arguments.agent_config,
+        sets_of(arguments),
         **{"windows": WINDOWS, **fields},
     )
     if config.env.engine == "remote" and not _names_server(arguments):
@@ -160,11 +176,33 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
     return config if arguments.storage is None else _sharing(config, arguments.storage)
 
 
+def _task_file(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What --config says, as it stands there."""
+    if arguments.config is None:
+        return {}
+    return load_yaml(find_config(arguments.config, "env", "--config"))
+
+
+def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What --engine changes of a task: a preset is the simulated engine of that machine."""
+    if arguments.engine not in preset_names():
+        return {"engine": arguments.engine}
+    preset = preset_engine(arguments.engine)
+    own = _task_file(arguments).get("simulated", {})
+    changes = {"latency": preset.latency, "max_num_seqs": preset.max_num_seqs}
+    changes["max_num_batched_tokens"] = preset.max_num_batched_tokens
+    return {
+        "engine": "simulated",
+        "simulated": {**own, **changes} if isinstance(own, dict) else own,
+    }
+
+
 def _names_server(arguments: argparse.Namespace) -> bool:
     """Whoever forgets the address must not change a stranger's server at the default one."""
-    task = load_yaml(arguments.config) if arguments.config else {}
-    remote = task.get("remote") if isinstance(task, dict) else None
+    remote = _task_file(arguments).get("remote")
     named = isinstance(remote, dict) and bool({"url", "urls"} & set(remote))
+    given = sets_of(arguments)
+    named = named or any(text.startswith(("remote.url=", "remote.urls=")) for text in given)
     return named or arguments.url is not None
 
 
@@ -203,7 +241,18 @@ def _resumed(arguments: argparse.Namespace) -> tuple[RunDir, int]:
 
 
 def _refuse_changes(arguments: argparse.Namespace) -> None:
-    kept = ("agent", "config", "agent_config", "engine", "url", "storage", "seed", "context", "out")
+    kept = (
+        "agent",
+        "config",
+        "agent_config",
+        "set",
+        "engine",
+        "url",
+        "storage",
+        "seed",
+        "context",
+        "out",
+    )
     for name in kept:
         if getattr(arguments, name) is not None:
             flag = "--" + name.replace("_", "-")
@@ -223,13 +272,19 @@ def _describe(config: RunConfig) -> str:
         [
             f"agent {config.agent}, seed {config.seed}, {counted(config.windows, 'window')} of "
             f"{task.window_s:g} s after {task.settle_s:g} s",
-            f"traffic {task.workload}, engine {task.engine}, policy {task.policy}, "
+            f"traffic {task.workload}, engine {_engine_text(config)}, policy {task.policy}, "
             f"reference {task.reference}",
             f"context: {', '.join(config.context) or 'none'}",
             f"space {space.content_hash}, {counted(len(space), 'parameter')}",
             *table,
         ]
     )
+
+
+def _engine_text(config: RunConfig) -> str:
+    if config.task.engine != "simulated":
+        return config.task.engine
+    return f"simulated ({engine_name(config.task.simulated)})"
 
 
 class _Bar:
@@ -277,4 +332,9 @@ def _print_summary(summary: dict[str, Any], run: RunDir) -> None:
     if summary["killed"]:
         print(f"ended by the kill switch: {summary['killed']}")
     print(run.path)
+    print(own_command("export", str(run.path), "--out", "policy.json"))
     print(tool_command("tensorboard", "--logdir", str(run.path)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

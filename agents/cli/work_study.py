@@ -1,33 +1,45 @@
-"""Measure what output hints, or fair shares of tenants, are worth; see agents/work_study.py."""
+"""The command `ewsjf work-study`: what output hints, or fair shares of tenants, are worth."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
+from agents.cli._command import Parser, number, run_command, whole
+from agents.core.progress import bar
+from agents.experiments.tenants_and_hints.arms import STUDIES
+from agents.experiments.tenants_and_hints.study import run_study
 
-from agents.cli._command import run_command
-from agents.experiments.tenants_and_hints import STUDIES, run_study
+DESCRIPTION = """\
+Measure what output hints, or fair shares of tenants, are worth, on synthetic
+traffic in the simulated engine."""
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser("ewsjf work-study", "ewsjf work-study STUDY --out DIR [options]", DESCRIPTION)
+    add = parser.add_argument
+    add("study", choices=sorted(STUDIES), metavar="STUDY", help=" | ".join(sorted(STUDIES)))
+    add("--out", type=Path, required=True, metavar="DIR", help="results; finished runs are kept")
+    add("--seeds", type=whole, default=5, metavar="N", help="of traffic (5)")
+    add("--duration", type=number, default=100.0, metavar="S", help="virtual s (100)")
+    add("--jobs", type=whole, default=1, metavar="N", help="worker processes (1)")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit code 2 for bad input, 130 for Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="work_study.py", description=__doc__)
-    parser.add_argument("study", choices=sorted(STUDIES))
-    parser.add_argument("--out", type=Path, required=True, help="results; finished runs are kept")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N")
-    parser.add_argument("--duration", type=float, default=100.0, metavar="S", help="virtual s")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes")
-    a = parser.parse_args(argv)
-
-    def progress(keys: Iterable[str], total: int) -> Iterator[str]:
-        yield from tqdm(keys, total=total, unit="run", mininterval=1.0)
+    words = list(sys.argv[1:] if argv is None else argv)
 
     def run() -> int:
-        run_study(STUDIES[a.study](), a.seeds, a.duration, a.out, a.jobs, progress)
+        a = make_parser().arguments(words)
+        run_study(STUDIES[a.study](), a.seeds, a.duration, a.out, a.jobs, bar("run"))
         print((a.out / "study.md").read_text(encoding="utf-8"))
         return 0
 
     return run_command(run, "the same command goes on from the finished runs")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""How do named parameter values become a point of the unit cube, model inputs, and back?
+"""Named parameter values as points of the unit cube and as model inputs, and back.
 
 A search space has d columns, one a parameter.  A *point* lies in [0, 1]^d.  Whole numbers,
 steps and choices are cells of equal width; a point is *snapped* to the middle of its cell before

@@ -1,54 +1,67 @@
-"""How does a file grow by whole chunks only, whatever ends the process or fills the disk?
+"""Files that no kill and no full disk leaves half written: lines that are added, whole texts.
 
-A kill can leave part of a chunk at the end; a full disk, too.  Whoever opens the file again says
-how much of it is whole, and the rest is overwritten.  A chunk that could not be written waits in
-memory for the next attempt, so that chunks never change their order.
+A line is in a file whole or not at all when the writer goes on; what a killed process left of one
+at the end is cut by who opens the file next.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 
-class AppendFile:
-    """A file of one writer; open only while a chunk is written.
+class LineFile:
+    """A file of whole lines with one writer.
 
     Args:
-        path: of the file; made by the first chunk.
-        whole: content found -> number of its first bytes to keep, >= 0.
-
-    Raises:
-        OSError: there is a file and it cannot be read.
+        path: of the file; made by the first line.
     """
 
-    def __init__(self, path: Path, whole: Callable[[bytes], int]) -> None:
-        self._path = path
-        self._size = whole(path.read_bytes()) if path.exists() else 0
-        self._waiting = b""
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    @property
-    def empty(self) -> bool:
-        """True when nothing was kept, and nothing written or given to write since."""
-        return self._size + len(self._waiting) == 0
-
-    def append(self, chunk: bytes) -> None:
-        """Write what waits, then `chunk`; all of it is with the kernel on return.
+    def mend(self) -> None:
+        """Cut what a killed writer left of a line.
 
         Raises:
-            OSError: nothing was lost: everything waits for the next call.
+            OSError: the file cannot be read or written.
         """
-        self._waiting += chunk
-        # A file that somebody deleted meanwhile is not made again: it would lack its beginning.
-        with self._path.open("r+b" if self._size else "wb", buffering=0) as file:
-            file.seek(self._size)
-            file.truncate()
-            rest = memoryview(self._waiting)
-            while rest:
-                rest = rest[file.write(rest) :]
-        self._size, self._waiting = self._size + len(self._waiting), b""
+        content = self._content()
+        if content and not content.endswith(b"\n"):
+            with self.path.open("rb+") as file:
+                file.truncate(content.rfind(b"\n") + 1)
+
+    def lines(self) -> list[bytes]:
+        """All whole lines, without their ends; none where there is no file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self._content().split(b"\n")[:-1]
+
+    def append(self, *rows: object) -> None:
+        """Add a line of JSON for each row; they are on the disk when this returns.
+
+        Raises:
+            OSError: the disk is full, for example; the file then ends as it did before.
+            ValueError: a number of a row is NaN or infinite.
+        """
+        texts = [json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n" for row in rows]
+        content = "".join(texts).encode()
+        with self.path.open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(content) != len(content):
+                    raise OSError("only a part of the line could be written")
+                os.fsync(file.fileno())
+            except OSError as error:
+                file.truncate(end)
+                error.filename = error.filename or str(self.path)  # a full disk does not name it
+                raise
+
+    def _content(self) -> bytes:
+        return self.path.read_bytes() if self.path.exists() else b""
 
 
 def write_json(path: Path, data: object) -> None:

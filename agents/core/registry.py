@@ -1,41 +1,32 @@
-"""Which agents are there, and how is one made from its name?
+"""The table of tuners: a name, what builds it, the settings it starts from.
 
-`AGENTS` is the whole list: a name, the settings it starts from, and the function that builds it.
+`AGENTS` is the whole list of ours.  Its targets are loaded when an agent is asked for, so that the
+list costs nothing and this module imports nothing that lies above it.  A tuner from outside the
+checkout needs no line here, see `outside.py`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.baselines import (
-    BestStaticAgent,
-    BestStaticConfig,
-    DefaultAgent,
-    DefaultConfig,
-    DrawnAgent,
-    DrawnConfig,
-)
-from agents.bayes.agent import StudyAgent
-from agents.bayes.config import StudyConfig
-from agents.bayes.fleet import Recorded
-from agents.bayes.start_points import known_points
 from agents.core.agent import Agent
-from agents.rl.agent import SB3Agent
-from agents.rl.config import PpoConfig, SacConfig, Sb3Config, Td3Config, TqcConfig
-from agents.twin.agent import TwinAgent
-from agents.twin.config import TwinStudyConfig
+from agents.core.outside import check_tuner, entry_points, is_outside, load_outside, settings_of
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
 from ewsjf_env.env.task import TuningConfig
 from ewsjf_env.parameters import ParameterSpace, Value
 
+KNOWN_POINTS = "agents.bayes.phases:known_points"
+
 
 @dataclass(frozen=True)
 class AgentSetting:
-    """What every agent is built for.
+    """What every agent is built for.  A constructor is given those that it has a parameter for.
 
     Attributes:
         space: what is tuned; its defaults are the first incumbent.
@@ -44,7 +35,8 @@ class AgentSetting:
         folder: where an agent may keep its state up to date; None: in memory only.
         study_name: names what the windows depend on beside the space, for example
             `<env id>/<space version>/<workload>`.
-        shared: windows of other runs, for agents on a study; None: there are none.
+        shared: windows of other runs (`bayes.fleet.Recorded`), for agents on a study; None: there
+            are none.
         task: what is tuned, for points that are known to do well on it, and for agents with a twin
             of the engine; None: a space alone.
         kept: where an earlier process kept a twin's results and fits, to read; None: in `folder`.
@@ -55,126 +47,188 @@ class AgentSetting:
     seed: int = 0
     folder: Path | None = None
     study_name: str = "ewsjf"
-    shared: Recorded | None = None
+    shared: Any = None
     task: TuningConfig | None = None
     kept: Path | None = None
 
     @property
     def known(self) -> list[dict[str, Value]]:
         """Points that did well on other traffic, the task's own start left out."""
-        return [] if self.task is None else known_points(self.task)[1:]
+        if self.task is None:
+            return []
+        points: list[dict[str, Value]] = _load(KNOWN_POINTS)(self.task)
+        return points[1:]
+
+
+OFFERED = (
+    *("name", "space", "config", "context_size", "seed", "folder"),
+    *("study_name", "shared", "known", "task", "kept"),
+)
+"""What a constructor may ask for, by the name of its parameter; see `AgentSetting`."""
 
 
 @dataclass(frozen=True)
 class AgentEntry:
-    """One line of the registry.
+    """One tuner.
 
     Attributes:
-        config: the settings that a user starts from, a frozen dataclass.
-        build: (name, setting, config of the same class) -> agent.
+        target: `module:Class`; its constructor is given what it asks for of `OFFERED`.
+        settings: `module:Class` of its settings, a frozen dataclass; "": the class of its
+            constructor's parameter `config`, or `NoSettings`.
         summary: one line for lists and --help.
+        given: what the settings start from, where that is not their class's defaults.
         sees: what `act` is given: features of the traffic, or the environment's whole
             observation.
-        policy: what is served for this agent instead of the task's policy, see `task_of`.
         replays: it is shown the requests of every window, to replay them.
+        outside: it is a stranger's, see `outside.py`.
     """
 
-    config: Any
-    build: Callable[[str, AgentSetting, Any], Agent]
+    target: str
+    settings: str
     summary: str
+    given: Mapping[str, Any] = field(default_factory=dict)
     sees: Literal["context", "observation"] = "context"
-    policy: str | None = None
     replays: bool = False
+    outside: bool = False
+
+    @property
+    def agent_class(self) -> type:
+        """Class of the tuner."""
+        found: type = (load_outside if self.outside else _load)(self.target)
+        return found
+
+    @property
+    def settings_class(self) -> type:
+        """Class of the settings."""
+        if not self.settings:
+            return settings_of(self.agent_class) or NoSettings
+        found: type = _load(self.settings)
+        return found
+
+    @property
+    def config(self) -> Any:
+        """The settings that a user starts from."""
+        return from_dict(self.settings_class, dict(self.given), "agent")
+
+    def build(self, name: str, setting: AgentSetting, config: Any) -> Agent:
+        """The agent; `config` of `settings_class`."""
+        agent: Agent = _build(self.agent_class, name, setting, config)
+        return agent
 
 
-def _study(name: str, setting: AgentSetting, config: StudyConfig) -> Agent:
-    return StudyAgent(
-        name,
-        setting.space,
-        config,
-        context_size=setting.context_size,
-        seed=setting.seed,
-        folder=setting.folder,
-        kept=setting.kept,
-        study_name=setting.study_name,
-        shared=setting.shared,
-        known=setting.known,
-    )
+@dataclass(frozen=True)
+class NoSettings:
+    """Settings of a tuner that has none."""
 
 
-def _twin(name: str, setting: AgentSetting, config: TwinStudyConfig) -> Agent:
-    return TwinAgent(
-        name,
-        setting.space,
-        config,
-        task=setting.task,
-        context_size=setting.context_size,
-        seed=setting.seed,
-        folder=setting.folder,
-        kept=setting.kept,
-        study_name=setting.study_name,
-        known=setting.known,
-    )
-
-
-def _default(name: str, setting: AgentSetting, config: DefaultConfig) -> Agent:
-    return DefaultAgent(name, setting.space, setting.seed)
-
-
-def _drawn(name: str, setting: AgentSetting, config: DrawnConfig) -> Agent:
-    return DrawnAgent(name, setting.space, config, setting.seed)
-
-
-def _best_static(name: str, setting: AgentSetting, config: BestStaticConfig) -> Agent:
-    return BestStaticAgent(name, setting.space, config, setting.seed)
-
-
-def _sb3(name: str, setting: AgentSetting, config: Sb3Config) -> Agent:
-    return SB3Agent(name, setting.space, config, setting.context_size, setting.seed)
-
+_STUDY = "agents.bayes.agent:StudyAgent", "agents.bayes.config:StudyConfig"
+_DRAWN = "agents.baselines:DrawnAgent", "agents.baselines:DrawnConfig"
+_SB3 = "agents.rl.agent:SB3Agent"
 
 AGENTS: dict[str, AgentEntry] = {
-    "bayes": AgentEntry(
-        StudyConfig(), _study, "contextual Gaussian process with constraints (primary)"
-    ),
+    "bayes": AgentEntry(*_STUDY, "contextual Gaussian process with constraints (primary)"),
     "bayes_twin": AgentEntry(
-        TwinStudyConfig(),
-        _twin,
+        "agents.twin.agent:TwinAgent",
+        "agents.twin.config:TwinStudyConfig",
         "bayes, with a simulated twin that replays the last windows",
         replays=True,
     ),
-    "tpe": AgentEntry(StudyConfig(sampler="tpe"), _study, "Optuna's tree-structured estimator"),
-    "gp": AgentEntry(StudyConfig(sampler="gp"), _study, "Optuna's Gaussian process, no context"),
-    "cmaes": AgentEntry(StudyConfig(sampler="cmaes"), _study, "Optuna's CMA-ES"),
+    "tpe": AgentEntry(*_STUDY, "Optuna's tree-structured estimator", {"sampler": "tpe"}),
+    "gp": AgentEntry(*_STUDY, "Optuna's Gaussian process, no context", {"sampler": "gp"}),
+    "cmaes": AgentEntry(*_STUDY, "Optuna's CMA-ES", {"sampler": "cmaes"}),
     "random_modelled": AgentEntry(
-        StudyConfig(sampler="random"), _study, "random proposals, recommended by our model"
+        *_STUDY, "random proposals, recommended by our model", {"sampler": "random"}
     ),
-    "random": AgentEntry(DrawnConfig("uniform"), _drawn, "random search"),
-    "sobol": AgentEntry(DrawnConfig("sobol"), _drawn, "quasi-random search"),
-    "default": AgentEntry(DefaultConfig(), _default, "the default values, never tuned"),
-    "best_static": AgentEntry(BestStaticConfig(), _best_static, "offline search, then its best"),
-    "boost_ada": AgentEntry(
-        DefaultConfig(),
-        _default,
-        "another order, which refits its only parameter itself",
-        policy="boost_ada",
+    "random": AgentEntry(*_DRAWN, "random search", {"draw": "uniform"}),
+    "sobol": AgentEntry(*_DRAWN, "quasi-random search", {"draw": "sobol"}),
+    "default": AgentEntry(
+        "agents.baselines:DefaultAgent",
+        "agents.baselines:DefaultConfig",
+        "the default values, never tuned",
     ),
-    "sac": AgentEntry(SacConfig(), _sb3, "SB3's soft actor-critic", "observation"),
-    "ppo": AgentEntry(PpoConfig(), _sb3, "SB3's proximal policy optimisation", "observation"),
-    "td3": AgentEntry(Td3Config(), _sb3, "SB3's twin delayed policy gradient", "observation"),
-    "tqc": AgentEntry(TqcConfig(), _sb3, "SAC with truncated quantile critics", "observation"),
+    "best_static": AgentEntry(
+        "agents.baselines:BestStaticAgent",
+        "agents.baselines:BestStaticConfig",
+        "offline search, then its best",
+    ),
+    "sac": AgentEntry(
+        _SB3, "agents.rl.config:SacConfig", "SB3's soft actor-critic", sees="observation"
+    ),
+    "ppo": AgentEntry(
+        _SB3,
+        "agents.rl.config:PpoConfig",
+        "SB3's proximal policy optimisation",
+        sees="observation",
+    ),
+    "td3": AgentEntry(
+        _SB3,
+        "agents.rl.config:Td3Config",
+        "SB3's twin delayed policy gradient",
+        sees="observation",
+    ),
+    "tqc": AgentEntry(
+        _SB3,
+        "agents.rl.config:TqcConfig",
+        "SAC with truncated quantile critics",
+        sees="observation",
+    ),
 }
 
 
-def agent_config(name: str, data: Mapping[str, Any] | None = None, where: str = "agent") -> Any:
+def agent_names() -> list[str]:
+    """Names of all agents, each once: ours, and those of installed packages."""
+    return list(dict.fromkeys([*AGENTS, *entry_points()]))
+
+
+def find_agent(name: str, where: str = "agent") -> AgentEntry:
+    """The tuner of a name: one of `agent_names`, or `module:Class` or `file.py:Class`.
+
+    A tuner from outside is tried on a tiny space when it is first asked for.
+
+    Raises:
+        ConfigError: unknown name, naming the nearest valid one; or a tuner from outside that is
+            none, with file and line of what is wrong.
+    """
+    if name in AGENTS:
+        return AGENTS[name]
+    target = entry_points().get(name, name)
+    if not is_outside(target):
+        raise ConfigError(
+            f"{where}: unknown {name!r}{nearest(name, agent_names())}"
+            "; a tuner of yours is given as module:Class"
+        )
+    return _outside(target)
+
+
+def label_of(name: str) -> str:
+    """What an agent is called in tables and folders: its name, or its class where it has none."""
+    return name.rpartition(":")[2] if is_outside(name) else name
+
+
+def absolute_name(name: str) -> str:
+    """The name of an agent wherever a run is resumed from: a file's by its absolute path."""
+    module, colon, attribute = name.rpartition(":")
+    if colon and module.endswith(".py"):
+        return f"{Path(module).absolute()}:{attribute}"
+    return name
+
+
+def agent_config(
+    name: str,
+    data: Mapping[str, Any] | None = None,
+    where: str = "agent",
+    sets: Sequence[str] = (),
+) -> Any:
     """The settings of agent `name`: its defaults with `data`, nested as in its YAML file.
+
+    `sets` are values set on a command line, over `data`.
 
     Raises:
         ConfigError: unknown agent or key, naming the nearest valid one; illegal value.
     """
-    entry = _entry(name)
+    entry = find_agent(name)
     merged = _merge(to_dict(entry.config), data or {})
-    return from_dict(type(entry.config), merged, where)
+    return from_dict(entry.settings_class, merged, where, sets)
 
 
 def make_agent(name: str, setting: AgentSetting, config: Any = None) -> Agent:
@@ -183,35 +237,46 @@ def make_agent(name: str, setting: AgentSetting, config: Any = None) -> Agent:
     Raises:
         ConfigError: unknown agent, settings of another one, or see the agent.
     """
-    entry = _entry(name)
+    entry = find_agent(name)
     if config is None:
         config = entry.config
-    if type(config) is not type(entry.config):
+    if type(config) is not entry.settings_class:
         raise ConfigError(
-            f"agent {name!r}: expected {type(entry.config).__name__}, got {type(config).__name__}"
+            f"agent {name!r}: expected {entry.settings_class.__name__}, got {type(config).__name__}"
         )
-    return entry.build(name, setting, config)
+    return entry.build(label_of(name), setting, config)
 
 
-def task_of(name: str, task: TuningConfig) -> TuningConfig:
-    """The task as agent `name` meets it.
-
-    An agent that stands for another order gets a task of that order's own parameters, on the
-    same traffic and judged against the same reference.
-
-    Raises:
-        ConfigError: unknown agent.
-    """
-    policy = _entry(name).policy
-    if policy is None:
-        return task
-    return dataclasses.replace(task, policy=policy, tuned=(), frozen=())
+def _build(target: Callable[..., Any], name: str, setting: AgentSetting, config: Any) -> Any:
+    asked = [p for p in inspect.signature(target).parameters if p in OFFERED]
+    own = {"name": name, "config": config}
+    return target(**{key: own[key] if key in own else getattr(setting, key) for key in asked})
 
 
-def _entry(name: str) -> AgentEntry:
-    if name not in AGENTS:
-        raise ConfigError(f"agent: unknown {name!r}{nearest(name, AGENTS)}")
-    return AGENTS[name]
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+@functools.cache
+def _outside(target: str) -> AgentEntry:
+    """The entry of a tuner from outside the checkout, after a trial."""
+    found = load_outside(target)
+    settings = settings_of(found)
+    config = NoSettings() if settings is None else settings()
+
+    def build(space: ParameterSpace, size: int) -> Any:
+        return _build(found, label_of(target), AgentSetting(space, context_size=size), config)
+
+    check_tuner(found, build, OFFERED)
+    return AgentEntry(
+        target,
+        "",
+        (inspect.getdoc(found) or "a tuner from outside").splitlines()[0],
+        sees=getattr(found, "sees", "context"),
+        replays=bool(getattr(found, "replays", False)),
+        outside=True,
+    )
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What traffic did a window have? Numbers alone, never text: enough to serve it again.
+"""The recorded requests of a window: numbers alone, never text; enough to serve them again.
 
 A window's record holds the requests that arrived since the window before it ended, the discarded
 time in front of it included, so that the windows of an episode put together are its whole

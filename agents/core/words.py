@@ -1,4 +1,4 @@
-"""How are numbers of things told?"""
+"""Words for numbers of things."""
 
 from __future__ import annotations
 

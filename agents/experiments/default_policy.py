@@ -1,6 +1,6 @@
-"""Where does the policy that ships as the default come from?
+"""The fit of the policy that ships as the default.
 
-From the synthetic workload `training_mix`, which no published comparison is judged on: its
+It comes from the synthetic workload `training_mix`, which no published comparison is judged on: its
 partition by Refine-and-Prune over one drawn sample, its score by the offline scan of
 `static_search` at loads below, around and above capacity.  Many points are equally good by the
 objective J, so ties (within `TIE` of the best) go to the point whose long requests wait least;
@@ -9,20 +9,16 @@ then k, the knob between short and long, is lowered in small steps as far as the
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from tqdm import tqdm
-
+from agents.core.progress import Progress
+from agents.experiments.engines import cached_engine
+from agents.experiments.source import Source
 from agents.experiments.static_search import ScanPlan, ScanResult, scan
-from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
-from ewsjf_env.policy.policy import DEFAULT_PATH, Policy
+from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.partition.partition import Partition, PartitionSettings, refine_and_prune
 from ewsjf_env.seeds import TRAINING_SEEDS
@@ -69,43 +65,29 @@ def choose(results: Sequence[ScanResult]) -> ScanResult:
     return min(tied, key=lambda r: fmean(m["ttft_long_p95_s"] for m in r.metrics))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Scan, choose, write the policy; exit code 2 for bad input, 130 for Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="fit_default_policy.py", description=__doc__)
-    parser.add_argument("--out", default=str(DEFAULT_PATH), help="policy file to write")
-    parser.add_argument("--scan", default="runs/default_policy.jsonl", help="results, resumable")
-    parser.add_argument("--points", type=int, default=POINTS, help=f"Sobol points ({POINTS})")
-    parser.add_argument("--jobs", type=int, default=1, help="worker processes (1)")
-    arguments = parser.parse_args(argv)
-    try:
-        check_range("jobs", arguments.jobs, 1)
-        _fit(Path(arguments.out), Path(arguments.scan), arguments.points, arguments.jobs)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the finished points", file=sys.stderr)
-        return 130
-    return 0
+def fit(out: Path, folder: Path, points: int, jobs: int, progress: Progress) -> list[str]:
+    """Scan, choose and write the policy; lines about the best points.
 
-
-def _progress(results: Iterable[Any], total: int) -> Iterable[Any]:
-    return tqdm(results, total=total, unit="point")
-
-
-def _fit(out: Path, scan_path: Path, points: int, jobs: int) -> None:
+    Args:
+        out: policy file to write.
+        folder: of the runs; what is there is not run again.
+        points: Sobol points of the first scan.
+        jobs: worker processes, >= 1.
+        progress: wraps the runs as they end, with their number.
+    """
     workload, config = load_workload(WORKLOAD), SimulatedConfig()
-    capacity = SimulatedEngine(config).measure_capacity(
+    capacity = cached_engine(config).measure_capacity(
         workload.draw_backlog(TRAINING_SEEDS + 1, 800)
     )
     rates = tuple(round(load * capacity, 4) for load in LOADS)
     plan = ScanPlan(NAMES, points, rates, seeds=2, duration_s=150.0)
     base = Policy("ewsjf", "ewsjf", partition=training_partition(workload))
-    scan_path.parent.mkdir(parents=True, exist_ok=True)
-    results = scan(base, workload, config, plan, scan_path, jobs, _progress)
+    source = Source(WORKLOAD)
+    results = scan(base, source, config, plan, folder, jobs, progress)
     first = choose(results)
     finer = [{**first.values, "k": factor * float(first.values["k"])} for factor in FINER_K]
-    results = scan(base, workload, config, plan, scan_path, jobs, _progress, finer)
+    results += scan(base, source, config, plan, folder, jobs, progress, finer)
+    results.sort(key=lambda result: -result.objective)
     chosen = choose(results)
     policy = Policy(
         name="ewsjf",
@@ -113,7 +95,7 @@ def _fit(out: Path, scan_path: Path, points: int, jobs: int) -> None:
         parameters={**base.parameters, **chosen.values},
         partition=base.partition,
         provenance={
-            "made_by": "scripts/fit_default_policy.py",
+            "made_by": "ewsjf fit-default-policy",
             "training_workload": WORKLOAD,
             "training_rates_per_s": list(rates),
             "engine": config.latency,
@@ -123,8 +105,9 @@ def _fit(out: Path, scan_path: Path, points: int, jobs: int) -> None:
         },
     )
     policy.save(out)
+    lines = []
     for result in results[:10]:
         mark = "*" if result is chosen else " "
         values = ", ".join(f"{name} {float(result.values[name]):.3g}" for name in NAMES)
-        print(f"{mark} J {result.objective:.3f}  {values}")
-    print(out)
+        lines.append(f"{mark} J {result.objective:.3f}  {values}")
+    return lines

@@ -1,6 +1,6 @@
-"""soak.py: does a server stay healthy for as long as one cares to wait?
+"""A soak: a server under load for as long as one cares to wait, and what must not happen.
 
-Starts a server as serve.py does, loads it (`soak_load.py`), reads the server's own record of
+Starts a server as `ewsjf serve` does, loads it (`soak_load.py`), reads the server's own record of
 requests, and watches the memory of its processes.  All is well when
 
     every request that its client did not give up was answered once, with all its tokens,
@@ -12,12 +12,10 @@ requests, and watches the memory of its processes.  All is well when
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,12 +27,9 @@ import aiohttp
 import psutil
 from tqdm import tqdm
 
-from agents.core.files import write_json
-from agents.operations import launch as server_launch
 from agents.operations.soak_load import Load, LoadSettings, Tally
 from agents.operations.supervise import is_healthy
-from ewsjf_env.config import ConfigError, check_range
-from ewsjf_env.serving.launch import Launch, option_value
+from ewsjf_env.serving.launch import Launch
 
 GROWTH_SHARE, GROWTH_BYTES = 0.05, 24 << 20
 SAMPLE_S = 2.0
@@ -84,39 +79,6 @@ class Watch:
                     self.twice += row[0] in self.seen
                     self.seen.add(row[0])
             more = any(rank["more"] for rank in ranks)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a soak; 0 when all is well, 1 when not, 2 for bad input."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    try:
-        options, vllm_arguments = server_launch.split(given)
-        arguments = _parser().parse_args(options)
-        check_range("--minutes", arguments.minutes, 0.0, low_open=True)
-        check_range("--rate", arguments.rate, 0.0, low_open=True)
-        check_range("--abort-share", arguments.abort_share, 0.0, 1.0)
-        arguments.allow_patch, arguments.tune = True, None
-        launch = server_launch.make_launch(arguments, vllm_arguments, os.environ)
-        model = option_value(launch.command, "--served-model-name") or vllm_arguments[0]
-        settings = LoadSettings(
-            server_launch.url(vllm_arguments),
-            model,
-            arguments.rate,
-            arguments.abort_share,
-            seed=arguments.seed,
-            api_key=option_value(vllm_arguments, "--api-key") or os.environ.get("VLLM_API_KEY"),
-        )
-        arguments.out.mkdir(parents=True, exist_ok=True)
-    except (ConfigError, OSError) as error:
-        print(f"soak.py: {error}", file=sys.stderr)
-        return 2
-    result = run(launch, settings, 60.0 * arguments.minutes, arguments.out / "server.log")
-    path = arguments.out / "soak.json"
-    write_json(path, {"minutes": arguments.minutes, "command": launch.command, **result})
-    for problem in result["problems"]:
-        print(f"soak.py: {problem}", file=sys.stderr)
-    print(f"soak.py: {'well' if result['well'] else 'NOT WELL'}: {result['counts']} in {path}")
-    return 0 if result["well"] else 1
 
 
 def run(launch: Launch, settings: LoadSettings, duration_s: float, log: Path) -> dict[str, Any]:
@@ -237,19 +199,3 @@ def _role(process: psutil.Process, server_pid: int) -> str:
         return "server"
     title = " ".join(process.cmdline()) or process.name()
     return "engine core" if "EngineCore" in title else title[:40]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="soak.py",
-        usage="%(prog)s --out DIR [options] -- [MODEL] [any vllm serve argument]",
-        description="Load a server with policy changes and clients that leave, and watch it.",
-        parents=[server_launch.launch_options()],
-    )
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder for soak.json and server.log")
-    add("--minutes", type=float, default=5.0, help="of load (default: 5)")
-    add("--rate", type=float, default=8.0, help="requests/s (default: 8)")
-    add("--abort-share", type=float, default=0.1, help="clients that hang up (default: 0.1)")
-    add("--seed", type=int, default=0, help="of everything drawn (default: 0)")
-    return parser

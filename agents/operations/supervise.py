@@ -1,4 +1,4 @@
-"""How do a server and its tuner run side by side, with the server never depending on the tuner?
+"""The supervision of a server and its tuner: the server never depends on the tuner.
 
 The tuner starts when the server is healthy.  When it ends, for whatever reason, the server goes
 on under its last policy.  When the server ends, the tuner is asked to stop, and the server's exit
@@ -104,4 +104,4 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"serve.py: {text}", file=sys.stderr, flush=True)
+    print(f"ewsjf serve: {text}", file=sys.stderr, flush=True)

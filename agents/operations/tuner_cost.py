@@ -1,4 +1,4 @@
-"""tuner_cost.py: how much of a server's engine core does a tuner take?
+"""The share of a server's engine core that a tuner takes.
 
 A tuner is another process: the engine core, which schedules, only answers it.  A look (`GET
 /ewsjf/window`, once a second while a window runs) and a change of values (`PATCH /ewsjf/policy`,
@@ -9,24 +9,18 @@ process tells the rest; whatever else the server does goes on meanwhile.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from tqdm import tqdm
 
 from agents.analysis.statistics import mean
-from agents.core.files import write_json
-from ewsjf_env.config import ConfigError, check_range
-from ewsjf_env.engine.base import EngineError
+from agents.core.progress import bar
+from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.real.real_time import CHECK_S
 from ewsjf_env.engine.real.remote import RemoteConfig
 from ewsjf_env.engine.real.remote_client import HttpLink
@@ -41,43 +35,34 @@ CHANGES = 3  # of values, at a window's start: what is trusted, and what is trie
 Ask = Callable[[], Awaitable[Any]]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; 0 when done, 1 when the server fails, 2 for bad input."""
-    arguments = _parser().parse_args(argv)
-    try:
-        check_range("--repeats", arguments.repeats, 2)
-        check_range("--phase-s", arguments.phase_s, 0.5)
-        check_range("--calls-per-s", arguments.calls_per_s, 1.0, 1000.0)
-        check_range("--window-s", arguments.window_s, 0.0, low_open=True)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("a", encoding="utf-8"):
-            pass  # what cannot be written is said before it has taken minutes
-        cores = engine_cores(RemoteConfig(url=arguments.url).url)
-        link = HttpLink(arguments.url, os.environ.get("VLLM_API_KEY"), 30.0)
-        result = asyncio.run(_measure(link, cores, arguments))
-    except (ConfigError, OSError) as error:
-        _forget(arguments.out)
-        print(f"tuner_cost.py: {error}", file=sys.stderr)
-        return 2
-    except (EngineError, psutil.Error) as error:
-        _forget(arguments.out)
-        print(f"tuner_cost.py: {error}", file=sys.stderr)
-        return 1
-    write_json(arguments.out, result)
-    look, change, share = result["look_ms"], result["change_ms"], result["share"]
-    print(
-        f"engine core: a look {_text(look)} ms, a change {_text(change)} ms; "
-        f"share of a window of {arguments.window_s:g} s: {share:.3%}; busy with all else: "
-        f"{result['busy_without']:.1%} ({arguments.out})"
-    )
-    return 0
+@dataclass(frozen=True)
+class CostPlan:
+    """What is measured.
+
+    Attributes:
+        url: of the server, on this machine.
+        window_s: length of a tuner's window, > 0.
+        phase_s: length of a phase, >= 0.5.
+        repeats: rounds of four phases, >= 2.
+        calls_per_s: in a phase with calls, [1, 1000].
+    """
+
+    url: str
+    window_s: float = 60.0
+    phase_s: float = 10.0
+    repeats: int = 5
+    calls_per_s: float = 50.0
 
 
-def _forget(path: Path) -> None:
-    """The file that was opened to see whether it can be."""
-    with contextlib.suppress(OSError):
-        if path.is_file() and path.stat().st_size == 0:
-            path.unlink()
+def measure(plan: CostPlan, api_key: str | None) -> dict[str, Any]:
+    """The cost of a look and of a change, ms of the engine core, and the share of a window.
+
+    Raises:
+        ConfigError: not a server that can be measured, see `engine_cores`.
+        EngineError: the server fails.
+    """
+    cores = engine_cores(RemoteConfig(url=plan.url).url)
+    return asyncio.run(_measure(HttpLink(plan.url, api_key, 30.0), cores, plan))
 
 
 def engine_cores(url: str) -> list[psutil.Process]:
@@ -104,7 +89,7 @@ def engine_cores(url: str) -> list[psutil.Process]:
 
 
 async def _measure(
-    link: HttpLink, cores: Sequence[psutil.Process], arguments: argparse.Namespace
+    link: HttpLink, cores: Sequence[psutil.Process], plan: CostPlan
 ) -> dict[str, Any]:
     """CPU time a call, by phases with many calls beside phases without."""
     try:
@@ -123,10 +108,10 @@ async def _measure(
 
         found: dict[str, list[float]] = {"look": [], "change": [], "quiet": []}
         try:
-            for _ in tqdm(range(arguments.repeats), unit="round", disable=None):
+            for _ in bar("round")(range(plan.repeats), plan.repeats):
                 for name, ask in (("look", look), ("change", change)):
-                    idle, _ = await _phase(cores, None, arguments)
-                    busy, calls_per_s = await _phase(cores, ask, arguments)
+                    idle, _ = await _phase(cores, None, plan)
+                    busy, calls_per_s = await _phase(cores, ask, plan)
                     found["quiet"].append(idle)
                     found[name].append(1000.0 * (busy - idle) / calls_per_s)
         finally:
@@ -135,15 +120,15 @@ async def _measure(
     finally:
         await link.close()
     costs = {name: mean(found[name]) for name in ("look", "change")}
-    window_s = arguments.window_s
+    window_s = plan.window_s
     changes = CHANGES + window_s / (0.5 * LEASE_S)
     total_ms = window_s / CHECK_S * costs["look"].value + changes * costs["change"].value
     return {
-        "url": arguments.url,
+        "url": plan.url,
         "window_s": window_s,
-        "phase_s": arguments.phase_s,
-        "repeats": arguments.repeats,
-        "calls_per_s": arguments.calls_per_s,
+        "phase_s": plan.phase_s,
+        "repeats": plan.repeats,
+        "calls_per_s": plan.calls_per_s,
         "engine_cores": len(cores),
         "busy_without": sum(found["quiet"]) / len(found["quiet"]),
         "look_ms": asdict(costs["look"]),
@@ -163,16 +148,16 @@ def _two_values(policy: Policy) -> list[dict[str, Value]]:
 
 
 async def _phase(
-    cores: Sequence[psutil.Process], ask: Ask | None, arguments: argparse.Namespace
+    cores: Sequence[psutil.Process], ask: Ask | None, plan: CostPlan
 ) -> tuple[float, float]:
     """CPU seconds of the cores a second of a phase, and how many calls were answered in one."""
     loop = asyncio.get_running_loop()
     start_s, start_cpu_s, calls = loop.time(), _cpu_s(cores), 0
-    while (elapsed := loop.time() - start_s) < arguments.phase_s:
+    while (elapsed := loop.time() - start_s) < plan.phase_s:
         if ask is None:
-            await asyncio.sleep(arguments.phase_s - elapsed)
+            await asyncio.sleep(plan.phase_s - elapsed)
             continue
-        await asyncio.sleep(max(0.0, calls / arguments.calls_per_s - elapsed))
+        await asyncio.sleep(max(0.0, calls / plan.calls_per_s - elapsed))
         await ask()
         calls += 1
     took_s = loop.time() - start_s  # a slow answer makes it a little longer
@@ -182,24 +167,3 @@ async def _phase(
 def _cpu_s(cores: Sequence[psutil.Process]) -> float:
     times = [core.cpu_times() for core in cores]
     return float(sum(t.user + t.system for t in times))
-
-
-def _text(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tuner_cost.py",
-        description="How much CPU time does a tuner take of a running server's engine core?  The "
-        "server is on this machine and was started with serve.py --allow-patch; its policy is "
-        "changed a little, on a lease, and goes back to what the server trusts.",
-    )
-    add = parser.add_argument
-    add("--url", required=True, help="of the server, such as http://127.0.0.1:8123")
-    add("--out", type=Path, required=True, help="JSON file for the result")
-    add("--window-s", type=float, default=60.0, help="length of a tuner's window (60)")
-    add("--phase-s", type=float, default=10.0, help="length of a phase (10)")
-    add("--repeats", type=int, default=5, help="rounds of four phases (5)")
-    add("--calls-per-s", type=float, default=50.0, help="in a phase with calls (50)")
-    return parser

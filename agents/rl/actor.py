@@ -1,4 +1,4 @@
-"""What does a trained actor compute?  A small network as plain numpy, free of torch.
+"""A trained actor as plain numpy, free of torch.
 
     h = view;  h = activation(weight @ h + bias) for each layer;  action = squash(h)
 

@@ -1,4 +1,4 @@
-"""How do the algorithms of Stable-Baselines3 tune a scheduler, window by window?
+"""Stable-Baselines3's algorithms as tuners, window by window.
 
 `SB3Agent` is SAC, PPO, TD3 or TQC behind the protocol of all tuners.  It is given the whole
 observation (features and parameters in force) where others get features of the traffic.
@@ -52,7 +52,7 @@ class SB3Agent(Memory):
         name: in the registry.
         space: what is tuned; its defaults are where it starts.
         config: settings; their class names the algorithm.
-        view_size: numbers in an observation, >= 1.
+        context_size: numbers in an observation, >= 1.
         seed: of everything drawn, >= 0.
 
     Raises:
@@ -65,14 +65,14 @@ class SB3Agent(Memory):
     _last_view: View
 
     def __init__(
-        self, name: str, space: ParameterSpace, config: Sb3Config, view_size: int, seed: int = 0
+        self, name: str, space: ParameterSpace, config: Sb3Config, context_size: int, seed: int = 0
     ) -> None:
         super().__init__(name, space, seed)
         if len(space) == 0:
             raise ConfigError(f"agent {name!r}: the space has no parameter")
-        if view_size < 1:
+        if context_size < 1:
             raise ConfigError(f"agent {name!r}: needs an observation of at least one number")
-        self._config, self._view_size = config, view_size
+        self._config, self._view_size = config, context_size
         self._start()
 
     @property

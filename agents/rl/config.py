@@ -1,4 +1,4 @@
-"""What can be set about the agents of Stable-Baselines3?
+"""Settings of the agents of Stable-Baselines3.
 
 The names are those of its constructors.  The defaults suit windows, which are few and dear: a
 learner that waits for thousands of steps, as in its simulators, would learn nothing in a day.
@@ -7,74 +7,64 @@ learner that waits for thousands of steps, as in its simulators, would learn not
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import Annotated
 
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import (
+    ConfigError,
+    Count,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Range,
+    Share,
+    check_range,
+    settings,
+)
 
 
-@dataclass(frozen=True)
+@settings
 class _Common:
-    """What all four share.
+    """What all four share."""
 
-    Attributes:
-        learning_rate: of Adam, > 0.
-        gamma: discount of the next window's value, [0, 1).  Small: what a window does is mostly
-            felt in it; the queue that it leaves behind reaches one or two windows further.
-        net_arch: widths of the hidden layers, of the actor and of each critic.
-        batch_size: windows in a gradient step, >= 2.
+    learning_rate: PositiveShare = 1e-3
+    """Learning rate of Adam."""
+    gamma: Annotated[float, Range(0.0, 0.9999)] = 0.5
+    """Discount of the next window's value. Small: what a window does is mostly felt in it; the
+    queue that it leaves behind reaches one or two windows further.
     """
-
-    learning_rate: float = 1e-3
-    gamma: float = 0.5
-    net_arch: tuple[int, ...] = (64, 64)
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        check_range("learning_rate", self.learning_rate, 0.0, 1.0, low_open=True)
-        check_range("gamma", self.gamma, 0.0, 0.9999)
-        check_range("batch_size", self.batch_size, 2)
-        for width in self.net_arch:
-            check_range("net_arch", width, 1, 4096)
+    net_arch: tuple[Annotated[int, Range(1, 4096)], ...] = (64, 64)
+    """Widths of the hidden layers, of the actor and of each critic."""
+    batch_size: Annotated[int, Range(2)] = 64
+    """Windows in a gradient step."""
 
 
-@dataclass(frozen=True)
+@settings
 class _OffPolicy(_Common):
-    """What learners from a replay buffer share.
+    """What learners from a replay buffer share."""
 
-    Attributes:
-        learning_starts: uniformly drawn windows before the policy proposes, >= 1.
-        buffer_size: windows remembered, the newest, >= `batch_size`.
-        tau: step of the target networks towards the others, (0, 1].
-        train_freq: learn after every so many windows, >= 1.
-        gradient_steps: so many steps each time, >= 1.
-    """
-
-    learning_starts: int = 32
+    learning_starts: Count = 32
+    """Uniformly drawn windows before the policy proposes."""
     buffer_size: int = 10_000
-    tau: float = 0.01
-    train_freq: int = 1
-    gradient_steps: int = 4
+    """Windows remembered, the newest, at least `batch_size`."""
+    tau: PositiveShare = 0.01
+    """Step of the target networks towards the others."""
+    train_freq: Count = 1
+    """Learn after every so many windows."""
+    gradient_steps: Count = 4
+    """Gradient steps each time."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("learning_starts", self.learning_starts, 1)
         check_range("buffer_size", self.buffer_size, self.batch_size)
-        check_range("tau", self.tau, 0.0, 1.0, low_open=True)
-        check_range("train_freq", self.train_freq, 1)
-        check_range("gradient_steps", self.gradient_steps, 1)
 
 
-@dataclass(frozen=True)
+@settings
 class SacConfig(_OffPolicy):
-    """Soft actor-critic.
+    """Soft actor-critic."""
 
-    Attributes:
-        ent_coef: weight of the entropy, >= 0, or `auto_<start>`: adapted to the target entropy.
-        target_entropy: of the policy, nats; `auto`: minus the number of parameters.
-    """
-
-    ent_coef: float | str = "auto_0.1"
+    ent_coef: NotNegative | str = "auto_0.1"
+    """Weight of the entropy, or `auto_<start>`: adapted to the target entropy."""
     target_entropy: float | str = "auto"
+    """Entropy that the policy is held at, nats; `auto`: minus the number of parameters."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,33 +74,23 @@ class SacConfig(_OffPolicy):
                 raise ConfigError(
                     f"ent_coef: {self.ent_coef!r} is not a number >= 0, auto or auto_<number > 0>"
                 )
-        else:
-            check_range("ent_coef", self.ent_coef, 0.0)
-        if isinstance(self.target_entropy, str):
-            if self.target_entropy != "auto":
-                raise ConfigError(f"target_entropy: {self.target_entropy!r} is no number or auto")
-        else:
-            check_range("target_entropy", self.target_entropy)
+        if isinstance(self.target_entropy, str) and self.target_entropy != "auto":
+            raise ConfigError(f"target_entropy: {self.target_entropy!r} is no number or auto")
 
 
-@dataclass(frozen=True)
+@settings
 class TqcConfig(SacConfig):
-    """SAC with truncated quantile critics.
+    """SAC with truncated quantile critics."""
 
-    Attributes:
-        n_critics: number of critics, >= 1.
-        n_quantiles: of each critic, >= 2.
-        top_quantiles_to_drop_per_net: the largest, against optimism, >= 0, < `n_quantiles`.
-    """
-
-    n_critics: int = 2
-    n_quantiles: int = 25
+    n_critics: Count = 2
+    """Number of critics."""
+    n_quantiles: Annotated[int, Range(2)] = 25
+    """Quantiles of each critic."""
     top_quantiles_to_drop_per_net: int = 2
+    """Quantiles left out, the largest, against optimism; below `n_quantiles`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("n_critics", self.n_critics, 1)
-        check_range("n_quantiles", self.n_quantiles, 2)
         check_range(
             "top_quantiles_to_drop_per_net",
             self.top_quantiles_to_drop_per_net,
@@ -119,73 +99,52 @@ class TqcConfig(SacConfig):
         )
 
 
-@dataclass(frozen=True)
+@settings
 class Td3Config(_OffPolicy):
-    """Twin delayed deterministic policy gradient.
+    """Twin delayed deterministic policy gradient."""
 
-    Attributes:
-        noise_std: standard deviation of the proposals round the policy, action units, >= 0.
-        policy_delay: gradient steps of the critics for one of the actor, >= 1.
-        target_policy_noise: standard deviation of the noise in the targets, >= 0.
-        target_noise_clip: its largest size, >= 0.
-    """
-
-    noise_std: float = 0.4
-    policy_delay: int = 2
-    target_policy_noise: float = 0.2
-    target_noise_clip: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("noise_std", "target_policy_noise", "target_noise_clip"):
-            check_range(name, getattr(self, name), 0.0, 2.0)
-        check_range("policy_delay", self.policy_delay, 1)
+    noise_std: Annotated[float, Range(0.0, 2.0)] = 0.4
+    """Standard deviation of the proposals round the policy, action units."""
+    policy_delay: Count = 2
+    """Gradient steps of the critics for one of the actor."""
+    target_policy_noise: Annotated[float, Range(0.0, 2.0)] = 0.2
+    """Standard deviation of the noise in the targets."""
+    target_noise_clip: Annotated[float, Range(0.0, 2.0)] = 0.5
+    """Largest size of the noise in the targets."""
 
 
-@dataclass(frozen=True)
+@settings
 class PpoConfig(_Common):
-    """Proximal policy optimisation.
+    """Proximal policy optimisation."""
 
-    Attributes:
-        n_steps: windows collected before the policy is updated, a multiple of `batch_size`.
-        n_epochs: passes over them, >= 1.
-        gae_lambda: trace decay of the advantages, [0, 1].
-        clip_range: largest useful change of a proposal's probability, (0, 1).
-        ent_coef: weight of the entropy, >= 0.
-        vf_coef: weight of the critic's loss, >= 0.
-        max_grad_norm: longer gradients are shortened to it, > 0.
-        target_kl: an update stops beyond 1.5 times this divergence; None: never.
-        log_std_init: ln of the first standard deviation of the proposals.  At SB3's 0 a third of
-            them lies outside of the range of the parameters.
+    batch_size: Annotated[int, Range(2)] = 16
+    """Windows in a gradient step."""
+    n_steps: Annotated[int, Range(2)] = 16
+    """Windows collected before the policy is updated, a multiple of `batch_size`."""
+    n_epochs: Count = 10
+    """Passes over these windows."""
+    gae_lambda: Share = 0.9
+    """Trace decay of the advantages."""
+    clip_range: PositiveShare = 0.2
+    """Largest useful change of a proposal's probability."""
+    ent_coef: NotNegative = 0.0
+    """Weight of the entropy."""
+    vf_coef: NotNegative = 0.5
+    """Weight of the critic's loss."""
+    max_grad_norm: Positive = 0.5
+    """Longer gradients are shortened to it."""
+    target_kl: Positive | None = None
+    """An update stops beyond 1.5 times this divergence; null: never."""
+    log_std_init: Annotated[float, Range(-10.0, 2.0)] = -1.0
+    """Natural logarithm of the first standard deviation of the proposals. At SB3's 0 a third of
+    them lies outside of the range of the parameters.
     """
 
-    batch_size: int = 16
-    n_steps: int = 16
-    n_epochs: int = 10
-    gae_lambda: float = 0.9
-    clip_range: float = 0.2
-    ent_coef: float = 0.0
-    vf_coef: float = 0.5
-    max_grad_norm: float = 0.5
-    target_kl: float | None = None
-    log_std_init: float = -1.0
-
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("n_steps", self.n_steps, 2)
         if self.n_steps % self.batch_size:
             raise ConfigError(
                 f"n_steps: {self.n_steps} is not a multiple of batch_size, {self.batch_size}"
             )
-        check_range("n_epochs", self.n_epochs, 1)
-        check_range("gae_lambda", self.gae_lambda, 0.0, 1.0)
-        check_range("clip_range", self.clip_range, 0.0, 1.0, low_open=True)
-        check_range("ent_coef", self.ent_coef, 0.0)
-        check_range("vf_coef", self.vf_coef, 0.0)
-        check_range("max_grad_norm", self.max_grad_norm, 0.0, low_open=True)
-        if self.target_kl is not None:
-            check_range("target_kl", self.target_kl, 0.0, low_open=True)
-        check_range("log_std_init", self.log_std_init, -10.0, 2.0)
 
 
 Sb3Config = SacConfig | TqcConfig | Td3Config | PpoConfig

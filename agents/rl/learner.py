@@ -1,4 +1,4 @@
-"""How is Stable-Baselines3's `learn()` run one window at a time, by whoever serves the windows?
+"""Stable-Baselines3's `learn()`, run one window at a time by whoever serves the windows.
 
 `learn()` drives its environment, while a tuner is driven by its loop.  So `learn()` runs, as it
 is, in a greenlet on an environment whose `step` and `reset` switch to the caller and come back

@@ -1,4 +1,4 @@
-"""Where does Stable-Baselines3 keep an actor? Read it as plain numpy; set where it starts."""
+"""The actor inside a Stable-Baselines3 model: read as plain numpy, and where it starts."""
 
 from __future__ import annotations
 

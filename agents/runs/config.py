@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from agents.core.registry import AGENTS, agent_config, task_of
+from agents.core.registry import absolute_name, agent_config, find_agent
 from agents.runs.traffic_shift import ShiftSettings
 from ewsjf_env.config import (
     ConfigError,
-    check_range,
+    Count,
+    Natural,
+    NotNegative,
     from_dict,
     load_yaml,
     nearest,
     refuse_unknown,
+    settings,
     to_dict,
 )
 from ewsjf_env.env.registration import ENGINE_IDS
 from ewsjf_env.env.task import TuningConfig, load_tuning
 from ewsjf_env.measure.features import FEATURES, feature_names
+from ewsjf_env.shipped import find_config
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of config.yaml and windows.jsonl together."""
+
 DEFAULT_CONTEXT = ("arrival_rate_per_s", "prompt_tokens_mean")
 _KEYS = (
     "agent",
@@ -48,41 +54,36 @@ _OWN_OF_SERVER = (
     *("url", "urls", "ranks", "model", "api_key_env", "timeout_s", "start_timeout_s", "lease_s"),
     "arguments",
 )
+_AGENT = "agent."  # begins what is set of the agent's settings
 _MARKS = ("schema_version", "environment", "parameter_space_hash")
 
 
-@dataclass(frozen=True)
+@settings
 class RunConfig:
-    """One tuning run.
-
-    Attributes:
-        agent: a name of `registry.AGENTS`.
-        settings: of that agent, see `registry.agent_config`.
-        env: the task; its policy is the agent's own where the agent brings one.
-        seed: of everything that is drawn, >= 0: traffic, noise and proposals.
-        windows: planned windows, >= 1; a resumed run may go further.
-        context: names of features that agents with a context see, in this order.
-        context_windows: they are the medians of so many windows, since the last shift, >= 1: the
-            traffic of a single one tells little of the next.
-        idle_wait_s: a window in which nobody waited so long tells nothing of an order, >= 0.
-        shift: when a window's traffic counts as shifted.
-    """
+    """One tuning run."""
 
     agent: str
+    """Name of the agent, or `module:Class` of a tuner from outside."""
     settings: Any
+    """Settings of that agent."""
     env: TuningConfig
-    seed: int = 0
-    windows: int = 60
+    """The task."""
+    seed: Natural = 0
+    """Seed of everything that is drawn: traffic, noise and proposals."""
+    windows: Count = 60
+    """Planned windows; a resumed run may go further."""
     context: tuple[str, ...] = DEFAULT_CONTEXT
-    context_windows: int = 5
-    idle_wait_s: float = 3.0
+    """Names of features that agents with a context see, in this order."""
+    context_windows: Count = 5
+    """These features are the medians of so many windows, since the last shift: the traffic of a
+    single one tells little of the next.
+    """
+    idle_wait_s: NotNegative = 3.0
+    """A window in which nobody waited so many seconds tells nothing of an order."""
     shift: ShiftSettings = field(default_factory=ShiftSettings)
+    """When a window's traffic counts as shifted."""
 
     def __post_init__(self) -> None:
-        check_range("seed", self.seed, 0)
-        check_range("windows", self.windows, 1)
-        check_range("context_windows", self.context_windows, 1)
-        check_range("idle_wait_s", self.idle_wait_s, 0.0)
         known = [feature.name for feature in FEATURES]
         for name in self.context:
             if name not in known:
@@ -97,13 +98,13 @@ class RunConfig:
 
     @property
     def task(self) -> TuningConfig:
-        """The environment's configuration for this agent."""
-        return task_of(self.agent, self.env)
+        """The environment's configuration."""
+        return self.env
 
     @property
     def sees(self) -> tuple[str, ...]:
         """Names of what the agent is given: features, or all of the observation."""
-        if AGENTS[self.agent].sees == "observation":
+        if find_agent(self.agent).sees == "observation":
             return feature_names(self.task.space())
         return self.context
 
@@ -130,7 +131,7 @@ class RunConfig:
         the traffic, which the context tells and the study's name stands for.
         """
         task = to_dict(self.task)
-        own = to_dict(getattr(self.task, self.task.engine))
+        own = to_dict(self.task.engine_settings)
         kept = {key: value for key, value in task.items() if key not in _OWN_OF_TASK}
         kept[self.task.engine] = {k: v for k, v in own.items() if k not in _OWN_OF_SERVER}
         text = json.dumps([kept, self.context, self.context_windows], sort_keys=True, default=str)
@@ -163,14 +164,17 @@ class RunConfig:
             ConfigError: unknown key, illegal value, or a run of another schema, environment
                 version or parameter space.
         """
-        refuse_unknown(data, (*_KEYS, *_MARKS), where)
         for key in ("agent", "env", "schema_version"):
             if key not in data:
                 raise ConfigError(f"{where}: missing key {key!r}")
         if data["schema_version"] != SCHEMA_VERSION:
+            found = data["schema_version"]
+            age = "a newer" if isinstance(found, int) and found > SCHEMA_VERSION else "an older"
             raise ConfigError(
-                f"{where}: schema_version: {data['schema_version']!r} is not {SCHEMA_VERSION}"
+                f"{where}: schema_version: {found!r} is not {SCHEMA_VERSION}: this run was started "
+                f"with {age} version; start a new run"
             )
+        refuse_unknown(data, (*_KEYS, *_MARKS), where)
         agent = data["agent"]
         if not isinstance(agent, Mapping) or not isinstance(agent.get("name"), str):
             raise ConfigError(f"{where}: agent: expected a mapping with a name, got {agent!r}")
@@ -189,10 +193,15 @@ class RunConfig:
                 raise ConfigError(f"{where}: {mark}: {found!r} is not {ours!r}; start a new run")
 
 
+def _read(given: str | Path) -> dict[str, Any]:
+    return load_yaml(find_config(given, "agents", "agent settings"))
+
+
 def make_run_config(
     agent: str,
     task: TuningConfig | Mapping[str, Any] | str | Path | None = None,
     settings: Mapping[str, Any] | str | Path | None = None,
+    sets: Sequence[str] = (),
     **fields: Any,
 ) -> RunConfig:
     """A run from what a user names.
@@ -200,14 +209,25 @@ def make_run_config(
     Args:
         agent: name in the registry.
         task: see `tuning.load_tuning`.
-        settings: of the agent: a mapping, a YAML file, or None for its defaults.
+        settings: of the agent: a mapping, a YAML file or the name of one of ours; None: its
+            defaults.
+        sets: values set on a command line, as `safety.radius=0.3` of the task, or
+            `agent.search.radius=0.2` of the agent's settings.
         fields: further fields of `RunConfig`.
 
     Raises:
         ConfigError: naming what is wrong.
     """
+    agent = absolute_name(agent)
     where = str(settings) if isinstance(settings, (str, Path)) else f"agent {agent!r}"
-    data = load_yaml(settings) if isinstance(settings, (str, Path)) else settings
-    return RunConfig(
-        agent=agent, settings=agent_config(agent, data, where), env=load_tuning(task), **fields
-    )
+    data = _read(settings) if isinstance(settings, (str, Path)) else settings
+    own = [text.removeprefix(_AGENT) for text in sets if text.startswith(_AGENT)]
+    try:
+        chosen = agent_config(agent, data, where, own)
+    except ConfigError as error:
+        if not str(error).startswith("--set "):
+            raise
+        told = str(error).replace("--set ", f"--set {_AGENT}", 1)
+        raise ConfigError(told.replace("valid path: '", f"valid path: '{_AGENT}")) from None
+    env = load_tuning(task, sets=[text for text in sets if not text.startswith(_AGENT)])
+    return RunConfig(agent=agent, settings=chosen, env=env, **fields)

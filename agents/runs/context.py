@@ -1,4 +1,4 @@
-"""What does an agent get to see of the windows so far?
+"""The view that an agent gets of the windows so far.
 
 An agent with a context sees features of the traffic, each the median of the last few windows:
 what a single window shows is mostly chance, and tells little of the next one.  RL agents see the
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import median
 
-from agents.core.registry import AGENTS
+from agents.core.registry import find_agent
 from agents.runs.config import RunConfig
 
 
@@ -24,7 +24,7 @@ class Smoother:
     """
 
     def __init__(self, config: RunConfig, names: Sequence[str]) -> None:
-        whole = AGENTS[config.agent].sees == "observation"
+        whole = find_agent(config.agent).sees == "observation"
         self._columns = [list(names).index(name) for name in config.sees]
         self._windows: deque[list[float]] = deque(maxlen=1 if whole else config.context_windows)
 
@@ -37,6 +37,6 @@ class Smoother:
         self._windows.append([float(observation[column]) for column in self._columns])
 
     @property
-    def view(self) -> list[float]:
+    def view(self) -> tuple[float, ...]:
         """What the agent is given now; needs a window."""
-        return [median(column) for column in zip(*self._windows, strict=True)]
+        return tuple(median(column) for column in zip(*self._windows, strict=True))

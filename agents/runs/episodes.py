@@ -1,4 +1,4 @@
-"""Which traffic does episode number e of a run meet?
+"""The traffic that episode number e of a run meets.
 
 A function of the run's seed and the number alone: every agent tuned with one seed sees the same
 traces in the same order, and a resumed run goes on with the trace it was at.

@@ -1,4 +1,4 @@
-"""How does what an agent has learnt become a policy file?
+"""A policy file from what an agent has learnt.
 
     static  one recommendation, whatever the traffic
     table   kinds of traffic seen in the run (k-means over the contexts of its windows), each
@@ -72,7 +72,7 @@ def build_policy(run: RunView, agent: Agent, kind: Kind = "auto") -> Policy:
     if kind == "table":
         if has_network or not run.config.context:
             raise ConfigError(f"kind: agent {run.config.agent!r} sees no context, expected another")
-        table = table_of(agent, np.array([r["context"] for r in run.measured], dtype=np.float64))
+        table = table_of(agent, np.array([r.agent.context for r in run.measured], dtype=np.float64))
         if any(values != table.values[0] for values in table.values):
             return dataclasses.replace(start, name=name, adaptive=_adaptive(run, table))
         return start.with_parameters(table.values[0], name)
@@ -135,7 +135,7 @@ def _adaptive(run: RunView, rule: Rule) -> Adaptive:
     task = run.task
     space = task.space()
     tried: list[Mapping[str, Value]] = [space.defaults]
-    tried += [space.validate({n: r["values"][n] for n in space.names}) for r in run.measured]
+    tried += [space.validate(r.served.values) for r in run.measured]
     recommended: Sequence[Mapping[str, Value]] = rule.values if isinstance(rule, Table) else ()
     return Adaptive(
         space=space,
@@ -145,5 +145,5 @@ def _adaptive(run: RunView, rule: Rule) -> Adaptive:
         bounds=bounds_of([*tried, *recommended], space),
         period_s=task.settle_s + task.window_s,
         window_s=task.window_s,
-        metrics=getattr(task, task.engine).metrics,
+        metrics=task.metric_settings,
     )

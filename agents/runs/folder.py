@@ -1,16 +1,18 @@
-"""What does a run leave behind, and how is it opened again?
+"""The folder of a run: what a run leaves behind, and how it is opened again.
 
-    config.yaml     everything that decides the windows (`run_config.py`)
+    config.yaml     everything that decides the windows (`RunConfig`)
+    windows.jsonl   one line a window (`WindowRecord`): the truth
+    shared.jsonl    what was learnt from other runs, and before which window (`bayes.fleet`)
     command.txt     how it was started, a line a start
     versions.json   commit, packages, hash of the latency model
-    windows.jsonl   one line a window: the truth; all else can be made again from it
-    shared.jsonl    what was learnt from other runs, and before which window (`shared_study.py`)
-    study.journal   of agents on an Optuna study; model files of RL agents in `agent`
-    progress.csv, events.out.tfevents.*   for people (`tracking.py`)
-    summary.json    what `compare.py` reads; policy.json: the recommendation
+    timing.jsonl    wall times, a line a window (`timing`)
+    study.journal   of agents on an Optuna study, for its dashboard
+    progress.csv, events.out.tfevents.*   for people (`tensorboard`)
+    summary.json    what comparisons read; policy.json: the recommendation
 
 A line of windows.jsonl is written whole and reaches the disk before the agent learns from it.
-What a killed process left of a line is cut off when the folder is opened again.
+What a killed process left of a line is cut off when the folder is opened again.  All that stands
+below shared.jsonl can be deleted: a resumed run makes it again, but for the past's wall times.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import shlex
 import sys
@@ -30,15 +31,17 @@ from typing import IO, Any
 
 import yaml
 
-from agents.core.files import write_json, write_text
+from agents.core.files import LineFile, write_json, write_text
 from agents.core.provenance import git_state
-from agents.core.window import parse_line
+from agents.core.registry import label_of
+from agents.core.window import WindowRecord
 from agents.runs.config import RunConfig
 from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.engine.simulated.latency import LatencyModel
 
 CONFIG, WINDOWS, SUMMARY = "config.yaml", "windows.jsonl", "summary.json"
-PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy", "river")
+VERSIONS = "versions.json"
+PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy")
 
 
 def default_folder(config: RunConfig, now: datetime | None = None) -> Path:
@@ -46,7 +49,17 @@ def default_folder(config: RunConfig, now: datetime | None = None) -> Path:
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     environment = config.environment_id.replace("/", "_")
     workload = Path(config.env.workload).name.split(".")[0]
-    return Path("runs", environment, config.agent, workload, f"seed_{config.seed:04d}__{stamp}")
+    return Path(
+        "runs", environment, label_of(config.agent), workload, f"seed_{config.seed:04d}__{stamp}"
+    )
+
+
+def check_new(path: Path) -> None:
+    """ConfigError for a folder that holds a run already."""
+    if (path / CONFIG).exists():
+        raise ConfigError(
+            f"{path}: holds a run already; --resume continues it, or name another folder"
+        )
 
 
 class RunDir:
@@ -62,7 +75,7 @@ class RunDir:
         self.path = path
         self.config = config
         self._lock: IO[bytes] | None = None
-        self._file: IO[bytes] | None = None
+        self._windows = LineFile(path / WINDOWS)
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> RunDir:
@@ -75,17 +88,8 @@ class RunDir:
         try:
             path.mkdir(parents=True, exist_ok=True)
             run._take_lock()
-            if (path / CONFIG).exists():
-                raise ConfigError(
-                    f"{path}: holds a run already; --resume continues it, or name another folder"
-                )
-            versions = {
-                "git": git_state(),
-                "python": platform.python_version(),
-                "packages": {name: _version(name) for name in PACKAGES},
-                "latency_sha256": _latency_hash(config),
-            }
-            write_json(path / "versions.json", versions)
+            check_new(path)
+            run._note_versions()
             write_text(path / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
         except OSError as error:
             run.close()
@@ -115,41 +119,30 @@ class RunDir:
         run = cls(path, RunConfig.from_dict(load_yaml(where), str(where)))
         if lock:
             run._take_lock()
-            run._cut_half_line()
+            run._windows.mend()
+            if not (path / VERSIONS).exists():
+                run._note_versions()
         return run
 
-    def windows(self) -> list[dict[str, Any]]:
-        """All whole lines of windows.jsonl, numbered 0, 1, ... by their key `window`.
+    def windows(self) -> list[WindowRecord]:
+        """All whole lines of windows.jsonl, numbered 0, 1, ...
 
         Raises:
             ConfigError: a line is damaged, missing or there twice; it names line and field.
         """
-        path = self.path / WINDOWS
-        if not path.exists():
-            return []
-        space, sees = self.config.task.space(), self.config.sees
+        path, space, sees = self._windows.path, self.config.task.space(), self.config.sees
         return [
-            parse_line(line, number, space, sees, f"{path}: line {number + 1}")
-            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1])
+            WindowRecord.from_json(line, number, space, sees, f"{path}: line {number + 1}")
+            for number, line in enumerate(self._windows.lines())
         ]
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: WindowRecord) -> None:
         """Write one window; it is on the disk when this returns.
 
         Raises:
             OSError: the disk is full, for example; the file then ends as it did before.
         """
-        if self._file is None:
-            self._file = (self.path / WINDOWS).open("ab", buffering=0)
-        line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError("only a part of the line could be written")
-            os.fsync(self._file.fileno())
-        except OSError:
-            self._file.truncate(end)
-            raise
+        self._windows.append(record.to_json())
 
     def note_command(self, arguments: Sequence[str] | None = None) -> None:
         """Add the command line of this start to command.txt."""
@@ -161,6 +154,10 @@ class RunDir:
         """Replace summary.json, whole or not at all."""
         write_json(self.path / SUMMARY, summary)
 
+    def discard_summary(self) -> None:
+        """Remove summary.json until the next is written."""
+        (self.path / SUMMARY).unlink(missing_ok=True)
+
     def summary(self) -> dict[str, Any] | None:
         """The last summary; None before the first."""
         try:
@@ -171,10 +168,18 @@ class RunDir:
 
     def close(self) -> None:
         """Release the lock; may be called more than once."""
-        for file in (self._file, self._lock):
-            if file is not None:
-                file.close()
-        self._file = self._lock = None
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
+
+    def _note_versions(self) -> None:
+        versions = {
+            "git": git_state(),
+            "python": platform.python_version(),
+            "packages": {name: _version(name) for name in PACKAGES},
+            "latency_sha256": _latency_hash(self.config),
+        }
+        write_json(self.path / VERSIONS, versions)
 
     def _take_lock(self) -> None:
         """The kernel's lock: it ends with the process, however that ends."""
@@ -185,15 +190,6 @@ class RunDir:
             lock.close()
             raise ConfigError(f"{self.path}: another process is working on this run") from None
         self._lock = lock
-
-    def _cut_half_line(self) -> None:
-        path = self.path / WINDOWS
-        if not path.exists():
-            return
-        content = path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            with path.open("rb+") as file:
-                file.truncate(content.rfind(b"\n") + 1)
 
 
 def _version(package: str) -> str | None:

@@ -1,17 +1,18 @@
-"""How is a run driven to its last window, through interruptions, full disks and failed engines?
+"""The loop that drives a run to its last window, through interruptions and failed engines.
 
 Each window goes: ask the agent, run it, write its line, show it to the agent, log it.  A kill
 between any two of these loses nothing that was measured: the line is the truth, the agent is
-shown it again, and logs are made up from it.
+shown it again, and all that people look at is made from it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from agents.core.window import WindowRecord
 from agents.core.words import counted
 from agents.runs.folder import RunDir
 from agents.runs.session import Session
@@ -66,19 +67,19 @@ def tune(
     try:
         begin(len(records))
         session.restore(records)
+        run.discard_summary()  # it tells of fewer windows
         failures = 0
         while len(records) < windows and session.killed is None:
-            record, timing = session.begin_window()
+            record, timing = session.run_window()
             run.append(record)
             records.append(record)
-            observe_s = session.finish_window(record)
+            observe_s = session.show(record)
             tracker.window(record, dataclasses.replace(timing, observe_s=observe_s))
             report(_progress(records, windows))
-            failures = failures + 1 if record["failure"] else 0
+            reason = record.served.failure
+            failures = failures + 1 if reason else 0
             if failures == FAILURES_IN_A_ROW:
-                raise ConfigError(
-                    f"{failures} windows in a row failed, the last with: {record['failure']}"
-                )
+                raise ConfigError(f"{failures} windows in a row failed, the last with: {reason}")
         conclude(session)
         return _summarise(run, session, records)
     except OSError as error:
@@ -93,26 +94,26 @@ def tune(
         session.close()
 
 
-def _progress(records: list[dict[str, Any]], windows: int) -> Progress:
+def _progress(records: Sequence[WindowRecord], windows: int) -> Progress:
     last = records[-1]
-    violations = sum(r["violation"] for r in records)
-    return Progress(last["window"], windows, last["reward"], last["incumbent"], violations)
+    violations = sum(r.score.violation for r in records)
+    return Progress(last.window, windows, last.score.reward, last.plan.incumbent, violations)
 
 
-def _summarise(run: RunDir, session: Session, records: list[dict[str, Any]]) -> dict[str, Any]:
-    measured = [r for r in records if not r["void"] and r["failure"] is None]
+def _summarise(run: RunDir, session: Session, records: Sequence[WindowRecord]) -> dict[str, Any]:
+    rewards = [r.score.reward for r in records if r.measured]
     summary = {
         "agent": run.config.agent,
         "seed": run.config.seed,
         "workload": run.config.env.workload,
         "windows": len(records),
         "recommendation": session.recommendation(),
-        "reward_mean": fmean(r["reward"] for r in measured) if measured else None,
-        "reward_worst": min((r["reward"] for r in measured), default=None),
-        "violations": sum(r["violation"] for r in records),
-        "void": sum(r["void"] for r in records),
-        "failed": sum(r["failure"] is not None for r in records),
-        "aborted": sum(r["aborted"] for r in records),
+        "reward_mean": fmean(rewards) if rewards else None,
+        "reward_worst": min(rewards, default=None),
+        "violations": sum(r.score.violation for r in records),
+        "void": sum(r.agent.void for r in records),
+        "failed": sum(r.served.failure is not None for r in records),
+        "aborted": sum(r.served.aborted for r in records),
         "killed": session.killed,
     }
     run.write_summary(summary)

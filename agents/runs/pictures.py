@@ -1,4 +1,4 @@
-"""What do a run's partition and frontier look like? Two small images for TensorBoard."""
+"""Two small images of a run for TensorBoard: its partition, and its frontier."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ewsjf_env.measure.traffic import LENGTH_EDGES
+from ewsjf_env.measure.traffic import LENGTH_EDGES, TrafficStatistics
 
 WIDTH_PX, HEIGHT_PX = 520, 380
 _DPI = 100
@@ -25,17 +25,17 @@ _SHORT, _LONG = "ttft_short_p95_ms", "ttft_long_p95_ms"
 Scalars = Mapping[str, float]
 
 
-def partition(cuts: Sequence[float], traffic: Mapping[str, Any]) -> bytes:
+def partition(cuts: Sequence[float], traffic: TrafficStatistics) -> bytes:
     """Draw the cuts between the queues over the lengths of the prompts that arrived; a PNG.
 
     Args:
         cuts: upper prompt lengths of all queues but the last, in tokens, ascending, > 0.
-        traffic: `TrafficStatistics.to_dict()` of the window.
+        traffic: of the window.
     """
     figure, axes = _figure()
     low = min([_SHORTEST, *(c / 2 for c in cuts)])
     edges = [low, *LENGTH_EDGES, max([_LONGEST, *(2 * c for c in cuts)])]
-    count, work = (_known(traffic[name]) for name in ("count_shares", "work_shares"))
+    count, work = _known(traffic.count_shares), _known(traffic.work_shares)
     axes.stairs(count, edges, fill=True, color=_BLUE, alpha=0.35, label="requests")
     axes.stairs(work, edges, color=_ORANGE, lw=1.6, label="prefill work")
     for number, cut in enumerate(cuts):
@@ -47,16 +47,16 @@ def partition(cuts: Sequence[float], traffic: Mapping[str, Any]) -> bytes:
     return _png(figure, axes)
 
 
-def frontier(history: Mapping[int, Scalars]) -> bytes | None:
+def frontier(history: Sequence[Scalars]) -> bytes | None:
     """Draw short against long p95 TTFT, a point a window; None while nothing was measured.
 
     Down and left is better.  The line joins windows that no other beats in both; rings are
     violations, stars are windows at the values that the agent now recommends.
 
     Args:
-        history: scalars by tag (`tags.scalars`) of every window so far, by its number.
+        history: scalars by tag (`WindowRecord.scalars`) of every window so far.
     """
-    shown = {w: p for w, s in history.items() if (p := _point(s, "latency")) is not None}
+    shown = {w: p for w, s in enumerate(history) if (p := _point(s, "latency")) is not None}
     if not shown:
         return None
     figure, axes = _figure()
@@ -72,7 +72,7 @@ def frontier(history: Mapping[int, Scalars]) -> bytes | None:
     recommended = _recommended(history)
     _mark(axes, [shown[w] for w in recommended if w in shown], "recommended values",
           marker="*", s=110, color=_ORANGE, edgecolors=_BLACK, linewidths=0.5)  # fmt: skip
-    references = [p for s in history.values() if (p := _point(s, "reference")) is not None]
+    references = [p for s in history if (p := _point(s, "reference")) is not None]
     if references:
         mean = [sum(p[i] for p in references) / len(references) for i in (0, 1)]
         _mark(axes, [(mean[0], mean[1])], "reference, mean", marker="s", s=36, color=_BLACK)
@@ -89,16 +89,16 @@ def frontier(history: Mapping[int, Scalars]) -> bytes | None:
     return _png(figure, axes)
 
 
-def _recommended(history: Mapping[int, Scalars]) -> list[int]:
+def _recommended(history: Sequence[Scalars]) -> list[int]:
     """The windows that ran at what the last one recommends."""
-    newest = history[max(history)]
+    newest = history[-1]
     prefix = "incumbent/"
     wanted = {t.removeprefix(prefix): v for t, v in newest.items() if t.startswith(prefix)}
     if not wanted:
         return []
     return [
         window
-        for window, values in history.items()
+        for window, values in enumerate(history)
         if all(
             math.isclose(values[f"parameters/{name}"], value, rel_tol=_SAME, abs_tol=_SAME)
             for name, value in wanted.items()
@@ -138,5 +138,5 @@ def _plain(number: float, _: object) -> str:
     return f"{number:g}"
 
 
-def _known(shares: Sequence[float | None]) -> list[float]:
-    return [0.0 if share is None or math.isnan(share) else share for share in shares]
+def _known(shares: Sequence[float]) -> list[float]:
+    return [0.0 if math.isnan(share) else share for share in shares]

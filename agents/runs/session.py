@@ -1,7 +1,7 @@
-"""How does an agent meet the environment, one window after the other?
+"""The meeting of an agent and an environment: episodes, and in them one window after the other.
 
-A session is what happens inside a run: episodes, proposals, windows, what the agent is shown.
-It writes nothing; `loop.py` keeps the windows that it yields.
+Each window goes: ask the agent, serve the window, describe it, show it to the agent.  A session
+writes nothing; `loop.py` keeps the windows.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from agents.bayes.fleet import SharedStudy
-from agents.core.agent import CANDIDATE, Agent, Transition, WithHelpers
-from agents.core.registry import AGENTS, AgentSetting, make_agent
+from agents.core.agent import CANDIDATE, Agent, WithHelpers
+from agents.core.registry import AgentSetting, find_agent, make_agent
 from agents.core.requests import RecordedTraffic
+from agents.core.window import Guarded, Plan, Shown, WindowRecord
 from agents.core.words import counted
 from agents.runs.config import RunConfig
 from agents.runs.context import Smoother
 from agents.runs.episodes import episode_options
-from agents.runs.tags import Timing
+from agents.runs.timing import Timing
 from agents.runs.traffic_shift import ShiftDetector
-from ewsjf_env.config import ConfigError, from_dict, to_dict
+from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.env.env import SchedulerTuningEnv
-from ewsjf_env.env.guard import SafetyGuard, make_env
+from ewsjf_env.env.guard import GuardState, SafetyGuard, make_env
+from ewsjf_env.env.outcome import Observation, WindowOutcome, plain
+from ewsjf_env.measure.traffic import TrafficStatistics
 from ewsjf_env.parameters import Value
 
 START_TRIES = 3  # of an episode, before the run gives up on the engine
@@ -42,8 +44,8 @@ def _tell(text: str) -> None:
 class Session:
     """One run's agent and environment.
 
-    `begin_window` and `finish_window` run one window in two halves, so that its record can be
-    kept before the agent learns from it.  `close` frees the engines.
+    `run_window` and `show` are the two halves of a window, so that its record can be kept before
+    the agent learns from it.  `close` frees the engines.
     """
 
     def __init__(self, config: RunConfig, folder: Path | None = None) -> None:
@@ -77,7 +79,7 @@ class Session:
         self._step = 0
         self._recorded_s = 0.0  # until where requests are recorded, in engine seconds
         self._view: tuple[float, ...] | None = None
-        self._observation: list[float] = []
+        self._observation: tuple[float, ...] = ()
 
     def close(self) -> None:
         """Free the engines, and what the agent works with."""
@@ -86,7 +88,7 @@ class Session:
         self._env.close()
 
     def restore(
-        self, records: Sequence[Mapping[str, Any]], progress: Callable[[str], None] = _tell
+        self, records: Sequence[WindowRecord], progress: Callable[[str], None] = _tell
     ) -> None:
         """Continue after `records`, the run's windows so far.
 
@@ -99,100 +101,71 @@ class Session:
         if not records:
             return
         for record in records:
-            self.agent.observe(transition_of(record))
+            self.agent.observe(record.transition())
         last = records[-1]
         self._window = len(records)
-        self._episode, self._step = last["episode"], last["step"] + 1
-        episode = [r for r in records if r["episode"] == self._episode]
-        if last["ended"] or self.config.env.engine not in REPEATABLE:
-            self._view = None
-            for record in episode if not last["ended"] else ():
-                self._detector.shifted(record["traffic"], self.config.env.window_s)
-            if self._guard is not None and last["guard_after"] is not None:
-                self._guard.restore(last["guard_after"])
+        self._episode, self._step = last.plan.episode, last.plan.step + 1
+        if last.agent.ended or self.config.env.engine not in REPEATABLE:
+            self._view = None  # another episode begins; the guard outlives this one
+            if self._guard is not None and last.guard is not None:
+                self._guard.restore(last.guard.after)
             return
+        episode = [r for r in records if r.plan.episode == self._episode]
         progress(f"serving {counted(len(episode), 'window')} of episode {self._episode} again")
         self._reset(self._episode)
         for record in episode:
             self._repeat(record)
 
-    def begin_window(self) -> tuple[dict[str, Any], Timing]:
-        """Ask the agent, run the window and describe it; `Timing.observe_s` is 0 yet.
-
-        Returns:
-            The record, plain values: a line of windows.jsonl without wall time.
-        """
+    def run_window(self) -> tuple[WindowRecord, Timing]:
+        """Ask the agent, run the window and describe it; `Timing.observe_s` is 0 yet."""
         if self._view is None:
             self._reset(self._episode + 1)
-        assert self._view is not None
-        view, before = self._view, self._observation
+        assert self._view is not None  # since the reset
+        view = self._view
         started = time.perf_counter()
-        proposed = self.agent.act(view)
-        incumbent = self.agent.recommend(view)
-        diagnostics = self.agent.diagnostics()
+        plan, diagnostics = self._ask(view)
         asked = time.perf_counter()
-        guard_before = None
-        if self._guard is not None:
-            self._follow(incumbent)
-            guard_before = self._guard.state()
-        action = self.space.to_box(proposed)
-        observation, reward, terminated, truncated, info = self._env.step(action)
-        ran = time.perf_counter()
-        window_s = self.config.env.window_s
-        shifted = info["error"] is None and self._detector.shifted(info["traffic"], window_s)
-        self._note(observation, shifted)
-        margins = info["constraints"]
-        record: dict[str, Any] = {
-            "window": self._window,
-            "episode": self._episode,
-            "step": self._step,
-            "ended": bool(terminated or truncated),
-            "trace": info["trace"],
-            "values": {name: info["parameters"][name] for name in self.space.names},
-            "proposed": proposed,
-            "role": getattr(self.agent, "role", CANDIDATE),
-            "incumbent": incumbent,
-            "reward": float(reward),
-            "reward_se": info["reward_se"],
-            "reward_terms": info["reward_terms"],
-            "margins": margins,
-            "violation": any(margin > 0 for margin in margins.values()),
-            "void": shifted or self._is_idle(info),
-            "shifted": shifted,
-            "failure": info["error"],
-            "aborted": info["aborted"],
-            "guard": _plain(info.get("guard")),
-            "guard_before": guard_before,
-            "guard_after": self._guard.state() if self._guard is not None else None,
-            "before": list(view),
-            "context": self._seen(),
-            "observation_before": before,
-            "observation": self._observation,
-            "metrics": info["metrics"],
-            "reference": info["reference"],
-            "traffic": info["traffic"],
-            "cuts": info["cuts"],
-            "start_s": info["start_s"],
-            "end_s": info["end_s"],
-            "diagnostics": {k: v for k, v in diagnostics.items() if math.isfinite(v)},
-        }
-        if AGENTS[self.config.agent].replays:
-            record["requests"] = self._requests(info, incumbent)
-        return record, Timing(asked - started, 0.0, ran - asked)
+        before, guard_before = self._observation, self._follow(plan.incumbent)
+        outcome, ended = self._serve(plan)
+        timing = Timing(asked - started, 0.0, time.perf_counter() - asked, time.time())
+        shifted = self._is_shift(outcome.traffic)
+        self._note(outcome.observation, shifted)
+        record = WindowRecord(
+            window=self._window,
+            plan=plan,
+            served=outcome.served,
+            score=outcome.score,
+            metrics=outcome.metrics,
+            reference=outcome.reference,
+            traffic=outcome.traffic,
+            guard=self._guarded(guard_before),
+            agent=Shown(
+                before=view,
+                context=self._smoother.view,
+                observation_before=before,
+                observation=self._observation,
+                void=shifted or self._is_idle(outcome),
+                shifted=shifted,
+                ended=ended,
+                diagnostics=diagnostics,
+            ),
+            requests=self._requests(outcome, plan.incumbent),
+        )
+        return record, timing
 
-    def finish_window(self, record: Mapping[str, Any]) -> float:
+    def show(self, record: WindowRecord) -> float:
         """Show the window to the agent; wall seconds that took."""
         started = time.perf_counter()
-        self.agent.observe(transition_of(record))
+        self.agent.observe(record.transition())
         self._window += 1
         self._step += 1
-        self._view = None if record["ended"] else tuple(self._seen())
+        self._view = None if record.agent.ended else self._smoother.view
         return time.perf_counter() - started
 
     def recommendation(self) -> dict[str, Value]:
         """What the agent would serve now; the start values before the first window."""
         if self._view is None and self._observation:
-            return self.agent.recommend(tuple(self._seen()))
+            return self.agent.recommend(self._smoother.view)
         return self.agent.recommend(self._view)
 
     @property
@@ -200,34 +173,62 @@ class Session:
         """Why the guard's kill switch has fired; None when it has not."""
         return self._guard.killed if self._guard is not None else None
 
-    def _follow(self, incumbent: Mapping[str, Value]) -> None:
-        """The tuner's recommendation is what the guard trusts."""
-        assert self._guard is not None
+    def _ask(self, view: tuple[float, ...]) -> tuple[Plan, dict[str, float]]:
+        """What the agent proposes, and what it says of that."""
+        proposed = self.agent.act(view)
+        plan = Plan(
+            episode=self._episode,
+            step=self._step,
+            trace=self._base.outcome.trace,
+            proposed=proposed,
+            incumbent=self.agent.recommend(view),
+            role=getattr(self.agent, "role", CANDIDATE),
+        )
+        said = self.agent.diagnostics()
+        return plan, {k: float(v) for k, v in said.items() if math.isfinite(v)}
+
+    def _serve(self, plan: Plan) -> tuple[WindowOutcome, bool]:
+        """Run the window, through the guard; whether it ends the episode."""
+        _, _, terminated, truncated, _ = self._env.step(self.space.to_box(plan.proposed))
+        return self._base.outcome, bool(terminated or truncated)
+
+    def _follow(self, incumbent: Mapping[str, Value]) -> GuardState | None:
+        """The tuner's recommendation is what the guard trusts; the guard's state with it."""
+        if self._guard is None:
+            return None
         action = self.space.to_box(incumbent)
         if not np.array_equal(action, self._guard.incumbent):
             self._guard.set_incumbent(action)
+        return self._guard.state()
+
+    def _guarded(self, before: GuardState | None) -> Guarded | None:
+        if self._guard is None or before is None:
+            return None
+        return Guarded(self._guard.report, before, self._guard.state())
 
     def _requests(
-        self, info: Mapping[str, Any], incumbent: Mapping[str, Value]
-    ) -> dict[str, Any] | None:
-        """What arrived since the last window was recorded; None after a failure."""
-        if info["error"] is not None:
+        self, outcome: WindowOutcome, incumbent: Mapping[str, Value]
+    ) -> RecordedTraffic | None:
+        """What arrived since the last window was recorded, for agents that serve it again.
+
+        None after a failure.
+        """
+        served = outcome.served
+        if not find_agent(self.config.agent).replays or served.failure is not None:
             return None
         records, now_s = self._base.records()
         # A slow agent may have let time pass on a real engine: then nothing follows on anything.
-        since_s = min(self._recorded_s, info["start_s"])
-        edges = (since_s, info["start_s"], info["end_s"], max(now_s, info["end_s"]))
+        since_s = min(self._recorded_s, served.start_s)
+        edges = (since_s, served.start_s, served.end_s, max(now_s, served.end_s))
         self._recorded_s = edges[-1]
-        fallback = incumbent if info["aborted"] else None
-        found: dict[str, Any] = to_dict(RecordedTraffic.of(records, edges, fallback))
-        return found
+        return RecordedTraffic.of(records, edges, incumbent if served.aborted else None)
 
     def _reset(self, episode: int) -> None:
         """Start an episode; an engine that fails in the warm-up is built anew."""
         options = episode_options(self.config.env, self.config.seed, episode)
         for attempt in range(START_TRIES):
             try:
-                observation, _ = self._env.reset(options=options)
+                self._env.reset(options=options)
                 break
             except EngineError:
                 if attempt + 1 == START_TRIES:
@@ -236,79 +237,49 @@ class Session:
         self._recorded_s = 0.0
         self._detector.reset()
         self._smoother.reset()
-        self._note(observation)
-        self._view = tuple(self._seen())
+        self._note(self._base.outcome.observation)
+        self._view = self._smoother.view
 
-    def _repeat(self, record: Mapping[str, Any]) -> None:
-        if self._guard is not None and record["guard_before"] is not None:
-            self._guard.restore(record["guard_before"])
-        action = self.space.to_box(record["proposed"])
-        observation, reward, _, _, info = self._env.step(action)
-        if record["failure"] is None and float(reward) != record["reward"]:
+    def _repeat(self, record: WindowRecord) -> None:
+        """Serve a window of the episode again, to have the engine where the record leaves it."""
+        if self._guard is not None and record.guard is not None:
+            self._guard.restore(record.guard.before)
+        outcome, _ = self._serve(record.plan)
+        reward = outcome.score.reward
+        if record.served.failure is None and reward != record.score.reward:
             raise ConfigError(
-                f"window {record['window']}: served again its reward is {float(reward)!r}, "
-                f"recorded is {record['reward']!r}: the environment or a package has changed; "
+                f"window {record.window}: served again its reward is {reward!r}, recorded is "
+                f"{record.score.reward!r}: the environment or a package has changed; "
                 "start a new run"
             )
-        self._detector.shifted(info["traffic"], self.config.env.window_s)
-        if AGENTS[self.config.agent].replays:
-            self._requests(info, record["incumbent"])
+        self._is_shift(outcome.traffic)
+        self._requests(outcome, record.plan.incumbent)
         self._step += 1
-        self._note(observation, record["shifted"])
-        self._view = tuple(self._seen())
+        self._note(outcome.observation, record.agent.shifted)
+        self._view = self._smoother.view
 
-    def _note(self, observation: Any, shifted: bool = False) -> None:
-        self._observation = [float(x) for x in observation]
+    def _is_shift(self, traffic: TrafficStatistics | None) -> bool:
+        return self._detector.shifted(plain(traffic), self.config.env.window_s)
+
+    def _note(self, observation: Observation, shifted: bool = False) -> None:
+        self._observation = tuple(float(x) for x in observation)
         if shifted:
             self._smoother.reset()
         self._smoother.add(self._observation)
 
-    def _seen(self) -> list[float]:
-        return self._smoother.view
-
-    def _is_idle(self, info: Mapping[str, Any]) -> bool:
+    def _is_idle(self, outcome: WindowOutcome) -> bool:
         """Nobody had to wait, under the agent's values or the reference's: any order is as good.
 
         Without a reference that nobody waited may be to the credit of the values.
         """
-        if info["error"] is not None or info["reference"] is None:
+        if outcome.metrics is None or outcome.reference is None:
             return False
-        waits = [info[who]["wait_max_s"] or 0.0 for who in ("metrics", "reference")]
-        return max(waits) < self.config.idle_wait_s
+        waits = (outcome.metrics.wait_max_s, outcome.reference.wait_max_s)
+        waited = [0.0 if math.isnan(wait) else wait for wait in waits]  # NaN: nobody was there
+        return max(waited) < self.config.idle_wait_s
 
 
 def _shared(config: RunConfig, folder: Path | None) -> SharedStudy | None:
     if not config.storage or folder is None:
         return None
     return SharedStudy(config.storage, config.shared_name, config.shared_marks, folder)
-
-
-def transition_of(record: Mapping[str, Any]) -> Transition:
-    """What an agent is shown of a line of windows.jsonl."""
-    requests = record.get("requests")
-    return Transition(
-        window=record["window"],
-        values=record["values"],
-        reward=record["reward"],
-        reward_se=record["reward_se"],
-        margins=record["margins"],
-        context=tuple(record["context"]),
-        before=tuple(record["before"]),
-        void=record["void"],
-        shifted=record["shifted"],
-        failure=record["failure"],
-        ended=record["ended"],
-        proposed=record["proposed"],
-        role=record["role"],
-        requests=None
-        if requests is None
-        else from_dict(RecordedTraffic, requests, f"window {record['window']}: requests"),
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return [float(x) for x in value]
-    return value.item() if isinstance(value, np.generic) else value

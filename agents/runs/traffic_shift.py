@@ -1,53 +1,39 @@
-"""Has the traffic itself shifted, so that a window must not be learnt from?
+"""Shifts of the traffic itself, after which a window must not be learnt from.
 
 Each window gives two numbers, ln(arrival rate) and ln(mean prompt length).  Each is measured
-against the windows since the last shift, in units of their spread, and what comes out is watched
-by river's Page-Hinkley test.  A window that reveals a shift is void: half of it may be old
-traffic.  After it everything is forgotten, and the agents are told that older windows tell less.
+against the windows since the last shift, in units of their spread, and the errors are watched by a
+CUSUM.  A window that reveals a shift is void: half of that window may be old traffic.  After a
+shift everything is forgotten, and the agents are told that older windows tell less.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from statistics import fmean, variance
+from typing import Annotated, Any
 
-from river.drift import PageHinkley
-from river.stats import Mean, Var
+from agents.bayes.cusum import Cusum
+from ewsjf_env.config import NotNegative, Positive, Range, settings
 
-from ewsjf_env.config import check_range
-
-_MOST = 8.0  # one wild window must not decide all by itself for many windows
-# The test measures errors against their own mean.  Ours is 0 by construction, and without such a
-# prior the first error after a few usual windows would be taken for half of the mean.
-_USUAL_ERRORS = 20
+_LARGEST_ERROR = 8.0  # standard deviations: more in one window would decide for many windows
 _WATCHED = ("arrival_rate_per_s", "prompt_tokens_mean")
 
 
-@dataclass(frozen=True)
+@settings
 class ShiftSettings:
-    """When traffic counts as shifted.
-
-    Attributes:
-        enabled: False: no window is ever void.
-        least_change: changes of rate or mean length below this ratio - 1 are no shift, >= 0.
-        threshold: sum of standardised errors beyond `slack` at which a shift is declared, > 0.
-        slack: standard deviations that are chance, >= 0.
-        warmup_windows: windows after a start or shift that only teach the usual spread, >= 2.
-    """
+    """When traffic counts as shifted."""
 
     enabled: bool = True
-    least_change: float = 0.25
-    threshold: float = 5.0
-    slack: float = 1.0
-    warmup_windows: int = 3
-
-    def __post_init__(self) -> None:
-        check_range("least_change", self.least_change, 0.0)
-        check_range("threshold", self.threshold, 0.0, low_open=True)
-        check_range("slack", self.slack, 0.0)
-        check_range("warmup_windows", self.warmup_windows, 2)
+    """Whether windows may be void."""
+    least_change: NotNegative = 0.25
+    """Changes of rate or mean length below this ratio - 1 are no shift."""
+    threshold: Positive = 5.0
+    """Sum of standardised errors beyond `slack` at which a shift is declared."""
+    slack: NotNegative = 1.0
+    """Standard deviations that are chance."""
+    warmup_windows: Annotated[int, Range(2)] = 3
+    """Windows after a start or shift that only teach the usual spread."""
 
 
 class _Watch:
@@ -55,24 +41,18 @@ class _Watch:
 
     def __init__(self, settings: ShiftSettings) -> None:
         self._settings = settings
-        self._mean, self._variance = Mean(), Var()
-        self._test = PageHinkley(
-            min_instances=1, delta=settings.slack, threshold=settings.threshold, alpha=1.0
-        )
-        for _ in range(_USUAL_ERRORS):
-            self._test.update(0.0)
+        self._usual: list[float] = []
+        self._test = Cusum(settings.slack, settings.threshold, _LARGEST_ERROR)
 
     def leaves(self, x: float, sampling_sd: float) -> bool:
-        seen = self._mean.n
-        shifted = False
+        """True when the number of this window reveals a shift."""
+        seen, shifted = len(self._usual), False
         if seen >= self._settings.warmup_windows:
-            spread = math.sqrt(max(self._variance.get() * (1 + 1 / seen), sampling_sd**2))
-            error = (x - self._mean.get()) / max(spread, 1e-9)
-            self._test.update(max(-_MOST, min(_MOST, error)))
-            large = abs(x - self._mean.get()) > math.log1p(self._settings.least_change)
-            shifted = self._test.drift_detected and large
-        self._mean.update(x)
-        self._variance.update(x)
+            mean = fmean(self._usual)
+            spread = max(math.sqrt(variance(self._usual) * (1 + 1 / seen)), sampling_sd, 1e-9)
+            large = abs(x - mean) > math.log1p(self._settings.least_change)
+            shifted = self._test.add((x - mean) / spread) is not None and large
+        self._usual.append(x)
         return shifted
 
 

@@ -1,4 +1,4 @@
-"""What does an export need to know of a tuning run?  Read off its folder, never written."""
+"""A tuning run as an export sees it: read off its folder, never written."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from agents.bayes.fleet import Recorded
 from agents.core.agent import Agent
 from agents.core.registry import AgentSetting, make_agent
+from agents.core.window import WindowRecord
 from agents.runs.config import RunConfig
-from agents.runs.folder import RunDir
-from agents.runs.session import transition_of
+from agents.runs.folder import VERSIONS, RunDir
 from ewsjf_env.config import ConfigError
 from ewsjf_env.env.task import TuningConfig
 
@@ -25,7 +25,7 @@ class RunView:
     Attributes:
         name: of its folder.
         config: what the run is.
-        records: windows, in order; keys as in `session.Session.begin_window`.
+        records: windows, in order.
         versions: of the code that ran it; empty when unknown.
         shared: what it learnt from other runs.
         path: of its folder; None: there is none.
@@ -33,20 +33,20 @@ class RunView:
 
     name: str
     config: RunConfig
-    records: tuple[Mapping[str, Any], ...]
+    records: tuple[WindowRecord, ...]
     versions: Mapping[str, Any] = field(default_factory=dict)
     shared: Recorded | None = None
     path: Path | None = None
 
     @property
     def task(self) -> TuningConfig:
-        """The task as this agent met it: some bring a policy of their own."""
+        """The task that was tuned."""
         return self.config.task
 
     @property
-    def measured(self) -> list[Mapping[str, Any]]:
+    def measured(self) -> list[WindowRecord]:
         """The windows that the agent could learn from."""
-        return [r for r in self.records if not r["void"] and r["failure"] is None]
+        return [record for record in self.records if record.measured]
 
     def agent(self) -> Agent:
         """The agent as it was after the last window, by showing it all of them again."""
@@ -61,7 +61,7 @@ class RunView:
         )
         agent = make_agent(config.agent, setting, config.settings)
         for record in self.records:
-            agent.observe(transition_of(record))
+            agent.observe(record.transition())
         return agent
 
 
@@ -76,7 +76,7 @@ def open_view(path: str | Path) -> RunView:
         name=run.path.resolve().name,
         config=run.config,
         records=tuple(run.windows()),
-        versions=_versions(run.path / "versions.json"),
+        versions=_versions(run.path / VERSIONS),
         shared=Recorded(run.path),
         path=run.path,
     )

@@ -1,4 +1,4 @@
-"""How much work waits for a place in the batch, and how does that spread over time?
+"""The work that waits for a place in the batch, and how it spreads over time.
 
 The work in an engine, in seconds of its capacity, is taken for a diffusion: it drifts by the load
 less what is served, and spreads with the variance of what arrives.  A batch that is not full

@@ -1,4 +1,4 @@
-"""How much of a saturated engine does a request take?  A closed form, from the latency model.
+"""The share of a saturated engine that a request takes, in closed form.
 
 Notation, with units (coefficients as in `engine/latency.py`):
 

@@ -1,4 +1,4 @@
-"""What does theory say of a score's weights, before any window is spent?
+"""Predicted window metrics of a policy in closed form.
 
 A saturated batch owes every request a fixed number of seconds (`batch_work.py`), and the waiting
 work V follows from load and burstiness alone (`waiting_work.py`).  The order decides only whose

@@ -1,4 +1,4 @@
-"""Which weights should a tuner try first, by theory alone?
+"""The weights that theory alone would try first.
 
 The task's own traffic (a training draw of lengths and arrivals, its rates), engine settings,
 objective and constraints go in; no window is spent.  Predicted J is nearly flat around its best

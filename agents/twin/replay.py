@@ -21,12 +21,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from joblib.externals.loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor
 
-from agents.core.files import AppendFile
+from agents.core.files import LineFile
 from agents.twin.blocks import Block, Fit, own_latencies
 from ewsjf_env.config import to_dict
-from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.base import Engine, EngineError
+from ewsjf_env.engine.play import begin, run_until
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.env.task import TuningConfig
@@ -137,24 +138,23 @@ def serve(task: TuningConfig, replay: Replay) -> Result:
     """
     started = time.process_time()
     block = replay.block
-    engine: Any
+    engine: Engine
     if replay.latency is not None and task.engine == "simulated":
         engine = SimulatedEngine(task.simulated, replay.latency)
     else:
         engine = task.build_engine()
     windows = []
     try:
-        engine.install(replay.policy)
-        engine.reset(block.trace)
+        begin(engine, replay.policy, block.trace)
         for window, values in zip(block.windows, replay.values, strict=True):
-            _run_until(engine, window.switch_s)
+            run_until(engine, window.switch_s)
             engine.apply(values)
-            _run_until(engine, window.start_s)
+            run_until(engine, window.start_s)
             metrics = engine.run_window(window.end_s - window.start_s)
             records, cuts = engine.records(), engine.cuts()
             if window.fallback is not None:
                 engine.apply(window.fallback)
-            _run_until(engine, window.until_s)
+            run_until(engine, window.until_s)
             prompts = prompts_arrived(records, window.start_s, window.end_s)
             queues = queue_statistics(prompts, cuts, engine.prefill_cost_s)
             fit = own_latencies(engine.records(), window.since_s, window.until_s)
@@ -162,11 +162,6 @@ def serve(task: TuningConfig, replay: Replay) -> Result:
     finally:
         engine.close()
     return Result(tuple(windows), time.process_time() - started)
-
-
-def _run_until(engine: Any, moment_s: float) -> None:
-    if moment_s > engine.now() + 1e-9:
-        engine.run_window(moment_s - engine.now())
 
 
 class Replayer:
@@ -188,11 +183,13 @@ class Replayer:
         self._task, self._jobs = task, jobs
         self._known: dict[str, Result] = {}
         self._pool: ProcessPoolExecutor | None = None
-        self._file: AppendFile | None = None
-        if kept is not None and (kept / RESULTS).exists():
-            self._whole((kept / RESULTS).read_bytes())
+        self._file: LineFile | None = None
+        if kept is not None:
+            self._read(LineFile(kept / RESULTS))
         if folder is not None:
-            self._file = AppendFile(folder / RESULTS, self._whole)
+            self._file = LineFile(folder / RESULTS)
+            self._file.mend()
+            self._read(self._file)
 
     @property
     def at_once(self) -> int:
@@ -216,9 +213,9 @@ class Replayer:
             for key, result in zip(todo, done, strict=True):
                 if result is not None:
                     self._known[key] = result
-                    lines.append(json.dumps({"key": key, **result.to_dict()}) + "\n")
+                    lines.append({"key": key, **result.to_dict()})
             if self._file is not None and lines:
-                self._file.append("".join(lines).encode())
+                self._file.append(*lines)
         return [self._known.get(r.key) for r in replays]
 
     def close(self) -> None:
@@ -264,17 +261,14 @@ class Replayer:
                 return False
         return not any(isinstance(future.exception(), BrokenExecutor) for future in futures)
 
-    def _whole(self, content: bytes) -> int:
-        """Read what an earlier process kept; how many bytes of it are whole lines."""
-        end = 0
-        for line in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
+    def _read(self, file: LineFile) -> None:
+        """Know what an earlier process kept; what a damaged line held is served again."""
+        for line in file.lines():
             try:
                 row = json.loads(line)
                 self._known[row["key"]] = Result.from_dict(row)
             except (ValueError, KeyError, TypeError):
-                break
-            end += len(line)
-        return end
+                continue
 
 
 def _be_nice() -> None:

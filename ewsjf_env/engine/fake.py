@@ -18,14 +18,14 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Literal
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ewsjf_env.config import check_range
+from ewsjf_env.config import Count, Natural, NotNegative, Positive, Range, check_range, settings
 from ewsjf_env.engine.base import EngineError, ShouldAbort
 from ewsjf_env.measure.records import (
     MetricSettings,
@@ -47,58 +47,44 @@ STRETCH = 2.0  # TTFT over C(b) at the optimum
 TPOT_S = 0.02
 
 
-@dataclass(frozen=True)
+@settings
 class FakeConfig:
-    """The landscape.
+    """The landscape."""
 
-    Attributes:
-        optimum_seed: of the place of the optimum, in [0.2, 0.8] of every dimension.
-        active: how many of the first tuned parameters matter, >= 1; the others are dead.
-        sensitivity: ln of the latency per unit of loss, > 0.
-        noise_sigma: spread of a lognormal latency factor, one per `noise_s` and policy; 0: none.
-        noise_s: how long a factor lasts in seconds.
-        noise_seed: of these factors, together with the trace and the values in force.
-        drift_per_s: move of the optimum's first coordinate per second; it is clipped to [0, 1].
-        jump_s: moment from which on the optimum is mirrored, u* -> 1 - u*; None: never.
-        context_gain: move of that coordinate per factor e of the trace's mean arrival rate
-            over `context_rate_per_s`.
-        context_rate_per_s: see there.
-        cliff: the first coordinate above u* + cliff multiplies latencies by `cliff_factor`;
-            None: no cliff.
-        cliff_factor: see there, >= 1.
-        fail_at_s: moment at which the engine dies with an `EngineError`; None: never.
-        metrics: class limits and service levels.
+    optimum_seed: Natural = 0
+    """Seed of the place of the optimum, in [0.2, 0.8] of every dimension."""
+    active: Count = 3
+    """How many of the first tuned parameters matter; the others are dead."""
+    sensitivity: Annotated[float, Range(0.0, 100.0, low_open=True)] = 4.0
+    """Natural logarithm of the latency per unit of loss."""
+    noise_sigma: Annotated[float, Range(0.0, 2.0)] = 0.0
+    """Spread of a lognormal latency factor, one per `noise_s` and policy; 0: none."""
+    noise_s: Positive = 10.0
+    """How long a factor lasts in seconds."""
+    noise_seed: Natural = 0
+    """Seed of these factors, together with the trace and the values in force."""
+    drift_per_s: Annotated[float, Range(-1.0, 1.0)] = 0.0
+    """Move of the optimum's first coordinate per second; the coordinate stays in [0, 1]."""
+    jump_s: NotNegative | None = None
+    """Moment from which on the optimum is mirrored, u* -> 1 - u*, seconds; null: never."""
+    context_gain: Annotated[float, Range(-1.0, 1.0)] = 0.0
+    """Move of that coordinate per factor e of the trace's mean arrival rate over
+    `context_rate_per_s`.
     """
-
-    optimum_seed: int = 0
-    active: int = 3
-    sensitivity: float = 4.0
-    noise_sigma: float = 0.0
-    noise_s: float = 10.0
-    noise_seed: int = 0
-    drift_per_s: float = 0.0
-    jump_s: float | None = None
-    context_gain: float = 0.0
-    context_rate_per_s: float = 8.0
-    cliff: float | None = None
-    cliff_factor: float = 5.0
-    fail_at_s: float | None = None
+    context_rate_per_s: Positive = 8.0
+    """Arrivals per second at which `context_gain` moves nothing."""
+    cliff: NotNegative | None = None
+    """The first coordinate above u* + cliff multiplies latencies by `cliff_factor`; null: no
+    cliff.
+    """
+    cliff_factor: Annotated[float, Range(1.0)] = 5.0
+    """Factor on latencies above the cliff."""
+    fail_at_s: NotNegative | None = None
+    """Moment at which the engine dies with an `EngineError`, seconds; null: never."""
     metrics: MetricSettings = field(default_factory=MetricSettings)
-
-    def __post_init__(self) -> None:
-        check_range("optimum_seed", self.optimum_seed, 0)
-        check_range("active", self.active, 1)
-        check_range("sensitivity", self.sensitivity, 0.0, 100.0, low_open=True)
-        check_range("noise_sigma", self.noise_sigma, 0.0, 2.0)
-        check_range("noise_s", self.noise_s, 0.0, low_open=True)
-        check_range("noise_seed", self.noise_seed, 0)
-        check_range("drift_per_s", self.drift_per_s, -1.0, 1.0)
-        check_range("context_gain", self.context_gain, -1.0, 1.0)
-        check_range("context_rate_per_s", self.context_rate_per_s, 0.0, low_open=True)
-        check_range("cliff_factor", self.cliff_factor, 1.0)
-        for name in ("jump_s", "cliff", "fail_at_s"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), 0.0)
+    """Class limits and service levels."""
+    engine: Literal["fake"] = "fake"
+    """What kind of engine these are the settings of."""
 
 
 class FakeEngine:

@@ -10,25 +10,30 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
-from numpy.typing import NDArray
 
 from ewsjf_env.config import ConfigError, refuse_unknown
 from ewsjf_env.engine.base import Engine, EngineError, OutlivesTuner
 from ewsjf_env.env.episode import AbortRule, Episode, WindowResult
+from ewsjf_env.env.outcome import (
+    Action,
+    DrawnTrace,
+    Observation,
+    Score,
+    Served,
+    WindowOutcome,
+    WindowPlan,
+)
 from ewsjf_env.env.reference import Reference
 from ewsjf_env.env.task import TuningConfig, load_tuning
 from ewsjf_env.env.viewer import render_bars, render_text
 from ewsjf_env.measure.constraints import margins
 from ewsjf_env.measure.features import feature_names, observe
 from ewsjf_env.measure.jackknife import jackknife_se
-from ewsjf_env.measure.objective import Outcome, Reward
+from ewsjf_env.measure.objective import Outcome
 from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.policy.policy import Policy
-from ewsjf_env.workload import Trace, Workload, load_workload
-
-Observation = NDArray[np.float32]
-Action = NDArray[np.float32]
+from ewsjf_env.workload import Trace, load_workload
 
 FIRST_TRACE_SEED = 10_000
 """Episodes draw traces from seeds from here on; smaller ones are kept for judging policies."""
@@ -99,9 +104,8 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
     ## Episode End
     The episode terminates only when the engine has failed; that window's reward is
     `failure_reward` and `info["error"]` says why; `reset` starts a new engine.  It is truncated
-    by the `TimeLimit` of the registration (`max_episode_steps`, 20).  Another number of windows
-    is set in both places, as `safety.make_env` does; stepping past the end of the traffic
-    raises `ResetNeeded`.
+    after `windows` windows, whatever made the environment; stepping past them raises
+    `ResetNeeded`.
 
     ## Information
     `parameters` (all values in force), `executed_action` (the tuned ones as an action, after
@@ -140,7 +144,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         """See the class; only validates.
 
         Raises:
-            ConfigError: naming what is wrong in the configuration.
+            ConfigError: naming what is wrong in the configuration, or with its workload.
         """
         self.config = load_tuning(config, engine)
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -150,16 +154,14 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         self.feature_names = feature_names(self.parameter_space)
         self.action_space = Box(-1.0, 1.0, (len(self.parameter_space),), np.float32)
         self.observation_space = Box(-1.0, 1.0, (len(self.feature_names),), np.float32)
-        self.abort_rule: AbortRule | None = None
-        self.trusted: Mapping[str, Value] | None = None
         self._start_policy = self.config.start_policy()
-        self._workload: Workload | None = None
+        self._workload = load_workload(self.config.workload)
         self._engine: Engine | None = None
         self._reference: Reference | None = None
         self._episode: Episode | None = None
-        self._trace_info: dict[str, Any] = {}
+        self._trace: DrawnTrace | None = None
         self._windows_left = 0
-        self._last: tuple[Observation, dict[str, Any]] | None = None
+        self._outcome: WindowOutcome | None = None
 
     @property
     def start_action(self) -> Action:
@@ -185,34 +187,85 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         except EngineError:
             self.close()
             raise
-        observation, info, _ = self._seen(result)
-        return observation, info
+        self._outcome = self._judged(result)
+        return self._outcome.observation.copy(), self._outcome.info()
 
-    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: Action | WindowPlan
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Serve one window under `action`; see `gymnasium.Env.step`.
+
+        A wrapper that knows more than an action says hands on a plan in its place.
 
         Raises:
             ConfigError: the action is not d finite numbers.
             ResetNeeded: before the first reset, after a failure, or past the last window.
         """
-        if self._episode is None or self._last is None:
+        outcome = self.run(action if isinstance(action, WindowPlan) else self.plan(action))
+        failed = outcome.served.failure is not None
+        last = not failed and self._windows_left == 0
+        return outcome.observation.copy(), outcome.score.reward, failed, last, outcome.info()
+
+    def plan(
+        self,
+        action: Action,
+        trusted: Mapping[str, Value] | None = None,
+        abort: AbortRule | None = None,
+    ) -> WindowPlan:
+        """The plan of a window under `action`; for `trusted` and `abort` see `WindowPlan`.
+
+        Values in force that the action stands for are left as they are: an action is float32,
+        and read back a value differs in its last digits, so that a scheduler that is told it
+        would serve another order of requests.
+
+        Raises:
+            ConfigError: the action is not d finite numbers.
+        """
+        values = self.parameter_space.from_box(action)
+        if self._outcome is not None:
+            in_force = self._outcome.served.values
+            if np.array_equal(
+                np.asarray(action, np.float32), self.parameter_space.to_box(in_force)
+            ):
+                values = dict(in_force)
+        return WindowPlan(values, trusted, abort)
+
+    def run(self, plan: WindowPlan) -> WindowOutcome:
+        """Serve one window as planned and judge it.
+
+        Raises:
+            ConfigError: an unknown parameter or illegal value.
+            ResetNeeded: before the first reset, after a failure, or past the last window.
+        """
+        if self._episode is None:
             raise ResetNeeded("call reset before the first step and after a failed window")
         if self._windows_left < 1:
             raise ResetNeeded(
-                f"the traffic of this episode lasts {self.config.windows} windows; call reset, "
-                "or set `windows` in the configuration"
+                f"the episode has ended after its {self.config.windows} windows (`windows` of the "
+                "configuration); call reset"
             )
-        values = self._values_of(action)
         self._windows_left -= 1
         config = self.config
         try:
-            if self.trusted is not None:
-                _trust(self._engine, self.trusted)
-            result = self._episode.window(values, config.window_s, config.settle_s, self.abort_rule)
+            if plan.trusted is not None:
+                _trust(self._engine, plan.trusted)
+            result = self._episode.window(plan.values, config.window_s, config.settle_s, plan.abort)
         except EngineError as error:
-            return self._failed(values, str(error))
-        observation, info, reward = self._seen(result)
-        return observation, reward.total, False, False, info
+            self._outcome = self._failed(plan.values, str(error))
+        else:
+            self._outcome = self._judged(result)
+        return self._outcome
+
+    @property
+    def outcome(self) -> WindowOutcome:
+        """The last window, typed, the warm-up included: what its `info` shows.
+
+        Raises:
+            ResetNeeded: before the first reset.
+        """
+        if self._outcome is None:
+            raise ResetNeeded("call reset before the first step and after a failed window")
+        return self._outcome
 
     def records(self) -> tuple[list[RequestRecord], float]:
         """All requests of the episode so far, and the engine's time; () and 0 without an engine."""
@@ -222,11 +275,11 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
 
     def render(self) -> Any:
         """The last window: text for "ansi", bars of the observation for "rgb_array"."""
-        if self.render_mode is None or self._last is None:
+        if self.render_mode is None or self._outcome is None:
             return None
-        observation, info = self._last
         if self.render_mode == "rgb_array":
-            return render_bars(observation)
+            return render_bars(self._outcome.observation)
+        info = self._outcome.info()
         parts = ("parameters", "reward_terms", "constraints", "metrics")
         return render_text({k: v for part in parts for k, v in (info[part] or {}).items()})
 
@@ -236,20 +289,6 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             if part is not None:
                 part.close()
         self._engine = self._reference = self._episode = None
-
-    def _values_of(self, action: Action) -> dict[str, Value]:
-        """What the action asks for; values in force that it stands for are left as they are.
-
-        An action is float32: read back, a value differs in its last digits, and a scheduler
-        that is told so would serve another order of requests.
-        """
-        values = self.parameter_space.from_box(action)
-        assert self._last is not None  # checked by the caller
-        in_force = self._last[1]["parameters"]
-        current = {name: in_force[name] for name in self.parameter_space.names}
-        if np.array_equal(np.asarray(action, np.float32), self.parameter_space.to_box(current)):
-            return current
-        return values
 
     def _start_under(self, values: object) -> Policy:
         """The policy that a trace begins with."""
@@ -262,8 +301,6 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
     def _draw(self, options: dict[str, Any]) -> Trace:
         """Draw the episode's trace; every reset takes the same numbers off the stream."""
         config = self.config
-        if self._workload is None:
-            self._workload = load_workload(config.workload)
         last = FIRST_TRACE_SEED + config.trace_pool if config.trace_pool else _LAST_TRACE_SEED
         drawn_seed = int(self.np_random.integers(FIRST_TRACE_SEED, last))
         rates = config.rates_per_s
@@ -271,7 +308,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         seed = options.get("trace_seed", drawn_seed)
         rate = options.get("rate_per_s", drawn_rate)
         trace = self._workload.draw(seed, config.traffic_s, rate)
-        self._trace_info = {"name": trace.name, "seed": seed, "rate_per_s": rate}
+        self._trace = DrawnTrace(trace.name, seed, rate)
         return trace
 
     def _start(self, trace: Trace, start: Policy) -> WindowResult:
@@ -287,64 +324,65 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         self._windows_left = self.config.windows
         return self._episode.window({}, self.config.warmup_s)
 
-    def _seen(self, result: WindowResult) -> tuple[Observation, dict[str, Any], Reward]:
-        """What the agent gets to know of a window, in new objects."""
-        config, space = self.config, self.parameter_space
-        observation = observe(result.metrics, result.traffic, space, result.parameters)
-        reward = config.objective.reward(Outcome(result.metrics, result.reference, result.queues))
-        reference = result.reference
-        info = {
-            **self._common_info(result.parameters),
-            "metrics": result.metrics.to_dict(),
-            "reference": None if reference is None else reference.to_dict(),
-            "traffic": result.traffic.to_dict(),
-            "cuts": list(result.cuts),
-            "reward_terms": dict(reward.terms),
-            "reward_se": jackknife_se(
-                [
-                    config.objective.reward(Outcome(part, other, result.queues)).total
-                    for part, other in result.parts
-                ]
+    def _judged(self, result: WindowResult) -> WindowOutcome:
+        """What a window that was measured is worth."""
+        config = self.config
+        metrics, reference, queues = result.metrics, result.reference, result.queues
+        reward = config.objective.reward(Outcome(metrics, reference, queues))
+        parts = [config.objective.reward(Outcome(*part, queues)).total for part in result.parts]
+        found = margins(config.constraints, metrics, reference)
+        assert self._trace is not None  # drawn by reset
+        return WindowOutcome(
+            observation=observe(metrics, result.traffic, self.parameter_space, result.parameters),
+            action=self._action_of(result.parameters),
+            parameters=result.parameters,
+            trace=self._trace,
+            served=Served(
+                values=self._tuned(result.parameters),
+                start_s=result.start_s,
+                end_s=result.end_s,
+                cuts=result.cuts,
+                aborted=result.aborted,
             ),
-            "constraints": margins(config.constraints, result.metrics, reference),
-            "aborted": result.aborted,
-            "error": None,
-            "start_s": result.start_s,
-            "end_s": result.end_s,
-        }
-        self._last = observation.copy(), info
-        return observation, info, reward
+            score=Score(
+                reward=reward.total,
+                reward_se=jackknife_se(parts),
+                terms=reward.terms,
+                margins=found,
+                violation=any(margin > 0 for margin in found.values()),
+            ),
+            metrics=metrics,
+            reference=reference,
+            traffic=result.traffic,
+        )
 
-    def _failed(
-        self, values: Mapping[str, object], reason: str
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def _failed(self, values: Mapping[str, Value], reason: str) -> WindowOutcome:
         """End the episode: the engine is gone, the next reset builds another."""
-        assert self._last is not None  # a window was seen before this one
-        observation, before = self._last
+        assert self._outcome is not None  # a window was seen before this one
+        before, reward = self._outcome, self.config.failure_reward
         self.close()
-        info = {
-            **self._common_info({**before["parameters"], **values}),
-            "metrics": None,
-            "reference": None,
-            "traffic": None,
-            "cuts": [],
-            "reward_terms": {"failure": self.config.failure_reward},
-            "reward_se": 0.0,
-            "constraints": {},
-            "aborted": True,
-            "error": reason,
-            "start_s": before["end_s"],
-            "end_s": before["end_s"],
-        }
-        return observation.copy(), self.config.failure_reward, True, False, info
+        parameters = {**before.parameters, **values}
+        end_s = before.served.end_s
+        return WindowOutcome(
+            observation=before.observation,
+            action=self._action_of(parameters),
+            parameters=parameters,
+            trace=before.trace,
+            served=Served(
+                values=self._tuned(parameters),
+                start_s=end_s,
+                end_s=end_s,
+                aborted=True,
+                failure=reason,
+            ),
+            score=Score(reward, 0.0, {"failure": reward}, {}, violation=False),
+        )
 
-    def _common_info(self, parameters: Mapping[str, object]) -> dict[str, Any]:
-        tuned = {name: parameters[name] for name in self.parameter_space.names}
-        return {
-            "parameters": dict(parameters),
-            "executed_action": self.parameter_space.to_box(tuned),
-            "trace": dict(self._trace_info),
-        }
+    def _tuned(self, parameters: Mapping[str, Any]) -> dict[str, Value]:
+        return {name: parameters[name] for name in self.parameter_space.names}
+
+    def _action_of(self, parameters: Mapping[str, Any]) -> Action:
+        return self.parameter_space.to_box(self._tuned(parameters))
 
 
 def _trust(engine: object, values: Mapping[str, Value]) -> None:

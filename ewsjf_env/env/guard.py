@@ -1,4 +1,4 @@
-"""How is tuning kept from hurting users?  A wrapper that may replace or break off a candidate.
+"""The guard of a tuning run: a wrapper that may replace a candidate or break it off.
 
 Every window runs in one of these modes, which `info["guard"]` tells:
 
@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, SupportsFloat
+from typing import Any, Literal, SupportsFloat, cast
 
 import gymnasium
 import numpy as np
@@ -25,13 +26,56 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import ArrayLike
 
 from ewsjf_env.config import ConfigError, from_dict, to_dict
-from ewsjf_env.env.env import Action, Observation, SchedulerTuningEnv
+from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.episode import AbortRule
+from ewsjf_env.env.outcome import Action, Observation, WindowOutcome
 from ewsjf_env.env.registration import ENGINE_IDS
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.measure.records import WindowMetrics
+from ewsjf_env.measure.tags import tag
 
 Mode = Literal["candidate", "control", "rollback", "held", "killed"]
+INTERVENTIONS = ("rollback", "control", "held", "killed")
+
+
+@dataclass(frozen=True)
+class GuardReport:
+    """What the guard made of a window; the defaults are those of a window without a guard.
+
+    Attributes:
+        mode: see the module.
+        projected: the executed action is not the proposed one.
+        breach: a candidate broke a constraint.
+        breaches: so far.
+        budget_left: breaches that are still allowed.
+        radius: of the trust region.
+        incumbent: its centre, an action.
+        killed: why the kill switch has fired, or None.
+    """
+
+    mode: Mode = tag("safety/{}", one_of=INTERVENTIONS, default="candidate")
+    projected: bool = False
+    breach: bool = tag("safety/breach", default=False)
+    breaches: int = 0
+    budget_left: int | None = tag("safety/budget_left", default=None)
+    radius: float | None = tag("safety/radius", default=None)
+    incumbent: tuple[float, ...] = ()
+    killed: str | None = None
+
+
+@dataclass(frozen=True)
+class GuardState:
+    """What the mode of the next window depends on; see `SafetyGuard.restore`."""
+
+    incumbent: tuple[float, ...]
+    incumbent_rewards: tuple[float, ...]
+    radius: float
+    window: int
+    breaches: int
+    streak: int
+    roll_back: bool
+    recent: tuple[bool, ...]
+    killed: str | None
 
 
 class SafetyGuard(
@@ -45,7 +89,7 @@ class SafetyGuard(
     `info["guard"]`: `mode`, `projected` (the executed action is not the proposed one),
     `breach`, `breaches` (so far), `budget_left`, `radius`, `incumbent` (an action) and `killed`
     (the reason, or None).  `info["proposed_action"]` is what the tuner asked for, and
-    `info["executed_action"]` what was in force.
+    `info["executed_action"]` what was in force.  `report` is `info["guard"]`, typed.
 
     Budget, incumbent and radius outlive an episode; a reset with a seed starts them anew, so
     that equal seeds give equal runs.  The kill switch outlives every reset, until `rearm`.
@@ -76,6 +120,7 @@ class SafetyGuard(
         RecordConstructorArgs.__init__(self, settings=to_dict(settings))
         gymnasium.Wrapper.__init__(self, env)
         self.settings = settings
+        self.report = GuardReport()
         self.killed: str | None = None
         self._base = base
         self._recent: deque[bool] = deque()
@@ -108,31 +153,31 @@ class SafetyGuard(
         self._incumbent = np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0)
         self._incumbent_rewards: list[float] = []
 
-    def state(self) -> dict[str, Any]:
-        """What the next window's mode depends on, as plain values; see `restore`."""
-        return {
-            "incumbent": [float(a) for a in self._incumbent],
-            "incumbent_rewards": list(self._incumbent_rewards),
-            "radius": self.radius,
-            "window": self._window,
-            "breaches": self._breaches,
-            "streak": self._streak,
-            "roll_back": self._roll_back,
-            "recent": list(self._recent),
-            "killed": self.killed,
-        }
+    def state(self) -> GuardState:
+        """What the mode of the next window depends on; see `restore`."""
+        return GuardState(
+            incumbent=_numbers(self._incumbent),
+            incumbent_rewards=tuple(self._incumbent_rewards),
+            radius=self.radius,
+            window=self._window,
+            breaches=self._breaches,
+            streak=self._streak,
+            roll_back=self._roll_back,
+            recent=tuple(self._recent),
+            killed=self.killed,
+        )
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: GuardState) -> None:
         """Go on as the guard would whose `state` this is, to resume a run."""
-        self.set_incumbent(state["incumbent"])
-        self._incumbent_rewards = list(state["incumbent_rewards"])
-        self.radius = state["radius"]
-        self._window = state["window"]
-        self._breaches = state["breaches"]
-        self._streak = state["streak"]
-        self._roll_back = state["roll_back"]
-        self._recent = deque(state["recent"], maxlen=self.settings.budget_windows)
-        self.killed = state["killed"]
+        self.set_incumbent(state.incumbent)
+        self._incumbent_rewards = list(state.incumbent_rewards)
+        self.radius = state.radius
+        self._window = state.window
+        self._breaches = state.breaches
+        self._streak = state.streak
+        self._roll_back = state.roll_back
+        self._recent = deque(state.recent, maxlen=self.settings.budget_windows)
+        self.killed = state.killed
 
     def kill(self, reason: str = "by hand") -> None:
         """Fire the kill switch: the policy's own values from the next window on."""
@@ -148,7 +193,6 @@ class SafetyGuard(
         """See the class and `gymnasium.Env.reset`."""
         if seed is not None:
             self._start_anew()
-        self._base.abort_rule = None
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -156,25 +200,30 @@ class SafetyGuard(
         self._base.parameter_space.from_box(action)
         proposed = np.asarray(action, dtype=np.float32)
         mode, executed = self._choose(proposed)
-        self._base.abort_rule = self._abort_rule() if mode == "candidate" else None
         known = self._base.start_action if mode == "killed" else self._incumbent
-        self._base.trusted = self._base.parameter_space.from_box(known)
-        observation, reward, terminated, truncated, info = self.env.step(executed)
-        breach = mode == "candidate" and _breaches(info)
-        self._note(mode, executed, float(reward), breach, info)
-        killed = self.killed is not None
-        guard = {
-            "mode": mode,
-            "projected": not np.array_equal(proposed, executed),
-            "breach": breach,
-            "breaches": self._breaches,
-            "budget_left": self.budget_left,
-            "radius": self.radius,
-            "incumbent": self.incumbent,
-            "killed": self.killed,
-        }
+        plan = self._base.plan(
+            executed,
+            trusted=self._base.parameter_space.from_box(known),
+            abort=self._abort_rule() if mode == "candidate" else None,
+        )
+        # The wrappers below see the window, too: they hand the plan on to the environment.
+        observation, reward, terminated, truncated, info = self.env.step(cast(Any, plan))
+        outcome = self._base.outcome
+        breach = mode == "candidate" and _breaches(outcome)
+        self._note(mode, executed, float(reward), breach, outcome)
+        self.report = GuardReport(
+            mode=mode,
+            projected=not np.array_equal(proposed, executed),
+            breach=breach,
+            breaches=self._breaches,
+            budget_left=self.budget_left,
+            radius=self.radius,
+            incumbent=_numbers(self._incumbent),
+            killed=self.killed,
+        )
+        guard = {**to_dict(self.report), "incumbent": self.incumbent}
         info = {**info, "proposed_action": proposed.copy(), "guard": guard}
-        return observation, reward, terminated or killed, truncated, info
+        return observation, reward, terminated or self.killed is not None, truncated, info
 
     def _start_anew(self) -> None:
         self._incumbent = self._base.start_action
@@ -214,13 +263,13 @@ class SafetyGuard(
         return AbortRule(breach, fallback)
 
     def _note(
-        self, mode: Mode, executed: Action, reward: float, breach: bool, info: Mapping[str, Any]
+        self, mode: Mode, executed: Action, reward: float, breach: bool, outcome: WindowOutcome
     ) -> None:
         """Learn from a window what the next one may be."""
         settings = self.settings
         self._recent.append(breach)
         self._roll_back = False
-        if info["error"] is not None:
+        if outcome.served.failure is not None:
             return
         if mode != "candidate":
             if mode != "killed":
@@ -254,7 +303,7 @@ def make_env(
     """Make the environment of a configuration, guarded if it says so.
 
     Args:
-        source: see `tuning.load_tuning`; `windows` is also the limit of the episode.
+        source: see `tuning.load_tuning`; `windows` is the length of an episode.
         render_mode: see `SchedulerTuningEnv`.
 
     Raises:
@@ -263,15 +312,17 @@ def make_env(
     config = load_tuning(source)
     env: gymnasium.Env[Observation, Action] = gymnasium.make(
         f"ewsjf_env:{ENGINE_IDS[config.engine]}",
-        max_episode_steps=config.windows,
         config=to_dict(config),
         render_mode=render_mode,
     )
     return SafetyGuard(env) if config.safety.enabled else env
 
 
-def _breaches(info: Mapping[str, Any]) -> bool:
+def _breaches(outcome: WindowOutcome) -> bool:
     """A window that the engine did not survive tells nothing about constraints."""
-    if info["error"] is not None:
-        return False
-    return bool(info["aborted"]) or any(margin > 0 for margin in info["constraints"].values())
+    served = outcome.served
+    return served.failure is None and (served.aborted or outcome.score.violation)
+
+
+def _numbers(action: Action) -> tuple[float, ...]:
+    return tuple(float(a) for a in action)

@@ -1,4 +1,4 @@
-"""Under which ids does Gymnasium know the environments?
+"""The ids under which Gymnasium knows the environments.
 
 Gymnasium has no plug-in entry points: ids exist once this package is imported, for example by
 `gymnasium.make("ewsjf_env:ewsjf/SchedulerTuning-v0")`, which also works in worker processes.
@@ -30,7 +30,6 @@ def register_environments() -> None:
             gymnasium.register(
                 id=env_id,
                 entry_point=ENTRY_POINT,
-                max_episode_steps=EPISODE_WINDOWS,
                 kwargs={"engine": engine},
                 nondeterministic=engine in REAL_TIME,
             )

@@ -6,12 +6,34 @@ Every key is optional; `configs/env/tuning.yaml` says what each one means in one
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest
+from pydantic import Field
+from pydantic_core import ArgsKwargs, core_schema
+
+from ewsjf_env.config import (
+    ConfigError,
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Range,
+    check_range,
+    from_dict,
+    load_yaml,
+    nearest,
+    overridden,
+    refuse_unknown,
+    settings,
+    to_dict,
+)
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.fake import FakeConfig, FakeEngine
 from ewsjf_env.engine.real.live import LiveConfig, LiveEngine
@@ -24,121 +46,111 @@ from ewsjf_env.measure.objective import MAX_WEIGHT, ObjectiveSettings
 from ewsjf_env.measure.records import MetricSettings
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.shipped import find_config
 
 LEAST_S = 0.1  # of what is measured: in less, nothing is served
 THINKING_S = 180.0  # longest time that a tuner takes between two windows, by and large
 
 
-@dataclass(frozen=True)
+@settings
 class SafetySettings:
-    """How candidates are kept from hurting users; see `safety.SafetyGuard`.
-
-    Attributes:
-        enabled: wrap the environment in the guard.
-        radius: half-width of the trust region round the incumbent, in action units, (0, 2].
-        radius_min: it shrinks no further than this.
-        shrink: factor on the radius after a breach, (0, 1].
-        grow: factor after a window without one, up to `radius`, >= 1.
-        abort_margin: a window is aborted when a constraint's margin exceeds this, >= 0.
-        abort_after_s: but not before this many seconds of it.
-        patience: breaching candidate windows in a row before a window at the incumbent, >= 1.
-        control_every: every k-th window runs at the incumbent, >= 2; 0: never.
-        budget: breaching candidate windows allowed ...
-        budget_windows: ... within this many windows, before candidates are held back, >= 1.
-        kill_after: breaching candidate windows in all before the kill switch; 0: never.
-        kill_file: the kill switch fires when this file exists; empty: none.
-        promote_margin: a feasible candidate becomes the incumbent when its reward exceeds the
-            mean of the incumbent's by this much; None leaves promotion to the tuner.
-    """
+    """How candidates are kept from hurting users; see `safety.SafetyGuard`."""
 
     enabled: bool = False
-    radius: float = 0.5
-    radius_min: float = 0.05
-    shrink: float = 0.5
-    grow: float = 1.25
-    abort_margin: float = 0.4
-    abort_after_s: float = 10.0
-    patience: int = 1
+    """Wrap the environment in the guard."""
+    radius: Annotated[float, Range(0.0, 2.0, low_open=True)] = 0.5
+    """Half-width of the trust region round the incumbent, in action units."""
+    radius_min: Positive = 0.05
+    """The radius shrinks no further than this, at most `radius`."""
+    shrink: PositiveShare = 0.5
+    """Factor on the radius after a breach."""
+    grow: Annotated[float, Range(1.0)] = 1.25
+    """Factor after a window without one, up to `radius`."""
+    abort_margin: NotNegative = 0.4
+    """A window is aborted when a constraint's margin exceeds this."""
+    abort_after_s: NotNegative = 10.0
+    """Seconds of a window before it may be aborted."""
+    patience: Count = 1
+    """Breaching candidate windows in a row before a window at the incumbent."""
     control_every: int = 5
-    budget: int = 3
-    budget_windows: int = 20
-    kill_after: int = 0
+    """Every so many windows, at least 2, one runs at the incumbent; 0: never."""
+    budget: Natural = 3
+    """Breaching candidate windows allowed within `budget_windows`."""
+    budget_windows: Count = 20
+    """Windows in which more than `budget` breaches hold candidates back."""
+    kill_after: Natural = 0
+    """Breaching candidate windows in all before the kill switch; 0: never."""
     kill_file: str = ""
+    """The kill switch fires when this file exists; empty: none."""
     promote_margin: float | None = None
+    """A feasible candidate becomes the incumbent when its reward exceeds the mean of the
+    incumbent's by this much; null leaves promotion to the tuner.
+    """
 
     def __post_init__(self) -> None:
-        check_range("radius", self.radius, 0.0, 2.0, low_open=True)
         check_range("radius_min", self.radius_min, 0.0, self.radius, low_open=True)
-        check_range("shrink", self.shrink, 0.0, 1.0, low_open=True)
-        check_range("grow", self.grow, 1.0)
-        for name in ("abort_margin", "abort_after_s", "budget", "kill_after"):
-            check_range(name, getattr(self, name), 0)
-        check_range("patience", self.patience, 1)
-        check_range("budget_windows", self.budget_windows, 1)
         if self.control_every != 0:
             check_range("control_every", self.control_every, 2)
-        if self.promote_margin is not None:
-            check_range("promote_margin", self.promote_margin)
 
 
-@dataclass(frozen=True)
+EngineName = Literal["simulated", "fake", "live", "remote"]
+EngineSettings = Annotated[
+    SimulatedConfig | FakeConfig | LiveConfig | RemoteConfig, Field(discriminator="engine")
+]
+
+
+@settings
 class TuningConfig:
     """One tuning task.
 
-    Attributes:
-        engine: a key of `ENGINES`.
-        simulated, fake, live, remote: settings of that engine.  For a run on `live` or `remote`,
-            `simulated` describes the machine's twin, see `twin`.
-        workload: built-in name or YAML file.
-        rates_per_s: mean arrival rates, one drawn an episode; empty: the workload's own.
-        trace_pool: how many different traces there are, drawn anew after that; 0: endless.
-            Windows of the reference are computed once a trace.
-        policy: what is tuned, as in `parse_policy`; its values are where an episode starts.
-        reference: what a window is compared with, on the same traffic; None: nothing, which is
-            all that `live` and `remote` can have.
-        tuned: names of the parameters that move; empty: all that can be tuned, but for those
-            that have to be named (`w_cached`, `w_output`).
-        frozen: names of those that do not, besides.
-        objective: window -> reward.
-        constraints: window -> margins.
-        safety: the guard.
-        windows: length of an episode's traffic in windows, >= 1.
-        window_s: length of a measured window, >= 0.1.
-        settle_s: discarded time between a change of parameters and its window, >= 0.
-        warmup_s: served under the policy's own values before the first observation, >= 0.1.
-        failure_reward: of a window in which the engine failed.
+    In a file, and as arguments in Python, the settings of its engine stand beside its name:
+    `engine: fake, fake: {active: 2}`.  Settings of other engines may be there, so that one file
+    serves several; they are checked and left out.
     """
 
-    engine: Literal["simulated", "fake", "live", "remote"] = "simulated"
-    simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
-    fake: FakeConfig = field(default_factory=FakeConfig)
-    live: LiveConfig = field(default_factory=LiveConfig)
-    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    engine_settings: EngineSettings = field(default_factory=SimulatedConfig)
+    """Settings of the engine; their kind is the engine."""
+    twin_settings: SimulatedConfig = field(default_factory=SimulatedConfig)
+    """Settings of the machine's twin, of a task on another engine than the simulated one."""
     workload: str = "paper_mix"
-    rates_per_s: tuple[float, ...] = (5.0,)
-    trace_pool: int = 0
+    """Traffic: a built-in name, a YAML file or a trace file."""
+    rates_per_s: tuple[Positive, ...] = (5.0,)
+    """Mean arrival rates, one drawn an episode; empty: the workload's own."""
+    trace_pool: Natural = 0
+    """How many different traces there are; 0: endless. Windows of the reference are computed
+    once a trace.
+    """
     policy: str = "ewsjf"
+    """What is tuned: NAME, NAME(parameter=value;...) or FILE.json. Its values are where an episode
+    starts.
+    """
     reference: str | None = "ewsjf"
+    """What a window is compared with, on the same traffic; null: nothing, which is all that
+    `live` and `remote` can have.
+    """
     tuned: tuple[str, ...] = ()
+    """Parameters that move; empty: all that can be tuned, but for those that have to be named."""
     frozen: tuple[str, ...] = ()
+    """Parameters that do not move, besides."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    """What makes a reward of a window."""
     constraints: tuple[Constraint, ...] = DEFAULT_CONSTRAINTS
+    """What a window must not do: upper limits of metrics, each at most once."""
     safety: SafetySettings = field(default_factory=SafetySettings)
-    windows: int = EPISODE_WINDOWS
-    window_s: float = 60.0
-    settle_s: float = 10.0
-    warmup_s: float = 20.0
-    failure_reward: float = -5.0
+    """The guard."""
+    windows: Count = EPISODE_WINDOWS
+    """Length of an episode's traffic in windows."""
+    window_s: Annotated[float, Range(LEAST_S)] = 60.0
+    """Length of a measured window, seconds."""
+    settle_s: NotNegative = 10.0
+    """Discarded time between a change of parameters and its window, seconds."""
+    warmup_s: Annotated[float, Range(LEAST_S)] = 20.0
+    """Served under the policy's own values before the first observation, seconds."""
+    failure_reward: Annotated[float, Range(-MAX_WEIGHT, MAX_WEIGHT)] = -5.0
+    """Reward of a window in which the engine failed."""
 
     def __post_init__(self) -> None:
-        check_range("windows", self.windows, 1)
-        check_range("trace_pool", self.trace_pool, 0)
-        check_range("window_s", self.window_s, LEAST_S)
-        check_range("settle_s", self.settle_s, 0.0)
-        check_range("warmup_s", self.warmup_s, LEAST_S)
-        check_range("failure_reward", self.failure_reward, -MAX_WEIGHT, MAX_WEIGHT)
-        for rate in self.rates_per_s:
-            check_range("rates_per_s", rate, 0.0, low_open=True)
+        own = self.engine_settings
         if self.reference_policy() is None:
             self._refuse_relative()
         elif self.engine in REAL_TIME:
@@ -146,23 +158,41 @@ class TuningConfig:
                 f"reference: {self.reference!r} cannot serve the traffic of engine "
                 f"{self.engine!r} beside what is tuned; set reference: null"
             )
-        if self.engine == "remote" and self.remote.shares > 1 and not self.rates_per_s:
+        if self._shares > 1 and not self.rates_per_s:
             raise ConfigError(
-                f"rates_per_s: empty, but {self.remote.shares} ranks share the traffic; give the "
+                f"rates_per_s: empty, but {self._shares} ranks share the traffic; give the "
                 "mean rate of all of them"
             )
         names = [constraint.name for constraint in self.constraints]
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"constraints: {name!r} occurs twice")
-        if self.simulated.measure_overhead:
-            raise ConfigError("simulated: measure_overhead: true is wall time, never the same")
+        for simulated in (own, self.twin_settings):
+            if isinstance(simulated, SimulatedConfig) and simulated.measure_overhead:
+                raise ConfigError("simulated: measure_overhead: true is wall time, never the same")
         if self.start_policy().adaptive is not None:
             raise ConfigError(
                 f"policy: {self.policy!r} changes its parameters by itself, expected a static one"
             )
         if not len(self.space()):
             raise ConfigError(f"policy: {self.policy!r} leaves no parameter to tune")
+
+    @property
+    def engine(self) -> EngineName:
+        """Name of the engine, a key of `ENGINES`."""
+        return self.engine_settings.engine
+
+    @property
+    def simulated(self) -> SimulatedConfig:
+        """Settings of the simulated engine: the task's own, or its twin's."""
+        own = self.engine_settings
+        return own if isinstance(own, SimulatedConfig) else self.twin_settings
+
+    @property
+    def _shares(self) -> int:
+        """Among how many schedulers the traffic is divided."""
+        own = self.engine_settings
+        return own.shares if isinstance(own, RemoteConfig) else 1
 
     @property
     def episode_s(self) -> float:
@@ -178,8 +208,7 @@ class TuningConfig:
     @property
     def metric_settings(self) -> MetricSettings:
         """Class limits and service levels of the engine's metrics."""
-        settings: MetricSettings = getattr(self, self.engine).metrics
-        return settings
+        return self.engine_settings.metrics
 
     def start_policy(self) -> Policy:
         """The policy that is tuned, at the values an episode starts with."""
@@ -189,10 +218,13 @@ class TuningConfig:
         """What windows are compared with."""
         return None if self.reference is None else parse_policy(self.reference)
 
-    @property
+    @cached_property
     def reference_name(self) -> str:
-        """What a reference window depends on beside the trace: policy and engine."""
-        return repr((self.reference_policy(), getattr(self, self.engine)))
+        """Hash of what a reference window depends on beside the trace: policy and engine."""
+        policy = self.reference_policy()
+        content = [policy and policy.to_dict(), to_dict(self.engine_settings)]
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def space(self) -> ParameterSpace:
         """The parameters that move, in the order of the action; defaults are the start values."""
@@ -219,13 +251,57 @@ class TuningConfig:
         if self.engine not in REAL_TIME:
             return self
         simulated = dataclasses.replace(self.simulated, metrics=self.metric_settings)
-        ranks = self.remote.shares if self.engine == "remote" else 1
-        rates = tuple(rate / ranks for rate in self.rates_per_s)
-        return dataclasses.replace(self, engine="simulated", simulated=simulated, rates_per_s=rates)
+        rates = tuple(rate / self._shares for rate in self.rates_per_s)
+        return dataclasses.replace(self, engine_settings=simulated, rates_per_s=rates)
 
     def build_engine(self) -> Engine:
         """A new engine without traffic."""
-        return ENGINES[self.engine](self)
+        return ENGINES[self.engine](self.engine_settings)
+
+    def written(self) -> dict[str, Any]:
+        """Plain values as in a file; inverse of `from_dict`."""
+        own: dict[str, Any] = to_dict(self.engine_settings)
+        engines: dict[str, Any] = {self.engine: {key: own[key] for key in own if key != "engine"}}
+        if self.engine in REAL_TIME:
+            twin: dict[str, Any] = to_dict(self.twin_settings)
+            engines["simulated"] = {key: twin[key] for key in twin if key != "engine"}
+        rest = {f.name: to_dict(getattr(self, f.name)) for f in dataclasses.fields(self)[2:]}
+        return {"engine": self.engine, **engines, **rest}
+
+    @classmethod
+    def written_kinds(cls) -> dict[str, Any]:
+        """The type of each key of a file."""
+        kinds = get_type_hints(cls, include_extras=True)
+        fields = {f.name: kinds[f.name] for f in dataclasses.fields(cls)[2:]}
+        return {"engine": EngineName, **_KINDS, **fields}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """See pydantic: the fields, made of what is written."""
+        return core_schema.no_info_before_validator_function(_fields_of, handler(source))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
+        """See pydantic: the properties as they are written."""
+        schema = handler(core)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        kinds = properties.pop("engine_settings")["discriminator"]["mapping"]
+        twin = properties.pop("twin_settings")["description"]
+        described: dict[str, Any] = {
+            "engine": {
+                "enum": list(kinds),
+                "default": "simulated",
+                "description": "Which engine serves the traffic.",
+            }
+        }
+        for name, kind in kinds.items():
+            used = f" {twin}" if name == "simulated" else ""
+            described[name] = {
+                "$ref": kind,
+                "description": f"Settings of the engine `{name}`, where it is used.{used}",
+            }
+        properties |= described
+        return schema
 
     def _refuse_relative(self) -> None:
         relative = [c.name for c in self.constraints if c.relative]
@@ -239,12 +315,53 @@ def _named(space: ParameterSpace) -> list[str]:
     return [p.name for p in space.parameters if p.named]
 
 
-ENGINES: dict[str, Callable[[TuningConfig], Engine]] = {
-    "simulated": lambda config: SimulatedEngine(config.simulated),
-    "fake": lambda config: FakeEngine(config.fake),
-    "live": lambda config: LiveEngine(config.live),
-    "remote": lambda config: RemoteEngine(config.remote),
+ENGINES: dict[str, Callable[[Any], Engine]] = {
+    "simulated": SimulatedEngine,
+    "fake": FakeEngine,
+    "live": LiveEngine,
+    "remote": RemoteEngine,
 }
+"""The engine of each kind of settings, by its name."""
+
+_KINDS = {
+    "simulated": SimulatedConfig,
+    "fake": FakeConfig,
+    "live": LiveConfig,
+    "remote": RemoteConfig,
+}
+_ENGINE_KEYS = ("engine", *_KINDS)
+
+
+def _fields_of(data: Any) -> Any:
+    """Fields of a `TuningConfig` for what is written, which names engines."""
+    written = data.kwargs if isinstance(data, ArgsKwargs) else data
+    if not isinstance(written, Mapping):
+        return data
+    own = {"engine_settings", "twin_settings"}
+    valid = TuningConfig.written_kinds().keys()
+    refuse_unknown({key: written[key] for key in written if key not in own}, valid, "")
+    fields = {key: value for key, value in written.items() if key in own or key not in _ENGINE_KEYS}
+    engines = {name: _engine(name, written[name]) for name in _KINDS if name in written}
+    if "engine" in written or engines:
+        chosen = written.get("engine", "simulated")
+        if chosen not in _KINDS:
+            hint = nearest(str(chosen), _KINDS)
+            reason = f"{chosen!r} is not one of {list(_KINDS)}{hint}"
+            raise ConfigError(f"engine: {reason}", ("engine",), reason)
+        fields["engine_settings"] = engines.get(chosen) or _KINDS[chosen]()
+        if chosen != "simulated" and "simulated" in engines:
+            fields["twin_settings"] = engines["simulated"]
+    return ArgsKwargs((), fields) if isinstance(data, ArgsKwargs) else fields
+
+
+def _engine(name: str, written: Any) -> Any:
+    if isinstance(written, _KINDS[name]):
+        return written
+    try:
+        return from_dict(_KINDS[name], written, name)
+    except ConfigError as error:
+        raise ConfigError(str(error), (name, *error.keys), error.reason) from None
+
 
 REAL_TIME_DEFAULTS: dict[str, Any] = {
     "reference": None,
@@ -260,27 +377,34 @@ The guard is on, too.
 """
 
 
+def _read(given: str | Path) -> dict[str, Any]:
+    return load_yaml(find_config(given, "env"))
+
+
 def load_tuning(
     source: TuningConfig | Mapping[str, Any] | str | Path | None,
     engine: str | None = None,
     where: str = "config",
+    sets: Sequence[str] = (),
 ) -> TuningConfig:
-    """Read a configuration: a mapping, the path of a YAML file, or None for the defaults.
+    """Read a configuration: a mapping, a YAML file or a name of one of ours; None: the defaults.
 
     Args:
         source: see above; a `TuningConfig` is taken as it is.
         engine: the engine where the source names none; None: that of `TuningConfig`.
         where: what a mapping is called in an error.
+        sets: values set on a command line, as `safety.radius=0.3`, over those of the source.
 
     Raises:
         ConfigError: an unknown key, a value of the wrong type or out of range, or an engine
             other than `engine`.
     """
     if isinstance(source, TuningConfig):
-        config = source
+        config = from_dict(TuningConfig, source.written(), where, sets) if sets else source
     else:
         from_file = isinstance(source, (str, Path))
-        data = load_yaml(source) if isinstance(source, (str, Path)) else dict(source or {})
+        data = _read(source) if isinstance(source, (str, Path)) else dict(source or {})
+        data = overridden(data, sets, TuningConfig)
         if engine is not None:
             data.setdefault("engine", engine)
         if data.get("engine") in REAL_TIME:
@@ -288,7 +412,7 @@ def load_tuning(
             safety = data.get("safety", {})
             if isinstance(safety, Mapping):
                 data["safety"] = {"enabled": True, **safety}
-        config = from_dict(TuningConfig, data, str(source) if from_file else where)
+        config = from_dict(TuningConfig, data, str(source) if from_file else where, sets)
     if engine is not None and config.engine != engine:
         raise ConfigError(f"engine: {config.engine!r} is configured, this id is for {engine!r}")
     return config

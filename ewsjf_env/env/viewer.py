@@ -1,4 +1,4 @@
-"""How is a window shown to people: as text, or as a picture of the observation?"""
+"""Views of a window for people: a text, or a picture of the observation."""
 
 from __future__ import annotations
 

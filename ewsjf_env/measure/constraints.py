@@ -1,4 +1,4 @@
-"""What must a window not do?  Metrics -> a margin, <= 0 where the constraint holds.
+"""Constraints of a window: metrics give a margin, <= 0 where the constraint holds.
 
 A margin is a logarithm, ln(value / limit): 0.18 is 20 % over the limit whatever the unit, so
 margins of different metrics compare, and a surrogate models them on one scale.
@@ -8,36 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
-from ewsjf_env.config import ConfigError, check_range, nearest
+from ewsjf_env.config import Among, ConfigError, Positive, settings
 from ewsjf_env.measure.objective import METRIC_NAMES, SMALLEST_S
 from ewsjf_env.measure.records import WindowMetrics
 
 
-@dataclass(frozen=True)
+@settings
 class Constraint:
-    """An upper limit of one metric.
+    """An upper limit of one metric."""
 
-    Attributes:
-        metric: a metric of `WindowMetrics` of which less is better.
-        limit: largest allowed value; with `relative`, largest multiple of the reference's.
-        relative: compare with the reference policy's window on the same traffic.
-        floor: a reference below this counts as this, in the unit of the metric: twice of
-            nearly nothing harms nobody.
-    """
-
-    metric: str
-    limit: float
+    metric: Annotated[str, Among("metric", lambda: METRIC_NAMES)]
+    """A metric of `WindowMetrics` of which less is better."""
+    limit: Positive
+    """Largest allowed value; with `relative`, largest multiple of the reference's."""
     relative: bool = True
-    floor: float = SMALLEST_S
-
-    def __post_init__(self) -> None:
-        if self.metric not in METRIC_NAMES:
-            hint = nearest(self.metric, METRIC_NAMES)
-            raise ConfigError(f"metric: unknown metric {self.metric!r}{hint}")
-        check_range("limit", self.limit, 0.0, low_open=True)
-        check_range("floor", self.floor, 0.0, low_open=True)
+    """Compare with the reference policy's window on the same traffic."""
+    floor: Positive = SMALLEST_S
+    """A reference below this counts as this, in the unit of the metric: twice of nearly nothing
+    harms nobody.
+    """
 
     @property
     def name(self) -> str:

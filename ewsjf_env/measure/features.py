@@ -1,4 +1,4 @@
-"""What does a tuner see of a window?  Metrics and traffic -> a vector in [-1, 1].
+"""Features of a window, as a tuner sees them: a vector in [-1, 1].
 
 Every feature has a declared, fixed scale: a value maps linearly (or in its logarithm) from
 [low, high] to [-1, 1] and is clipped there.  There is no running normalisation, so the same

@@ -1,4 +1,4 @@
-"""How precise is the reward of a window?
+"""The standard error of a window's reward, by a jackknife over its requests.
 
 A window holds some hundred requests, and the reward rests on their 95th percentiles.  The
 delete-a-group jackknife (Kott, "Delete-a-Group Variance Estimates", 2001) measures the window
@@ -23,16 +23,7 @@ from ewsjf_env.measure.records import (
 )
 
 GROUPS = 8
-_FROM_COUNTERS = (
-    "output_tokens_per_s",
-    "total_tokens_per_s",
-    "requests_per_s",
-    "goodput_requests_per_s",
-    "preemptions",
-    "kv_usage_mean",
-    "prefix_hit_rate",
-    "queues",
-)
+_COUNTED = tuple(f.name for f in dataclasses.fields(WindowMetrics) if f.metadata.get("counted"))
 
 
 def without_groups(
@@ -54,7 +45,7 @@ def without_groups(
         prefill_cost_s: C(b), see `records.aggregate`.
         settings: class limits, those of the engine.
     """
-    known = {name: getattr(metrics, name) for name in _FROM_COUNTERS}
+    known = {name: getattr(metrics, name) for name in _COUNTED}
     counters = WindowCounters(output_tokens=0, prefill_tokens=0)
     indexed = [
         (index % GROUPS, record)

@@ -1,4 +1,4 @@
-"""How good was a window? Metrics -> one reward and its terms.
+"""Objectives: metrics of a window give one reward and its terms.
 
 The default objective J (ALGORITHM section 6, + beyond the paper) is relative to a reference
 policy on the same traffic:
@@ -22,13 +22,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from ewsjf_env.config import ConfigError, check_range, nearest
+from ewsjf_env.config import Among, ConfigError, Positive, Range, nearest, settings
 from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.measure.traffic import QueueStatistics
 
 MAX_QUEUES = 32
 MAX_WEIGHT = 1e9  # sums of squares of rewards stay finite
+Weight = Annotated[float, Range(-MAX_WEIGHT, MAX_WEIGHT)]
 SMALLEST_S = 1e-3  # a latency below this is as good as this: a logarithm needs a floor
 
 
@@ -55,32 +57,25 @@ class Outcome:
     queues: QueueStatistics
 
 
-@dataclass(frozen=True)
+@settings
 class ObjectiveSettings:
-    """Which objective, with which weights.
+    """Which objective, with which weights."""
 
-    Attributes:
-        kind: a key of `OBJECTIVES`.
-        weights: by name of a term, replacing the default weight.  For `weighted` the terms are
-            metrics of `WindowMetrics`: positive weights for what should be large.
-        ttft_target_s: of the latency penalty of `paper`.
+    kind: Annotated[str, Among("objective", lambda: OBJECTIVES)] = "relative"
+    """What a window is judged by: `relative` (J), `paper`, `goodput` or `weighted`."""
+    weights: Mapping[str, Weight] = field(default_factory=dict)
+    """Weights by name of a term, instead of its default. For `weighted` the terms are metrics of
+    `WindowMetrics`: positive weights for what should be large.
     """
-
-    kind: str = "relative"
-    weights: Mapping[str, float] = field(default_factory=dict)
-    ttft_target_s: float = 5.0
+    ttft_target_s: Positive = 5.0
+    """Target of the latency penalty of `paper`, seconds."""
 
     def __post_init__(self) -> None:
-        if self.kind not in OBJECTIVES:
-            hint = nearest(self.kind, OBJECTIVES)
-            raise ConfigError(f"kind: unknown objective {self.kind!r}{hint}")
-        check_range("ttft_target_s", self.ttft_target_s, 0.0, low_open=True)
         spec = OBJECTIVES[self.kind]
         valid = METRIC_NAMES if spec.weights is None else tuple(spec.weights)
-        for name, weight in self.weights.items():
+        for name in self.weights:
             if name not in valid:
                 raise ConfigError(f"weights: unknown term {name!r}{nearest(name, valid)}")
-            check_range(f"weights: {name}", weight, -MAX_WEIGHT, MAX_WEIGHT)
         if spec.weights is None and not self.weights:
             raise ConfigError(f"weights: objective {self.kind!r} needs at least one metric")
 

@@ -1,4 +1,4 @@
-"""What happened to each request in a window, and the metrics computed from it.
+"""What happened to each request in a window, and the metrics measured on it.
 
 This is the only place of the project where latencies are computed.  Requests that have not
 finished count: a request without a first token enters every TTFT statistic with its age so
@@ -14,13 +14,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import ConfigError, Count, Positive, settings
+
+Measure = Callable[["_Sample"], "float | int | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +44,29 @@ class RequestRecord:
     preemptions: int = 0
 
 
-@dataclass(frozen=True)
+@settings
 class MetricSettings:
-    """Class limits and service levels.
+    """Class limits and service levels."""
 
-    short: prompt <= short_max_tokens; long: prompt > long_min_tokens.  A finished request is
-    good when TTFT and TPOT meet their limits.  A request is overdue when its wait exceeds
-    max(overdue_floor_s, overdue_cost_factor * C(b)).
-    """
-
-    short_max_tokens: int = 512
-    long_min_tokens: int = 1024
-    ttft_slo_s: float = 5.0
-    tpot_slo_s: float = 0.2
-    overdue_floor_s: float = 10.0
-    overdue_cost_factor: float = 60.0
+    short_max_tokens: Count = 512
+    """A request is short up to so many prompt tokens."""
+    long_min_tokens: Count = 1024
+    """A request is long above so many prompt tokens."""
+    ttft_slo_s: Positive = 5.0
+    """Time to first token up to which a finished request is good, seconds."""
+    tpot_slo_s: Positive = 0.2
+    """Time per further token up to which a finished request is good, seconds."""
+    overdue_floor_s: Positive = 10.0
+    """A wait below this is never overdue, seconds."""
+    overdue_cost_factor: Positive = 60.0
+    """A wait is overdue above so many times the request's own prefill cost C(b)."""
 
     def __post_init__(self) -> None:
-        check_range("short_max_tokens", self.short_max_tokens, 1)
-        check_range("long_min_tokens", self.long_min_tokens, 1)
         if self.long_min_tokens < self.short_max_tokens:
             raise ConfigError(
                 f"long_min_tokens: {self.long_min_tokens} is below short_max_tokens "
                 f"({self.short_max_tokens}): the classes would overlap"
             )
-        for name in ("ttft_slo_s", "tpot_slo_s", "overdue_floor_s", "overdue_cost_factor"):
-            check_range(name, getattr(self, name), 0.0, low_open=True)
 
 
 @dataclass(frozen=True)
@@ -87,46 +86,157 @@ class WindowCounters:
     scheduler_us_per_step: float | None = None
 
 
-@dataclass(frozen=True)
+def metric(
+    measure: Measure,
+    tag: str = "",
+    *,
+    scale: float = 1.0,
+    counted: bool = False,
+    beside: bool = False,
+    column: str = "",
+    digits: int = 2,
+    larger_is_better: bool = False,
+    default: Any = math.nan,
+) -> Any:
+    """A field of `WindowMetrics`: what it is, and how it is shown; nothing else names it.
+
+    Args:
+        measure: its value in a window.
+        tag: its name in TensorBoard and progress.csv, see `tags`; "" for none.
+        scale: what the number is multiplied by when it is shown.
+        counted: it comes from the engine's counters, not from requests.
+        beside: the reference's value is shown, too.
+        column: its title in the main table of an evaluation, with `digits` after the point;
+            "" for none.
+        digits: see `column`.
+        larger_is_better: what counts as the best of a column.
+        default: where it is not known.
+    """
+    shown = {"tag": tag, "scale": scale, "one_of": (), "is_set": False}
+    own = {"measure": measure, "counted": counted, "beside": beside}
+    own |= {"column": column, "digits": digits, "larger_is_better": larger_is_better}
+    field: Any = dataclasses.field(default=default, metadata=shown | own)
+    return field
+
+
+def _latency(measure: Measure, word: str, **how: Any) -> Any:
+    """A metric in seconds, shown in ms."""
+    return metric(measure, f"latency/{word}_ms", scale=1000.0, **how)
+
+
+@dataclass(frozen=True, kw_only=True)
 class WindowMetrics:
     """Metrics of one window; NaN where a class has no request.  Units are in the names.
 
     Rates divide by `window_s`.  `goodput_requests_per_s` counts requests that finished inside
     the window within their service levels; `outstanding` are those unfinished at its end.
     `exact` is False when percentiles come from histogram buckets.
+
+    A new metric is one field here: it is measured by every engine, and stands in `info`, in
+    windows.jsonl, TensorBoard, progress.csv and the summaries of evaluations; objectives and
+    constraints may name it.
     """
 
-    window_s: float
-    arrivals: int
-    finished: int
-    outstanding: int
-    output_tokens_per_s: float
-    total_tokens_per_s: float
-    requests_per_s: float
-    goodput_requests_per_s: float
-    ttft_mean_s: float
-    ttft_p50_s: float
-    ttft_p95_s: float
-    ttft_p99_s: float
-    ttft_short_mean_s: float
-    ttft_short_p95_s: float
-    ttft_short_p99_s: float
-    ttft_long_mean_s: float
-    ttft_long_p95_s: float
-    ttft_long_p99_s: float
-    slowdown_mean: float
-    slowdown_p99: float
-    slowdown_long_p95: float
-    tpot_p95_s: float
-    e2e_p95_s: float
-    wait_max_s: float
-    jain_slowdown: float
-    preemptions: int
-    kv_usage_mean: float
-    prefix_hit_rate: float
-    overdue_share: float
-    queues: int
-    scheduler_us_per_step: float | None
+    window_s: float = metric(lambda w: w.window_s, default=MISSING)
+    arrivals: int = metric(lambda w: w.arrivals, default=MISSING)
+    finished: int = metric(lambda w: len(w.finished), default=MISSING)
+    output_tokens_per_s: float = metric(
+        lambda w: w.counters.output_tokens / w.window_s,
+        "throughput/output_tokens_per_s",
+        counted=True,
+        beside=True,
+        column="out tok/s",
+        larger_is_better=True,
+        digits=0,
+    )
+    total_tokens_per_s: float = metric(
+        lambda w: (w.counters.output_tokens + w.counters.prefill_tokens) / w.window_s,
+        "throughput/total_tokens_per_s",
+        counted=True,
+    )
+    requests_per_s: float = metric(
+        lambda w: len(w.finished) / w.window_s, "throughput/requests_per_s", counted=True
+    )
+    goodput_requests_per_s: float = metric(
+        lambda w: w.good / w.window_s,
+        "goodput/requests_per_s",
+        counted=True,
+        column="goodput req/s",
+        larger_is_better=True,
+    )
+    ttft_mean_s: float = _latency(lambda w: mean(w.ttft), "ttft_mean", column="TTFT mean s")
+    ttft_p50_s: float = _latency(lambda w: percentile(w.ttft, 50), "ttft_p50")
+    ttft_p95_s: float = _latency(lambda w: percentile(w.ttft, 95), "ttft_p95")
+    ttft_p99_s: float = _latency(lambda w: percentile(w.ttft, 99), "ttft_p99", column="p99 s")
+    ttft_short_mean_s: float = _latency(
+        lambda w: mean(w.ttft[w.short]), "ttft_short_mean", column="short mean s"
+    )
+    ttft_short_p95_s: float = _latency(
+        lambda w: percentile(w.ttft[w.short], 95),
+        "ttft_short_p95",
+        beside=True,
+        column="short p95 s",
+    )
+    ttft_short_p99_s: float = _latency(lambda w: percentile(w.ttft[w.short], 99), "ttft_short_p99")
+    ttft_long_mean_s: float = _latency(
+        lambda w: mean(w.ttft[w.long]), "ttft_long_mean", column="long mean s"
+    )
+    ttft_long_p95_s: float = _latency(
+        lambda w: percentile(w.ttft[w.long], 95), "ttft_long_p95", beside=True, column="long p95 s"
+    )
+    ttft_long_p99_s: float = _latency(lambda w: percentile(w.ttft[w.long], 99), "ttft_long_p99")
+    wait_max_s: float = metric(
+        lambda w: float(w.ttft.max()) if len(w.ttft) else math.nan,
+        "queue/wait_max_s",
+        column="max wait s",
+        digits=1,
+    )
+    tpot_p95_s: float = _latency(
+        lambda w: percentile(w.tpot, 95), "tpot_p95", column="TPOT p95 s", digits=3
+    )
+    e2e_p95_s: float = _latency(lambda w: percentile(w.e2e, 95), "e2el_p95")
+    slowdown_mean: float = metric(lambda w: mean(w.slowdown), "latency/slowdown_mean")
+    slowdown_p99: float = metric(
+        lambda w: percentile(w.slowdown, 99),
+        "latency/slowdown_p99",
+        column="slowdown p99",
+        digits=1,
+    )
+    slowdown_long_p95: float = metric(
+        lambda w: percentile(w.slowdown[w.long], 95), "latency/slowdown_long_p95"
+    )
+    jain_slowdown: float = metric(
+        lambda w: jain(w.class_slowdowns),
+        "queue/jain_slowdown",
+        column="Jain",
+        larger_is_better=True,
+    )
+    outstanding: int = metric(
+        lambda w: len(w.unfinished),
+        "queue/outstanding",
+        default=MISSING,
+        column="unfinished",
+        digits=0,
+    )
+    preemptions: int = metric(
+        lambda w: w.counters.preemptions, "engine/preemptions", counted=True, default=MISSING
+    )
+    kv_usage_mean: float = metric(
+        lambda w: w.counters.kv_usage_mean, "engine/kv_cache_usage", counted=True
+    )
+    prefix_hit_rate: float = metric(
+        lambda w: w.counters.prefix_hit_rate, "engine/prefix_hit_rate", counted=True
+    )
+    overdue_share: float = metric(
+        lambda w: float((w.ttft > w.overdue_at_s).mean()) if len(w.ttft) else math.nan,
+        "queue/overdue_share",
+    )
+    queues: int = metric(
+        lambda w: w.counters.queues, "partition/queues", counted=True, default=MISSING
+    )
+    scheduler_us_per_step: float | None = metric(
+        lambda w: w.counters.scheduler_us_per_step, "engine/scheduler_us_per_step", default=None
+    )
     exact: bool = True
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,19 +254,6 @@ class WindowMetrics:
             k: math.nan if v is None and k not in kept else v for k, v in data.items()
         }
         return cls(**values)
-
-
-@dataclass(frozen=True)
-class BucketRow:
-    """TTFT of the requests whose prompt length lies in (low_tokens, high_tokens]."""
-
-    low_tokens: int
-    high_tokens: int | None
-    requests: int
-    unserved: int
-    ttft_mean_s: float
-    ttft_p95_s: float
-    slowdown_mean: float
 
 
 def aggregate(
@@ -185,101 +282,68 @@ def aggregate(
     """
     if not end_s > start_s:
         raise ValueError(f"window: end {end_s!r} is not after start {start_s!r}")
-    settings = settings or MetricSettings()
-    window_s = end_s - start_s
-    seen = [r for r in records if r.arrival_s < end_s]
-    waiting = [r for r in seen if r.arrival_s >= start_s or _after(r.first_token_s, start_s)]
-    finished = [r for r in seen if r.finish_s is not None and start_s <= r.finish_s < end_s]
-
-    prompt = np.array([r.prompt_tokens for r in waiting], dtype=np.int64)
-    ttft = np.array([_censored(r.first_token_s, r.arrival_s, end_s) for r in waiting])
-    cost = np.array([prefill_cost_s(r.prompt_tokens) for r in waiting])
-    slowdown = ttft / cost if len(waiting) else ttft
-    short, long = prompt <= settings.short_max_tokens, prompt > settings.long_min_tokens
-    middle = ~(short | long)
-
-    open_e2e = [r for r in seen if r.finish_s is None or r.finish_s >= end_s]
-    e2e = np.array([_censored(r.finish_s, r.arrival_s, end_s) for r in [*finished, *open_e2e]])
-    tpot = np.array([t for t in map(_tpot_s, finished) if t is not None])
-    good = sum(_is_good(r, settings) for r in finished)
-    overdue_at = np.maximum(settings.overdue_floor_s, settings.overdue_cost_factor * cost)
-    means = [float(slowdown[mask].mean()) for mask in (short, middle, long) if mask.any()]
-
-    return WindowMetrics(
-        window_s=window_s,
-        arrivals=sum(r.arrival_s >= start_s for r in seen),
-        finished=len(finished),
-        outstanding=len(open_e2e),
-        output_tokens_per_s=counters.output_tokens / window_s,
-        total_tokens_per_s=(counters.output_tokens + counters.prefill_tokens) / window_s,
-        requests_per_s=len(finished) / window_s,
-        goodput_requests_per_s=good / window_s,
-        ttft_mean_s=_mean(ttft),
-        ttft_p50_s=_percentile(ttft, 50),
-        ttft_p95_s=_percentile(ttft, 95),
-        ttft_p99_s=_percentile(ttft, 99),
-        ttft_short_mean_s=_mean(ttft[short]),
-        ttft_short_p95_s=_percentile(ttft[short], 95),
-        ttft_short_p99_s=_percentile(ttft[short], 99),
-        ttft_long_mean_s=_mean(ttft[long]),
-        ttft_long_p95_s=_percentile(ttft[long], 95),
-        ttft_long_p99_s=_percentile(ttft[long], 99),
-        slowdown_mean=_mean(slowdown),
-        slowdown_p99=_percentile(slowdown, 99),
-        slowdown_long_p95=_percentile(slowdown[long], 95),
-        tpot_p95_s=_percentile(tpot, 95),
-        e2e_p95_s=_percentile(e2e, 95),
-        wait_max_s=float(ttft.max()) if len(ttft) else math.nan,
-        jain_slowdown=jain(means),
-        preemptions=counters.preemptions,
-        kv_usage_mean=counters.kv_usage_mean,
-        prefix_hit_rate=counters.prefix_hit_rate,
-        overdue_share=float((ttft > overdue_at).mean()) if len(ttft) else math.nan,
-        queues=counters.queues,
-        scheduler_us_per_step=counters.scheduler_us_per_step,
-    )
+    sample = _Sample(records, counters, start_s, end_s, prefill_cost_s, settings)
+    measured = {
+        field.name: field.metadata["measure"](sample)
+        for field in dataclasses.fields(WindowMetrics)
+        if "measure" in field.metadata
+    }
+    return WindowMetrics(**measured)
 
 
-def bucket_table(
-    records: Sequence[RequestRecord],
-    edges_tokens: Sequence[int],
-    end_s: float,
-    prefill_cost_s: Callable[[int], float],
-) -> list[BucketRow]:
-    """TTFT by prompt length for requests that arrived before `end_s`; ages are censored there.
+class _Sample:
+    """What the metrics of a window are measured on: n requests waited in it, others finished."""
 
-    Args:
-        records: all requests.
-        edges_tokens: ascending upper limits; a last open bucket follows.
-        end_s: the moment at which unserved requests are counted with their age.
-        prefill_cost_s: C(b): prompt tokens -> seconds alone on the machine, > 0.
-    """
-    rows = []
-    limits: list[int | None] = [*edges_tokens, None]
-    low = 0
-    for high in limits:
-        chosen = [
-            r
-            for r in records
-            if r.arrival_s < end_s
-            and r.prompt_tokens > low
-            and (high is None or r.prompt_tokens <= high)
+    counters: WindowCounters
+    window_s: float
+    arrivals: int
+    finished: list[RequestRecord]
+    unfinished: list[RequestRecord]  # at the end of the window
+    good: int  # of the finished
+    ttft: NDArray[np.float64]  # (n,) seconds, or the age so far
+    slowdown: NDArray[np.float64]  # (n,) the same over C(b)
+    short: NDArray[np.bool_]  # (n,) members of the class
+    long: NDArray[np.bool_]  # (n,)
+    overdue_at_s: NDArray[np.float64]  # (n,) waits beyond which a request is overdue
+    tpot: NDArray[np.float64]  # seconds, of the finished that have one
+    e2e: NDArray[np.float64]  # seconds, or the age so far, of finished and unfinished ones
+    class_slowdowns: list[float]  # means of short, middle and long requests, where there are any
+
+    def __init__(
+        self,
+        records: Iterable[RequestRecord],
+        counters: WindowCounters,
+        start_s: float,
+        end_s: float,
+        prefill_cost_s: Callable[[int], float],
+        settings: MetricSettings | None,
+    ) -> None:
+        settings = settings or MetricSettings()
+        self.counters = counters
+        self.window_s = end_s - start_s
+        seen = [r for r in records if r.arrival_s < end_s]
+        waiting = [r for r in seen if r.arrival_s >= start_s or after(r.first_token_s, start_s)]
+        self.arrivals = sum(r.arrival_s >= start_s for r in seen)
+        self.finished = [
+            r for r in seen if r.finish_s is not None and start_s <= r.finish_s < end_s
         ]
-        ttft = np.array([_censored(r.first_token_s, r.arrival_s, end_s) for r in chosen])
-        cost = np.array([prefill_cost_s(r.prompt_tokens) for r in chosen])
-        rows.append(
-            BucketRow(
-                low_tokens=low,
-                high_tokens=high,
-                requests=len(chosen),
-                unserved=sum(_after(r.first_token_s, end_s) for r in chosen),
-                ttft_mean_s=_mean(ttft),
-                ttft_p95_s=_percentile(ttft, 95),
-                slowdown_mean=_mean(ttft / cost) if chosen else math.nan,
-            )
+        self.unfinished = [r for r in seen if r.finish_s is None or r.finish_s >= end_s]
+        self.good = sum(_is_good(r, settings) for r in self.finished)
+
+        prompt = np.array([r.prompt_tokens for r in waiting], dtype=np.int64)
+        cost = np.array([prefill_cost_s(r.prompt_tokens) for r in waiting])
+        self.ttft = np.array([censored(r.first_token_s, r.arrival_s, end_s) for r in waiting])
+        self.slowdown = self.ttft / cost if len(waiting) else self.ttft
+        self.short = prompt <= settings.short_max_tokens
+        self.long = prompt > settings.long_min_tokens
+        self.overdue_at_s = np.maximum(
+            settings.overdue_floor_s, settings.overdue_cost_factor * cost
         )
-        low = high if high is not None else low
-    return rows
+        ends = [*self.finished, *self.unfinished]
+        self.e2e = np.array([censored(r.finish_s, r.arrival_s, end_s) for r in ends])
+        self.tpot = np.array([t for t in map(_tpot_s, self.finished) if t is not None])
+        classes = (self.short, ~(self.short | self.long), self.long)
+        self.class_slowdowns = [float(self.slowdown[c].mean()) for c in classes if c.any()]
 
 
 def jain(values: Sequence[float]) -> float:
@@ -288,13 +352,14 @@ def jain(values: Sequence[float]) -> float:
     return total * total / (len(values) * squares) if squares > 0 else math.nan
 
 
-def _after(moment_s: float | None, limit_s: float) -> bool:
+def after(moment_s: float | None, limit_s: float) -> bool:
+    """The event has not happened by `limit_s`."""
     return moment_s is None or moment_s >= limit_s
 
 
-def _censored(moment_s: float | None, arrival_s: float, end_s: float) -> float:
+def censored(moment_s: float | None, arrival_s: float, end_s: float) -> float:
     """Time from arrival to the event, or the age at `end_s` when it has not happened yet."""
-    return (end_s if _after(moment_s, end_s) else float(moment_s or 0.0)) - arrival_s
+    return (end_s if after(moment_s, end_s) else float(moment_s or 0.0)) - arrival_s
 
 
 def _tpot_s(record: RequestRecord) -> float | None:
@@ -311,9 +376,11 @@ def _is_good(record: RequestRecord, settings: MetricSettings) -> bool:
     return within_ttft and (tpot is None or tpot <= settings.tpot_slo_s)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def mean(values: NDArray[np.float64]) -> float:
+    """Their mean; NaN for no values."""
     return float(values.mean()) if len(values) else math.nan
 
 
-def _percentile(values: NDArray[np.float64], q: float) -> float:
+def percentile(values: NDArray[np.float64], q: float) -> float:
+    """Their q-th percentile, q in [0, 100]; NaN for no values."""
     return float(np.percentile(values, q)) if len(values) else math.nan

@@ -1,4 +1,4 @@
-"""What did the traffic of a window look like, and what is left of it at its end?
+"""Statistics of a window's traffic, and of what is left of it at its end.
 
 Everything is read off request records, so it is the same for every engine.  Notation:
     b_i  prompt tokens of request i      C(b)  its prefill cost alone, in seconds
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ewsjf_env.measure.records import RequestRecord
+from ewsjf_env.measure.tags import tag
 
 LENGTH_EDGES = (128, 512, 1024, 2048, 4096)
 """Upper limits in tokens of the classes of the length histograms; a last open one follows."""
@@ -24,7 +25,7 @@ LENGTH_EDGES = (128, 512, 1024, 2048, 4096)
 _BURST_BIN_S = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrafficStatistics:
     """Arrivals of one window and the backlog at its end; NaN where there was no arrival.
 
@@ -39,14 +40,14 @@ class TrafficStatistics:
         running: requests with a first token that have not finished at the end.
     """
 
-    arrival_rate_per_s: float
-    burst_index: float
-    prompt_tokens_mean: float
+    arrival_rate_per_s: float = tag("traffic/arrival_rate_per_s")
+    burst_index: float = tag("traffic/burst_index")
+    prompt_tokens_mean: float = tag("traffic/prompt_tokens_mean")
     count_shares: tuple[float, ...]
     work_shares: tuple[float, ...]
-    queue_depth: int
-    oldest_age_s: float
-    running: int
+    queue_depth: int = tag("queue/depth")
+    oldest_age_s: float = tag("queue/oldest_age_s")
+    running: int = tag("queue/running")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN becomes None."""
@@ -56,6 +57,17 @@ class TrafficStatistics:
             else _none_for_nan(value)
             for name, value in dataclasses.asdict(self).items()
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrafficStatistics:
+        """Inverse of `to_dict`."""
+        values: dict[str, Any] = {
+            name: tuple(map(_nan_for_none, value))
+            if isinstance(value, (list, tuple))
+            else _nan_for_none(value)
+            for name, value in data.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -154,3 +166,7 @@ def _burst_index(moments_s: NDArray[np.float64], window_s: float) -> float:
 
 def _none_for_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _nan_for_none(value: Any) -> Any:
+    return math.nan if value is None else value

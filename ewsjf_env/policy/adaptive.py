@@ -1,4 +1,4 @@
-"""How does a policy follow the traffic?  Features of the past window -> values of some parameters.
+"""Adaptive policies: features of the past window give values of some parameters.
 
 An `Adaptive` is the part of a policy file of kind `table` or `mlp`.  It names its inputs and
 carries their scales, so that a file whose features mean something else in this version is

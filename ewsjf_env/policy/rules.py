@@ -1,4 +1,4 @@
-"""How do a few numbers about the traffic become parameter values?  A table or a small network.
+"""Rules from a few numbers about the traffic to parameter values: a table or a network.
 
 Both are plain numbers, small enough to check by hand or to bound: nothing of a policy file is
 code.  What comes in is a vector of features in [-1, 1], shape (n,); see `adaptive` for which.

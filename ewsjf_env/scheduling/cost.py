@@ -15,11 +15,12 @@ first two coefficients and c2 is half the third.  None is negative, so C never f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ewsjf_env.config import check_range
+from ewsjf_env.config import Range, Share, check_range, settings
 
 Array = NDArray[np.float64]
 
@@ -34,27 +35,16 @@ _SPREAD_MEMORY = 0.99
 _R2_LEAST_STEPS = 64
 
 
-@dataclass(frozen=True)
+@settings
 class CostPrior:
-    """C(b) before anything is measured, for example from a roofline: c0 + c1 b + c2 b^2.
+    """C(b) before anything is measured, for example from a roofline: c0 + c1 b + c2 b^2."""
 
-    Attributes:
-        c0_s: fixed cost, [0, 60] s.
-        c1_s_per_token: [0, 1].
-        c2_s_per_token2: [0, 1e-3].
-
-    Raises:
-        ConfigError: a value outside its range.
-    """
-
-    c0_s: float
-    c1_s_per_token: float
-    c2_s_per_token2: float
-
-    def __post_init__(self) -> None:
-        check_range("c0_s", self.c0_s, 0.0, LONGEST_STEP_S)
-        check_range("c1_s_per_token", self.c1_s_per_token, 0.0, 1.0)
-        check_range("c2_s_per_token2", self.c2_s_per_token2, 0.0, 1e-3)
+    c0_s: Annotated[float, Range(0.0, LONGEST_STEP_S)]
+    """Cost at any length, seconds."""
+    c1_s_per_token: Share
+    """Cost of a token, seconds."""
+    c2_s_per_token2: Annotated[float, Range(0.0, 1e-3)]
+    """Cost of a token pair, seconds: attention grows with the square."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,10 +39,10 @@ lifted anyway (forgetting it changes nothing), and where there is none shares th
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import ConfigError, Range, settings
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.orders.order import Order
 
@@ -50,43 +50,36 @@ OTHERS = "(others)"
 MAX_NAME_CHARACTERS = 64
 _SWEEP_SLACK = 64
 
+Weight = Annotated[float, Range(1e-3, 1e3)]
 
-@dataclass(frozen=True)
+
+@settings
 class TenantSettings:
-    """How service is shared; the operator's choice, not the tuner's.
-
-    Attributes:
-        by: what names the tenant: `extra_args` (`{"ewsjf": {"tenant": "a"}}` of the sampling
-            parameters, or flat as `ewsjf_tenant`), `lora` (the adapter's name) or `priority`.
-            Requests without one are a tenant together.
-        weights: share of service by name, > 0; 1 for all others.
-        listed_only: names without a weight share one account.
-        max_tenants: unlisted names with accounts of their own, 1 to 1024.
-        prompt_weight: w_p, cost of a computed prompt token, >= 0.
-        output_weight: w_q, cost of a generated token, >= 0; not both are 0.
-
-    Raises:
-        ConfigError: a value outside its range.
-    """
+    """How service is shared; the operator's choice, not the tuner's."""
 
     by: Literal["extra_args", "lora", "priority"] = "extra_args"
-    weights: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """What names the tenant: `extra_args` (`{"ewsjf": {"tenant": "a"}}` of the sampling
+    parameters, or flat as `ewsjf_tenant`), `lora` (the adapter's name) or `priority`. Requests
+    without one are a tenant together.
+    """
+    weights: Mapping[str, Weight] = field(default_factory=dict, hash=False)
+    """Share of service by name; 1 for all others."""
     listed_only: bool = False
-    max_tenants: int = 64
-    prompt_weight: float = 1.0
-    output_weight: float = 2.0
+    """Names without a weight share one account."""
+    max_tenants: Annotated[int, Range(1, 1024)] = 64
+    """Unlisted names with accounts of their own."""
+    prompt_weight: Annotated[float, Range(0.0, 1e6)] = 1.0
+    """w_p, cost of a computed prompt token."""
+    output_weight: Annotated[float, Range(0.0, 1e6)] = 2.0
+    """w_q, cost of a generated token; not both are 0."""
 
     def __post_init__(self) -> None:
-        for name, weight in self.weights.items():
-            check_range(f"weights: {name}", weight, 1e-3, 1e3)
+        for name in self.weights:
             if not is_name(name):
                 raise ConfigError(
                     f"weights: {name!r}: expected a printable name of at most "
                     f"{MAX_NAME_CHARACTERS} characters"
                 )
-        check_range("max_tenants", self.max_tenants, 1, 1024)
-        check_range("prompt_weight", self.prompt_weight, 0.0, 1e6)
-        check_range("output_weight", self.output_weight, 0.0, 1e6)
         if not self.prompt_weight and not self.output_weight:
             raise ConfigError("prompt_weight, output_weight: both are 0, nothing is counted")
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from ewsjf_env.config import ConfigError, check_range, from_dict, refuse_unknown
+from ewsjf_env.config import (
+    ConfigError,
+    Instance,
+    Natural,
+    Range,
+    from_dict,
+    refuse_unknown,
+    settings,
+)
 from ewsjf_env.policy.policy import Policy, default_policy
 from ewsjf_env.scheduling.cost import CostPrior
 from ewsjf_env.scheduling.tenants import TenantSettings
@@ -15,38 +22,26 @@ OLDEST_VLLM = (0, 26)
 FIRST_UNTESTED_VLLM = (0, 34)
 WHERE = "additional_config['ewsjf']"
 _POLICY_KEYS = ("name", "order", "parameters", "partition")
-_OTHER_KEYS = (
-    "policy",
-    "policy_file",
-    "seed",
-    "cost_prior",
-    "allow_patch",
-    "window_records",
-    "tenants",
-)
-_KEYS = (*_POLICY_KEYS, *_OTHER_KEYS)
+_OTHER_KEYS = ("seed", "cost_prior", "allow_patch", "window_records", "tenants")
+_KEYS = (*_POLICY_KEYS, "policy", "policy_file", *_OTHER_KEYS)
 
 
-@dataclass(frozen=True)
+@settings
 class SchedulerSettings:
-    """Validated settings of the scheduler.
+    """Validated settings of the scheduler."""
 
-    Attributes:
-        policy: what to serve by; the default EWSJF policy when nothing is named.
-        seed: for the order `random` and the length sample, >= 0.
-        cost_prior: prefill cost until the engine's own step times are known.
-        allow_patch: whether the policy may be changed over HTTP.
-        window_records: finished requests that are kept for `GET /ewsjf/window`, 1 to 1,000,000;
-            about 400 bytes each.
-        tenants: how service is shared among tenants; None: there are none.
-    """
-
-    policy: Policy
-    seed: int = 0
+    policy: Annotated[Policy, Instance()]
+    """What to serve by; the default EWSJF policy when nothing is named."""
+    seed: Natural = 0
+    """Seed of the order `random` and of the length sample."""
     cost_prior: CostPrior | None = None
+    """Prefill cost until the engine's own step times are known."""
     allow_patch: bool = False
-    window_records: int = 16_384
+    """Whether the policy may be changed over HTTP."""
+    window_records: Annotated[int, Range(1, 1_000_000)] = 16_384
+    """Finished requests that are kept for `GET /ewsjf/window`, about 400 bytes each."""
     tenants: TenantSettings | None = None
+    """How service is shared among tenants; null: there are none."""
 
     @classmethod
     def from_additional_config(cls, additional_config: object) -> SchedulerSettings:
@@ -59,26 +54,8 @@ class SchedulerSettings:
             ConfigError: unknown key, illegal value or a policy given twice.
         """
         data = _entry(additional_config)
-        seed = data.get("seed", 0)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ConfigError(f"{WHERE}: seed: {seed!r} is not a whole number >= 0")
-        kept = data.get("window_records", cls.window_records)
-        if isinstance(kept, bool) or not isinstance(kept, int):
-            raise ConfigError(f"{WHERE}: window_records: expected a whole number, got {kept!r}")
-        check_range(f"{WHERE}: window_records", kept, 1, 1_000_000)
-        prior, tenants = data.get("cost_prior"), data.get("tenants")
-        return cls(
-            policy=_policy(data, WHERE),
-            seed=seed,
-            cost_prior=None
-            if prior is None
-            else from_dict(CostPrior, prior, f"{WHERE}: cost_prior"),
-            allow_patch=patch_is_allowed(additional_config),
-            window_records=kept,
-            tenants=None
-            if tenants is None
-            else from_dict(TenantSettings, tenants, f"{WHERE}: tenants"),
-        )
+        others = {key: data[key] for key in _OTHER_KEYS if key in data}
+        return from_dict(cls, {"policy": _policy(data, WHERE), **others}, WHERE)
 
 
 def patch_is_allowed(additional_config: object) -> bool:

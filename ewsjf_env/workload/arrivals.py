@@ -1,4 +1,4 @@
-"""When do requests arrive: Poisson or bursty, at a rate that may jump?
+"""Arrival laws: Poisson or bursty, at a rate that may jump.
 
 Arrivals are a stationary renewal process in *operational time* (unit rate), mapped to seconds
 through the cumulative rate.  One seed therefore gives the same pattern at every rate, only
@@ -9,37 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import ConfigError, Range, settings
 from ewsjf_env.workload.trace import Floats
 
 _CHUNK = 1024
 _BURN_IN_GAPS = 20.0
 
 
-@dataclass(frozen=True)
+@settings
 class ArrivalLaw:
-    """Distribution of the gaps between arrivals.
-
-    poisson: exponential gaps, coefficient of variation 1.
-    gamma: Gamma gaps with coefficient of variation `cv` (standard deviation over mean); above
-        1 is bursty (CV 2-4 is what production traffic shows), below 1 is regular.
-    """
+    """Distribution of the gaps between arrivals."""
 
     kind: Literal["poisson", "gamma"] = "poisson"
-    cv: float | None = None
+    """Exponential gaps, of coefficient of variation 1, or Gamma gaps."""
+    cv: Annotated[float, Range(0.05, 20.0)] | None = None
+    """Of `gamma`: standard deviation of the gaps over their mean; above 1 is bursty (2 to 4 is
+    what production traffic shows), below 1 is regular.
+    """
 
     def __post_init__(self) -> None:
-        if self.kind not in ("poisson", "gamma"):
-            raise ConfigError(f"kind: {self.kind!r} is not one of ['gamma', 'poisson']")
-        if self.kind == "gamma":
-            if self.cv is None:
-                raise ConfigError("cv: missing, gamma arrivals need it")
-            check_range("cv", self.cv, 0.05, 20.0)
-        elif self.cv is not None:
+        if self.kind == "gamma" and self.cv is None:
+            raise ConfigError("cv: missing, gamma arrivals need it")
+        if self.kind == "poisson" and self.cv is not None:
             raise ConfigError(f"cv: {self.cv!r} has no meaning for poisson arrivals; use gamma")
 
     def unit_times(self, random: np.random.Generator, length: float) -> Floats:

@@ -1,4 +1,4 @@
-"""Which synthetic workloads can be named without a file?
+"""Synthetic workloads that can be named without a file.
 
 The same definitions are in `configs/workloads/NAME.yaml`, with a comment on every line, to be
 copied and changed; a test keeps the two equal.

@@ -1,4 +1,4 @@
-"""How do raw values of a trace file become checked columns, naming the row of every fault?
+"""Checked columns of a trace file; an error names the row of the fault.
 
 The readers of all formats append rows to `ColumnBuilder`; the checks are here, once.  Rows are
 numbered as lines of the (uncompressed) file, the first line being 1.

@@ -1,4 +1,4 @@
-"""From which distributions do prompt and output lengths of synthetic requests come?
+"""Distributions of prompt and output lengths of synthetic requests.
 
 Every law maps one uniform number to one length (its inverse distribution function).  So the
 i-th request of a seed has the same length whatever the arrival rate or the duration.
@@ -6,13 +6,12 @@ i-th request of a seed has the same length whatever the arrival rate or the dura
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import ConfigError, Range, settings
 from ewsjf_env.workload.trace import MAX_TOKENS, Floats, Ints
 
 _FIELDS = {
@@ -22,27 +21,33 @@ _FIELDS = {
 }
 _MAX_SIGMA = 10.0
 
+Tokens = Annotated[int, Range(1, MAX_TOKENS)]
 
-@dataclass(frozen=True)
+
+@settings
 class LengthLaw:
     """Distribution of a number of tokens; each kind takes only its own fields.
 
     constant: always `tokens`.
-    uniform: whole numbers from `low_tokens` to `high_tokens`, both included.
+    uniform: integers from `low_tokens` to `high_tokens`, both included.
     lognormal: median `median_tokens`, standard deviation `sigma` of the natural logarithm,
         truncated to [low_tokens, high_tokens] (no pile of requests at the limits).
     """
 
     kind: Literal["constant", "uniform", "lognormal"]
-    tokens: int | None = None
-    low_tokens: int | None = None
-    high_tokens: int | None = None
-    median_tokens: float | None = None
-    sigma: float | None = None
+    """Which distribution."""
+    tokens: Tokens | None = None
+    """Of `constant`: the length."""
+    low_tokens: Tokens | None = None
+    """Least length."""
+    high_tokens: Tokens | None = None
+    """Largest length."""
+    median_tokens: Annotated[float, Range(1, MAX_TOKENS)] | None = None
+    """Of `lognormal`: the median."""
+    sigma: Annotated[float, Range(0, _MAX_SIGMA, low_open=True)] | None = None
+    """Of `lognormal`: standard deviation of the natural logarithm."""
 
     def __post_init__(self) -> None:
-        if self.kind not in _FIELDS:
-            raise ConfigError(f"kind: {self.kind!r} is not one of {sorted(_FIELDS)}")
         for name in ("tokens", "low_tokens", "high_tokens", "median_tokens", "sigma"):
             value, needed = getattr(self, name), name in _FIELDS[self.kind]
             if needed and value is None:
@@ -52,10 +57,6 @@ class LengthLaw:
                     f"{name}: {value!r} has no meaning for {self.kind} lengths; "
                     f"valid names: {', '.join(_FIELDS[self.kind])}"
                 )
-            if value is not None and name != "sigma":
-                check_range(name, value, 1, MAX_TOKENS)
-        if self.sigma is not None:
-            check_range("sigma", self.sigma, 0, _MAX_SIGMA, low_open=True)
         low, high = self.low_tokens, self.high_tokens
         if low is not None and high is not None and high < low:
             raise ConfigError(f"high_tokens: {high} is below low_tokens ({low})")

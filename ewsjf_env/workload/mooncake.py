@@ -1,4 +1,4 @@
-"""How are Mooncake's JSON lines read, with the prefix blocks that only this format has?
+"""The reader of Mooncake's JSON lines, with the prefix blocks that only this format has.
 
 One object per line: `timestamp` (ms), `input_length`, `output_length` and `hash_ids`, as in
 the release of kvcache-ai/Mooncake; or the same in our words: `arrival_s` (s),

@@ -1,4 +1,4 @@
-"""How are the trace formats in use read into one table?
+"""Readers of the trace formats in use, into one table.
 
 | format   | columns                                                                      |
 |----------|------------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""How does a recorded trace become the traffic of one run, without losing its burst shape?
+"""The replay of a recorded trace as the traffic of one run, with its burst shape.
 
 `TraceWorkload` takes a slice of the recording that starts at a random moment (rotating past
 the end to the beginning) and stretches time to reach the asked mean rate: factor = mean rate of

@@ -1,4 +1,4 @@
-"""How do the bytes of a trace file become lines of text, every damage being one clear error?
+"""The bytes of a trace file as lines of text; every damage is one clear error.
 
 Compression is recognised by content, not by name: a `.gz` file that is not gzip is refused,
 and a gzip file with another name is read.

@@ -1,4 +1,4 @@
-"""How does a YAML file, a built-in name or a trace file become a workload?
+"""Workloads by name: a YAML file, a built-in name or a trace file.
 
 A YAML file describes either synthetic traffic (`classes`, see `SyntheticWorkload`) or the
 replay of a trace (`trace`, see `ReplaySpec`).
@@ -7,59 +7,68 @@ replay of a trace (`trace`, see `ReplaySpec`).
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, refuse_unknown
+from ewsjf_env.config import (
+    Among,
+    ConfigError,
+    Count,
+    Positive,
+    Range,
+    Share,
+    check_range,
+    from_dict,
+    load_yaml,
+    nearest,
+    refuse_unknown,
+    settings,
+)
+from ewsjf_env.shipped import config_names, find_config
 from ewsjf_env.workload.arrivals import ArrivalLaw
 from ewsjf_env.workload.builtin import BUILTIN
 from ewsjf_env.workload.readers import FORMATS, read_trace_file
 from ewsjf_env.workload.replay import MAX_JITTER_S, LengthsWorkload, TraceWorkload
 from ewsjf_env.workload.synthetic import SyntheticWorkload
-from ewsjf_env.workload.trace import Workload, check_draw
+from ewsjf_env.workload.trace import Workload
 
 YAML_SUFFIXES = (".yaml", ".yml")
 
 
-@dataclass(frozen=True)
+@settings
 class ReplaySpec:
-    """The replay of a trace file.
-
-    Attributes:
-        trace: path, relative to the YAML file or else to the working directory.
-        name: what it is called in results; empty takes the file's name.
-        format: csv, lengths, azure, burstgpt or mooncake; None recognises it by content.
-        rate_per_s: mean rate when a draw names none; None is the recording's own.
-        jitter_s: uniform noise in [0, jitter_s) on recorded times; 3 for Mooncake.
-        arrivals: law for files without times (Poisson when None); others refuse it.
-        max_prompt_tokens: prompts above are capped; None caps nothing.
-        part: the fraction of the recording that is replayed, 0 <= start < end <= 1: what a
-            policy is tuned on and what it is judged on can so be kept apart.
-        description: one sentence for people.
-    """
+    """The replay of a trace file."""
 
     trace: str
+    """Path, relative to the YAML file or else to the working directory."""
     name: str = ""
-    format: str | None = None
-    rate_per_s: float | None = None
-    jitter_s: float = 0.0
+    """What it is called in results; empty takes the file's name."""
+    format: Annotated[str, Among("format", lambda: FORMATS)] | None = None
+    """Format of the file; null: recognised by its content."""
+    rate_per_s: Positive | None = None
+    """Mean arrivals a second when a draw names none; null: the recording's own."""
+    jitter_s: Annotated[float, Range(0.0, MAX_JITTER_S)] = 0.0
+    """Uniform noise in [0, jitter_s) on recorded times, seconds; 3 for Mooncake."""
     arrivals: ArrivalLaw | None = None
-    max_prompt_tokens: int | None = None
-    part: tuple[float, float] = (0.0, 1.0)
+    """Law for files without times (Poisson when null); others refuse it."""
+    max_prompt_tokens: Count | None = None
+    """Longer prompts are capped; null: none."""
+    part: tuple[Share, Share] = (0.0, 1.0)
+    """Start and end of what is replayed, as fractions of the recording: what a policy is
+    tuned on and what it is judged on can so be kept apart.
+    """
     description: str = ""
+    """One sentence for people."""
 
     def __post_init__(self) -> None:
-        if self.format is not None and self.format not in FORMATS:
-            hint = nearest(self.format, FORMATS)
-            raise ConfigError(f"format: unknown format {self.format!r}{hint}")
-        check_range("jitter_s", self.jitter_s, 0.0, MAX_JITTER_S)
-        check_range("part[0]", self.part[0], 0.0, 1.0)
         check_range("part[1]", self.part[1], self.part[0], 1.0, low_open=True)
-        check_draw(0, self.max_prompt_tokens, rate_per_s=self.rate_per_s)
 
 
 def load_workload(path_or_name: str | Path) -> Workload:
-    """Make the workload of a YAML file or of a built-in name (`BUILTIN`).
+    """Make the workload of a built-in name (`BUILTIN`), a YAML file or a trace file.
+
+    A file of ours is found by its name, too (`azure_code_first`).  A trace file is replayed as it
+    was recorded unless a draw names a rate; a YAML file with `trace` says more.
 
     Raises:
         ConfigError: no such file or name, an unknown key or a value out of range; or what the
@@ -69,14 +78,15 @@ def load_workload(path_or_name: str | Path) -> Workload:
     text = str(path_or_name)
     if text in BUILTIN:
         return BUILTIN[text]
-    if path.suffix not in YAML_SUFFIXES:
-        if path.exists() and not path.is_dir():
-            raise ConfigError(
-                f"{path}: expected a workload in a .yaml file; a trace file is given as a trace"
-            )
+    if text in config_names("workloads") or path.suffix in YAML_SUFFIXES:
+        path = find_config(path, "workloads", "workload")
+    elif path.exists() and not path.is_dir():
+        return trace_workload(path)
+    else:
+        known = dict.fromkeys([*BUILTIN, *config_names("workloads")])
         raise ConfigError(
-            f"workload: {text!r} is neither a .yaml file nor a built-in workload"
-            f"{nearest(text, BUILTIN)}"
+            f"workload: {text!r} is neither a workload nor a trace file nor a built-in workload"
+            f"{nearest(text, known)}"
         )
     data = load_yaml(path)
     fields = {f.name for c in (ReplaySpec, SyntheticWorkload) for f in dataclasses.fields(c)}

@@ -1,4 +1,4 @@
-"""How is synthetic traffic drawn: classes of requests, mixed in shares that may jump?
+"""Synthetic traffic: classes of requests, mixed in shares that may jump.
 
 Mixtures with a share of short and of long requests are the case EWSJF is made for; phases
 whose mix shifts are the case for adaptation.
@@ -7,11 +7,12 @@ whose mix shifts are the case for adaptation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import numpy as np
 
-from ewsjf_env.config import ConfigError, check_range, nearest
+from ewsjf_env.config import ConfigError, Count, NotNegative, Positive, Range, nearest, settings
 from ewsjf_env.workload.arrivals import ArrivalLaw, RateProfile
 from ewsjf_env.workload.lengths import LengthLaw
 from ewsjf_env.workload.trace import (
@@ -26,56 +27,40 @@ from ewsjf_env.workload.trace import (
 )
 
 
-@dataclass(frozen=True)
+@settings
 class RequestClass:
-    """Requests of one kind.
-
-    Attributes:
-        name: what phases call it.
-        share: its share of all requests; shares are divided by their sum.
-        prompt, output: distributions of its lengths, independent of each other.
-        priority: vLLM's priority (lower is more urgent), or None.
-    """
+    """Requests of one kind."""
 
     name: str
-    share: float
+    """What phases call the class."""
+    share: NotNegative
+    """Its share of all requests; shares are divided by their sum."""
     prompt: LengthLaw
+    """Distribution of prompt lengths."""
     output: LengthLaw
-    priority: int | None = None
-
-    def __post_init__(self) -> None:
-        check_range("share", self.share, 0.0)
-        if self.priority is not None:
-            check_range("priority", self.priority, -(2**31), 2**31 - 1)
+    """Distribution of output lengths, independent of the prompt's."""
+    priority: Annotated[int, Range(-(2**31), 2**31 - 1)] | None = None
+    """vLLM's priority, lower is more urgent; null: none."""
 
 
-@dataclass(frozen=True)
+@settings
 class Phase:
-    """From `start` on, other shares or another rate hold.
+    """From `start` on, other shares or another rate hold."""
 
-    Attributes:
-        start_s: start in seconds; or
-        start_fraction: start as a fraction of the drawn duration, in [0, 1).
-        shares: share of each class in this phase (a class not named has none); empty keeps the
-            classes' own shares.
-        rate_factor: rate relative to other phases, > 0; the whole keeps the mean rate.
+    start_s: NotNegative | None = None
+    """Start in seconds; give this or `start_fraction`."""
+    start_fraction: Annotated[float, Range(0.0, np.nextafter(1.0, 0.0))] | None = None
+    """Start as a fraction of the drawn duration."""
+    shares: Mapping[str, NotNegative] = field(default_factory=dict)
+    """Share of each class in this phase (a class not named has none); empty keeps the classes'
+    own shares.
     """
-
-    start_s: float | None = None
-    start_fraction: float | None = None
-    shares: Mapping[str, float] = field(default_factory=dict)
-    rate_factor: float = 1.0
+    rate_factor: Positive = 1.0
+    """Rate relative to other phases; the whole keeps the mean rate."""
 
     def __post_init__(self) -> None:
         if (self.start_s is None) == (self.start_fraction is None):
             raise ConfigError("start_s: give exactly one of start_s and start_fraction")
-        if self.start_s is not None:
-            check_range("start_s", self.start_s, 0.0)
-        if self.start_fraction is not None:
-            check_range("start_fraction", self.start_fraction, 0.0, np.nextafter(1.0, 0.0))
-        check_range("rate_factor", self.rate_factor, 0.0, low_open=True)
-        for name, share in self.shares.items():
-            check_range(f"shares: {name}", share, 0.0)
 
     def start(self, duration_s: float) -> float:
         """Start in seconds for a draw of `duration_s`."""
@@ -84,34 +69,30 @@ class Phase:
         return float(self.start_fraction or 0.0) * duration_s
 
 
-@dataclass(frozen=True)
+@settings
 class SyntheticWorkload:
-    """A mixture of request classes with Poisson or Gamma arrivals; implements `Workload`.
-
-    Attributes:
-        name: what it is called in results.
-        classes: at least one, names distinct, some share > 0.
-        rate_per_s: its own mean rate, used when a draw names none.
-        arrivals: distribution of the gaps.
-        phases: in order of their starts; before the first one the classes' own shares and a
-            rate factor of 1 hold.
-        max_prompt_tokens: its own limit; the stricter of it and the draw's holds.
-        description: one sentence for people.
-    """
+    """A mixture of request classes with Poisson or Gamma arrivals; implements `Workload`."""
 
     name: str
+    """What it is called in results."""
     classes: tuple[RequestClass, ...]
-    rate_per_s: float = 1.0
+    """Kinds of requests: at least one, with names of their own and some share above 0."""
+    rate_per_s: Positive = 1.0
+    """Mean arrivals a second when a draw names none."""
     arrivals: ArrivalLaw = field(default_factory=ArrivalLaw)
+    """Distribution of the gaps between arrivals."""
     phases: tuple[Phase, ...] = ()
-    max_prompt_tokens: int | None = None
+    """Changes of the mix, in order of their starts; before the first one the classes' own
+    shares and a rate factor of 1 hold.
+    """
+    max_prompt_tokens: Count | None = None
+    """Longer prompts are capped; the stricter of this and the draw's limit holds."""
     description: str = ""
+    """One sentence for people."""
 
     def __post_init__(self) -> None:
         if not self.classes:
             raise ConfigError("classes: expected at least one class, got none")
-        check_range("rate_per_s", self.rate_per_s, 0.0, low_open=True)
-        check_draw(0, self.max_prompt_tokens)
         names = [c.name for c in self.classes]
         for i, name in enumerate(names):
             if name in names[:i]:

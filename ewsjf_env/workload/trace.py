@@ -1,4 +1,4 @@
-"""What is a drawn trace, and what must every workload that draws one promise?
+"""A drawn trace, and the promise of every workload that draws one.
 
 A trace is fixed before a run starts, so that every policy meets the same requests.  Three
 random streams are kept apart (`streams`): arrivals, lengths and noise.  Changing one of them,

@@ -91,6 +91,8 @@ def cpu_s(pid: int) -> float:
 
 
 def _serve() -> None:
+    import torch.utils.tensorboard  # noqa: F401  (a child would take seconds for it)
+
     from agents.cli.train import main
 
     print("ready", flush=True)
@@ -126,8 +128,8 @@ def _die_at(point: int) -> None:
     """SIGKILL at this moment, counted over those before, amid and after each write to a file."""
     from optuna.storages.journal import JournalFileBackend
 
-    from agents.core.files import AppendFile
-    from agents.runs.folder import WINDOWS, RunDir
+    from agents.core.files import LineFile
+    from agents.runs.tensorboard import EventFile, ProgressTable
 
     left = point
 
@@ -143,17 +145,18 @@ def _die_at(point: int) -> None:
     def watched(cls: Any, method: str, chunk: Callable[[Any, Any], tuple[Path, bytes]]) -> None:
         write = getattr(cls, method)
 
-        def dying(self: Any, content: Any) -> None:
-            path, data = chunk(self, content)
+        def dying(self: Any, *content: Any) -> None:
+            path, data = chunk(self, content[0])
             moment()
             moment(path, data[: len(data) // 2])
-            write(self, content)
+            write(self, *content)
             moment()
 
         setattr(cls, method, dying)
 
-    watched(RunDir, "append", lambda run, record: (run.path / WINDOWS, _json(record)))
-    watched(AppendFile, "append", lambda file, chunk: (file._path, chunk))
+    watched(LineFile, "append", lambda file, row: (file.path, _json(row)))
+    watched(ProgressTable, "add", lambda table, _: (table._path, b"7,half a li"))
+    watched(EventFile, "add", lambda events, _: (events._path, bytes(11)))
     watched(
         JournalFileBackend,
         "append_logs",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agents.core.window import WindowRecord
 from agents.runs.config import make_run_config
 from agents.runs.folder import RunDir
 from agents.runs.loop import tune
@@ -65,6 +66,6 @@ def go_on(folder: Path, windows: int) -> dict[str, Any]:
         run.close()
 
 
-def records_of(folder: Path) -> list[dict[str, Any]]:
+def records_of(folder: Path) -> list[WindowRecord]:
     """The windows of the run in `folder`."""
     return RunDir.open(folder).windows()

@@ -1,19 +1,19 @@
-"""Windows of real agents on the fake engine, as lines of windows.jsonl."""
+"""Windows of real agents on the fake engine, as records."""
 
 import functools
-import json
 from typing import Any
 
-from agents.core.agent import Transition
 from agents.core.registry import AgentSetting, agent_config, make_agent
-from agents.runs.tags import RunFacts, Timing
+from agents.core.window import Guarded, Plan, Shown, WindowRecord
+from agents.runs.tags import RunFacts
+from agents.runs.timing import Timing
 from ewsjf_env.config import to_dict
 from ewsjf_env.env.env import SchedulerTuningEnv
-from ewsjf_env.env.guard import make_env
+from ewsjf_env.env.guard import SafetyGuard, make_env
 from ewsjf_env.env.task import load_tuning
 
-TIMING = Timing(ask_s=0.25, observe_s=0.125, window_wall_s=1.5)
-TASK = {
+TIMING = Timing(ask_s=0.25, observe_s=0.125, window_wall_s=1.5, ended_at_s=1_000_000.0)
+TASK: dict[str, Any] = {
     "engine": "fake",
     "rates_per_s": [4.0],
     "windows": 4,
@@ -30,37 +30,44 @@ def facts(agent: str, windows: int) -> RunFacts:
 
 
 @functools.cache
-def lines(agent: str, windows: int) -> tuple[str, ...]:
+def records(agent: str, windows: int) -> tuple[WindowRecord, ...]:
     env = make_env(TASK)
     base = env.unwrapped
     assert isinstance(base, SchedulerTuningEnv)
+    assert isinstance(env, SafetyGuard)
     space = base.parameter_space
     tuner = make_agent(agent, AgentSetting(space, seed=3), agent_config(agent))
     found = []
-    observation, info = env.reset(seed=3)
+    env.reset(seed=3)
     for window in range(windows):
-        proposed = tuner.act()
-        observation, reward, terminated, truncated, info = env.step(space.to_box(proposed))
-        values = {name: info["parameters"][name] for name in space.names}
-        margins = info["constraints"]
-        tuner.observe(Transition(window, values, float(reward), 0.1, margins))
-        guard = {k: v for k, v in info["guard"].items() if k != "incumbent"}
-        record: dict[str, Any] = {
-            **{key: info[key] for key in ("trace", "reward_terms", "aborted", "metrics")},
-            **{key: info[key] for key in ("reference", "traffic")},
-            **{"window": window, "episode": window // 4, "values": values, "proposed": proposed},
-            **{"reward": float(reward), "reward_se": 0.1, "margins": margins, "guard": guard},
-            **{"violation": any(m > 0 for m in margins.values()), "void": False},
-            **{"failure": info["error"], "context": [], "observation": observation.tolist()},
-            **{"cuts": [200, 900], "incumbent": tuner.recommend()},
-            "diagnostics": tuner.diagnostics(),
-        }
-        found.append(json.dumps(record))
+        proposed, before = tuner.act(), env.state()
+        _, _, terminated, truncated, _ = env.step(space.to_box(proposed))
+        outcome = base.outcome
+        said = tuner.diagnostics()
+        seen = tuple(float(x) for x in outcome.observation)
+        record = WindowRecord(
+            window=window,
+            plan=Plan(window // 4, window % 4, outcome.trace, proposed, tuner.recommend()),
+            served=outcome.served,
+            score=outcome.score,
+            metrics=outcome.metrics,
+            reference=outcome.reference,
+            traffic=outcome.traffic,
+            guard=Guarded(env.report, before, env.state()),
+            agent=Shown(
+                before=(),
+                context=(),
+                observation_before=seen,
+                observation=seen,
+                void=False,
+                shifted=False,
+                ended=terminated or truncated,
+                diagnostics=said,
+            ),
+        )
+        tuner.observe(record.transition())
+        found.append(record)
         if terminated or truncated:
-            observation, info = env.reset()
+            env.reset()
     env.close()
     return tuple(found)
-
-
-def records(agent: str, windows: int) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines(agent, windows)]

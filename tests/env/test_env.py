@@ -18,9 +18,9 @@ from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.env.env import FIRST_TRACE_SEED, SchedulerTuningEnv
 from ewsjf_env.env.episode import AbortRule
+from ewsjf_env.env.guard import make_env
 from ewsjf_env.env.registration import (
     ENGINE_IDS,
-    EPISODE_WINDOWS,
     FAKE_ID,
     REAL_TIME,
     SIMULATED_ID,
@@ -79,7 +79,7 @@ def test_specs_are_plain_and_say_what_repeats() -> None:
         spec = gymnasium.make(env_id, config=SHORT).spec
         assert spec is not None
         assert gymnasium.envs.registration.EnvSpec.from_json(spec.to_json()).kwargs == spec.kwargs
-        assert spec.max_episode_steps == EPISODE_WINDOWS
+        assert spec.max_episode_steps is None  # `windows` of the task says it
         assert spec.nondeterministic is (engine in REAL_TIME)
 
 
@@ -229,16 +229,36 @@ def test_stepping_needs_a_reset_and_traffic() -> None:
     env.reset(seed=0)
     env.step(env.start_action)
     env.step(env.start_action)
-    with pytest.raises(ResetNeeded, match="lasts 2 windows"):
+    with pytest.raises(ResetNeeded, match="has ended after its 2 windows"):
         env.step(env.start_action)
 
 
-def test_the_time_limit_truncates() -> None:
-    env = gymnasium.make(FAKE_ID, config={**SHORT, "windows": 2}, max_episode_steps=2)
+def test_windows_is_the_length_of_an_episode_whatever_made_it() -> None:
+    """With a limit in the registration alone, stepping past `windows` raised ResetNeeded."""
+    for env in (
+        gymnasium.make(FAKE_ID, config={**SHORT, "windows": 2}),
+        make_env({**SHORT, "engine": "fake", "windows": 2}),
+        fake(windows=2),
+    ):
+        action = np.zeros(env.action_space.shape, dtype=np.float32)
+        for _ in range(2):
+            env.reset(seed=0)
+            assert env.step(action)[2:4] == (False, False)
+            assert env.step(action)[2:4] == (False, True)
+
+
+def test_more_than_the_usual_windows_are_no_limit() -> None:
+    env = gymnasium.make(FAKE_ID, config={**SHORT, "windows": 22})
     env.reset(seed=0)
     action = np.zeros(env.action_space.shape, dtype=np.float32)
-    assert env.step(action)[2:4] == (False, False)
-    assert env.step(action)[2:4] == (False, True)
+    assert [env.step(action)[3] for _ in range(22)] == [False] * 21 + [True]
+
+
+@pytest.mark.parametrize("env_id", ENGINE_IDS.values())
+def test_a_workload_that_does_not_exist_is_refused_when_made(env_id: str) -> None:
+    """A worker process would only show an EOFError when it is reset."""
+    with pytest.raises(ConfigError, match="workload: 'paper_mx' is neither"):
+        gymnasium.make(env_id, config={**SHORT, "workload": "paper_mx"})
 
 
 def test_a_dead_engine_ends_the_episode_not_the_run() -> None:
@@ -262,15 +282,14 @@ def test_a_dead_engine_ends_the_episode_not_the_run() -> None:
 def test_an_aborted_window_is_finished_by_the_fallback(config: dict[str, Any]) -> None:
     env = SchedulerTuningEnv(config)
     env.reset(seed=0)
-    fallback = env.parameter_space.defaults
-    env.abort_rule = AbortRule(lambda m, r: m.window_s >= 3.0, fallback)
     first, second = actions(env, 2)
-    *_, info = env.step(first)
+    rule = AbortRule(lambda m, r: m.window_s >= 3.0, env.parameter_space.defaults)
+    outcome = env.run(env.plan(first, abort=rule))
+    info = outcome.info()
     assert info["aborted"] is True
     assert info["metrics"]["window_s"] == info["reference"]["window_s"] == pytest.approx(3.0)
     assert info["metrics"]["arrivals"] == info["reference"]["arrivals"]
     assert info["executed_action"] == pytest.approx(first, abs=0.3)  # q_max moves to its cell
-    env.abort_rule = None
     *_, info = env.step(second)
     assert info["start_s"] == pytest.approx(3.0 + 8.0 + 2.0)  # windows keep their places
     assert info["aborted"] is False

@@ -18,7 +18,7 @@ def test_the_commented_file_says_the_defaults() -> None:
 def test_the_fake_task_loads() -> None:
     config = load_tuning(CONFIGS / "tuning_fake.yaml")
     assert isinstance(config.build_engine(), FakeEngine)
-    assert config.fake.cliff == 0.25
+    assert config.engine_settings.cliff == 0.25
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("tuning*.yaml")), ids=lambda p: p.name)

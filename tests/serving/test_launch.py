@@ -102,7 +102,10 @@ def test_a_simulated_server_needs_no_model(
         (["--", "--port", "3"], "MODEL: is missing"),
         (["--allow-patch", "--", "m"], "--allow-patch: needs --policy"),
         (["--tune", "x.yaml", "--", "m"], "--tune: needs --policy"),
-        (["--policy", "hrrn", "--tune", "/nowhere.yaml", "--", "m"], "is not a file"),
+        (
+            ["--policy", "hrrn", "--tune", "/nowhere.yaml", "--", "m"],
+            "/nowhere.yaml: cannot be read",
+        ),
         (["--policy", "hrrn", "--", "m", "--scheduler-cls=x.Y"], "--scheduler-cls: is set by"),
         (["--policy", "hrrn", "--", "m", "--additional-config", "{"], "not valid JSON"),
         (["--policy", "hrrn", "--", "m", "--additional_config", "[]"], "expected an object"),
@@ -125,7 +128,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert serve_command.main([files.get(a, a) for a in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert error.startswith("serve.py: ") and error.count("\n") == 1
+    assert error.startswith("error: ") and error.count("\n") == 1
 
 
 def test_the_last_value_of_an_option_counts() -> None:

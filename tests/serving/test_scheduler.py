@@ -199,7 +199,7 @@ def test_probing_the_prefix_cache_leaves_no_trace(caching: bool) -> None:
         ({"order": "fcfs", "policy_file": "x.json"}, "give one of policy_file, order"),
         ({"policy_file": "/nowhere/x.json"}, "x.json: policy file cannot be read"),
         ({"policy_file": 3}, "policy_file: 3 is not a path"),
-        ({"seed": -1}, "seed: -1 is not a whole number >= 0"),
+        ({"seed": -1}, "seed: -1 is outside [0, inf)"),
         ({"cost_prior": {"c0": 1}}, "unknown key 'c0'"),
         ("fcfs", "expected a mapping"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.operations.tuner_cost import main
+from agents.cli.tuner_cost import main
 from ewsjf_env.policy.policy import default_policy
 from tests.serving.server import Server, free_port
 

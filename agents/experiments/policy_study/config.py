@@ -1,8 +1,8 @@
-"""What is compared in the study of policies, on which traffic?  One YAML file.
+"""The configuration of a study of policies: families, traffics and engines, from one YAML file.
 
-Every key is explained in `configs/policy_study.yaml`.  A policy is tuned on one part of a
-workload and judged on another: a recording is split in time (or in rows, where it has no times),
-a synthetic workload has seeds for training and others for judging.
+Every key is explained in `configs/policy_study.yaml`.  Paths in the file are relative to it.  A
+policy is tuned on one part of a workload and judged on another: a recording is split in time (or in
+rows, where it has no times), a synthetic workload has seeds for training and others for judging.
 """
 
 from __future__ import annotations
@@ -12,16 +12,32 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from agents.experiments.jobs import Source
 from agents.experiments.policy_study.families import FamilyConfig, completed
-from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest, to_dict
+from agents.experiments.source import Source
+from ewsjf_env.config import (
+    ConfigError,
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    check_range,
+    from_dict,
+    load_yaml,
+    nearest,
+    settings,
+    to_dict,
+)
 from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.preset import load_engine
 from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import Workload, load_workload
-from ewsjf_env.workload.spec import ReplaySpec, replay_workload
+from ewsjf_env.workload.spec import YAML_SUFFIXES, ReplaySpec, replay_workload
 
 MAX_SEEDS = 1000
+Loads = tuple[Positive, ...]
 
 
 @dataclass(frozen=True)
@@ -59,81 +75,69 @@ def _load(source: StudySource) -> Workload:
     return replay_workload(spec, Path(source.path))
 
 
-@dataclass(frozen=True)
+@settings
 class WorkloadConfig:
-    """One traffic on one machine; give `trace` or `workload`.
-
-    Attributes:
-        trace: file in the folder of traces.
-        workload: built-in name or YAML file of synthetic traffic.
-        title: what tables call it.
-        jitter_s: noise on recorded times.
-        max_prompt_tokens: prompts above are capped.
-        engine: file of engine settings; None: the defaults.
-        duration_s: length of a judged window, > 0.
-        run_s: core seconds that a judged window takes, about; for the estimate.
-    """
+    """One traffic on one machine; give `trace` or `workload`."""
 
     trace: str | None = None
+    """File in the folder of traces."""
     workload: str | None = None
+    """Built-in name or YAML file of synthetic traffic."""
     title: str = ""
-    jitter_s: float = 0.0
-    max_prompt_tokens: int | None = None
+    """What tables call it."""
+    jitter_s: NotNegative = 0.0
+    """Noise on recorded times, seconds."""
+    max_prompt_tokens: Count | None = None
+    """Longer prompts are capped; null: none."""
     engine: str | None = None
-    duration_s: float = 100.0
-    run_s: float = 1.0
+    """File of engine settings; null: the defaults."""
+    duration_s: Positive = 100.0
+    """Length of a judged window, seconds."""
+    run_s: Positive = 1.0
+    """Core seconds that a judged window takes, about; for the estimate."""
 
     def __post_init__(self) -> None:
         if (self.trace is None) == (self.workload is None):
             raise ConfigError("trace, workload: give exactly one of them")
-        check_range("duration_s", self.duration_s, 0.0, low_open=True)
-        check_range("run_s", self.run_s, 0.0, low_open=True)
 
     @property
     def simulated(self) -> SimulatedConfig:
         """The engine's settings."""
-        return SimulatedConfig() if self.engine is None else SimulatedConfig.load(self.engine)
+        return SimulatedConfig() if self.engine is None else load_engine(self.engine)
 
 
-@dataclass(frozen=True)
+@settings
 class TuningPlan:
-    """How the families are tuned.
+    """How the families are tuned."""
 
-    Attributes:
-        loads: of the training traffic.
-        seeds: training traces a load that all points meet.
-        finalists: so many of the best points, the best at each load and the defaults ...
-        finalist_seeds: ... meet so many traces a load in all, >= `seeds`.
-        duration_factor: length of a training window over that of a judged one, > 0.
+    loads: Loads = (0.7, 0.95, 1.3)
+    """Loads of the training traffic."""
+    seeds: Annotated[int, Range(1, MAX_SEEDS)] = 2
+    """Training traces a load that all points meet."""
+    finalists: Count = 3
+    """Of the first round so many of the best points, the best at each load and the defaults meet
+    more traces.
     """
-
-    loads: tuple[float, ...] = (0.7, 0.95, 1.3)
-    seeds: int = 2
-    finalists: int = 3
     finalist_seeds: int = 6
-    duration_factor: float = 0.6
+    """Traces a load that they meet in all, at least `seeds`."""
+    duration_factor: Positive = 0.6
+    """Length of a training window over that of a judged one."""
 
     def __post_init__(self) -> None:
         _check_loads("loads", self.loads)
-        check_range("seeds", self.seeds, 1, MAX_SEEDS)
-        check_range("finalists", self.finalists, 1)
         check_range("finalist_seeds", self.finalist_seeds, self.seeds, MAX_SEEDS)
-        check_range("duration_factor", self.duration_factor, 0.0, low_open=True)
 
 
-@dataclass(frozen=True)
+@settings
 class ControlPlan:
-    """Settings of the engine that could explain a gain without reordering.
-
-    Attributes:
-        engines: what differs from the workload's engine, by label.
-        workloads: on which; empty: all.
-        loads: judged loads at which.
-    """
+    """Settings of the engine that could explain a gain without reordering."""
 
     engines: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What differs from the workload's engine, by label."""
     workloads: tuple[str, ...] = ()
-    loads: tuple[float, ...] = ()
+    """Workloads on which they are tried; empty: all."""
+    loads: tuple[Positive, ...] = ()
+    """Judged loads at which they are tried."""
 
     def __post_init__(self) -> None:
         for label, changes in self.engines.items():
@@ -142,51 +146,43 @@ class ControlPlan:
             _check_loads("loads", self.loads)
 
 
-@dataclass(frozen=True)
-class StudyConfig:
-    """The whole study.
-
-    Attributes:
-        workloads: by name.
-        families: by label, which begins the names of its arms; with all that follows from it.
-        traces: folder of the recordings, beside the YAML file or from the working directory.
-        split: recordings are trained on before and judged after this fraction, (0, 1).
-        loads: judged.
-        seeds: judged traces a load, >= 2 for intervals.
-        first_seed: of the judged traces, [0, 5000]; another one gives fresh traces to a study
-            that was changed after a look at its results.
-        min_requests: a window with fewer at the lowest load is passed over, see `traces`.
-        extra_seeds: added where the comparison that matters is undecided ...
-        extra_rounds: ... at most so often.
-        aim: share by which tuned EWSJF should exceed the best single rival's J.
-        tuning, controls: see there.
-    """
+@settings
+class PolicyStudyConfig:
+    """The whole study."""
 
     workloads: Mapping[str, WorkloadConfig]
+    """Traffic by name."""
     families: Mapping[str, FamilyConfig]
+    """What is compared, by the label that begins the names of its arms."""
     traces: str = "."
-    split: float = 0.6
-    loads: tuple[float, ...] = (0.5, 0.7, 0.95, 1.2, 1.5)
-    seeds: int = 10
-    first_seed: int = 0
-    min_requests: int = 30
-    extra_seeds: int = 10
-    extra_rounds: int = 2
-    aim: float = 0.15
+    """Folder of the recordings; relative to the YAML file."""
+    split: Annotated[float, Range(0.01, 0.99)] = 0.6
+    """Recordings are trained on before and judged after this fraction."""
+    loads: Loads = (0.5, 0.7, 0.95, 1.2, 1.5)
+    """Loads at which policies are judged, of the capacity under first come, first served."""
+    seeds: Annotated[int, Range(1, MAX_SEEDS)] = 10
+    """Judged traces a load, at least 2 for intervals."""
+    first_seed: Annotated[int, Range(0, TRAINING_SEEDS // 2)] = 0
+    """First seed of the judged traces; another one gives fresh traces to a study that was changed
+    after a look at its results.
+    """
+    min_requests: Count = 30
+    """A window with fewer requests at the lowest load is passed over."""
+    extra_seeds: Annotated[int, Range(0, MAX_SEEDS)] = 10
+    """Seeds added where the comparison that matters is undecided."""
+    extra_rounds: Annotated[int, Range(0, 10)] = 2
+    """Seeds are added at most so often."""
+    aim: NotNegative = 0.15
+    """Share by which tuned EWSJF should exceed the best single rival's J."""
     tuning: TuningPlan = field(default_factory=TuningPlan)
+    """How the families are tuned."""
     controls: ControlPlan = field(default_factory=ControlPlan)
+    """Settings of the engine that could explain a gain without reordering."""
 
     def __post_init__(self) -> None:
         if not self.workloads:
             raise ConfigError("workloads: none is given")
         _check_loads("loads", self.loads)
-        check_range("split", self.split, 0.01, 0.99)
-        check_range("seeds", self.seeds, 1, MAX_SEEDS)
-        check_range("first_seed", self.first_seed, 0, TRAINING_SEEDS // 2)
-        check_range("min_requests", self.min_requests, 1)
-        check_range("extra_seeds", self.extra_seeds, 0, MAX_SEEDS)
-        check_range("extra_rounds", self.extra_rounds, 0, 10)
-        check_range("aim", self.aim, 0.0)
         object.__setattr__(self, "families", completed(self.families))
         for name in self.controls.workloads:
             if name not in self.workloads:
@@ -196,7 +192,7 @@ class StudyConfig:
             if load not in self.loads:
                 raise ConfigError(f"controls: loads: {load:g} is not one of loads {self.loads}")
 
-    def only(self, names: Sequence[str]) -> StudyConfig:
+    def only(self, names: Sequence[str]) -> PolicyStudyConfig:
         """The same study with some of its workloads; ConfigError for an unknown one."""
         for name in names:
             if name not in self.workloads:
@@ -244,24 +240,38 @@ class StudyConfig:
         return found
 
 
-def load_study(path: str | Path, traces: str | None = None) -> StudyConfig:
+def load_study(
+    path: str | Path, traces: str | None = None, sets: Sequence[str] = ()
+) -> PolicyStudyConfig:
     """Read the YAML file.
 
     Args:
         path: of the file.
         traces: folder of the recordings, instead of the file's.
+        sets: values set on a command line, as `tuning.seeds=2`, over those of the file.
 
     Raises:
         ConfigError: naming what is wrong with it, or with a file that it names.
     """
-    config = from_dict(StudyConfig, load_yaml(path), str(path))
-    if traces is not None:
-        return dataclasses.replace(config, traces=traces)
-    beside = Path(path).parent / config.traces
-    return dataclasses.replace(config, traces=str(beside)) if beside.is_dir() else config
+    file = find_config(path, "", "--config")
+    config = from_dict(PolicyStudyConfig, load_yaml(file), str(path), sets)
+    beside = file.parent
+    workloads = {name: _resolved(w, beside) for name, w in config.workloads.items()}
+    folder = str(beside / config.traces) if traces is None else traces
+    return dataclasses.replace(config, workloads=workloads, traces=folder)
 
 
-def check_files(config: StudyConfig) -> None:
+def _resolved(workload: WorkloadConfig, beside: Path) -> WorkloadConfig:
+    """The paths of a file as they are from here; names stay."""
+    engine, synthetic = workload.engine, workload.workload
+    if engine is not None and Path(engine).suffix in YAML_SUFFIXES:
+        engine = str(beside / engine)
+    if synthetic is not None and Path(synthetic).suffix in YAML_SUFFIXES:
+        synthetic = str(beside / synthetic)
+    return dataclasses.replace(workload, engine=engine, workload=synthetic)
+
+
+def check_files(config: PolicyStudyConfig) -> None:
     """Read all traffic and engines before anything runs; ConfigError naming the workload."""
     for name, workload in config.workloads.items():
         try:
@@ -270,10 +280,12 @@ def check_files(config: StudyConfig) -> None:
                 config.source(name, training).load()
             config.controlled(name)
         except ConfigError as error:
-            raise ConfigError(f"workloads: {name}: {error}") from None
+            missing = workload.trace and not (Path(config.traces) / workload.trace).exists()
+            hint = "; --traces names the folder of the recordings" if missing else ""
+            raise ConfigError(f"workloads: {name}: {error}{hint}") from None
 
 
-def described(config: StudyConfig) -> dict[str, object]:
+def described(config: PolicyStudyConfig) -> dict[str, object]:
     """The study as plain values."""
     found: dict[str, object] = to_dict(config)
     return found
@@ -282,7 +294,5 @@ def described(config: StudyConfig) -> dict[str, object]:
 def _check_loads(where: str, loads: Sequence[float]) -> None:
     if not loads:
         raise ConfigError(f"{where}: the list is empty")
-    for load in loads:
-        check_range(where, load, 0.0, low_open=True)
     if len(set(loads)) < len(loads):
         raise ConfigError(f"{where}: a value occurs twice in {list(loads)}")

@@ -1,4 +1,4 @@
-"""Which policies does the study compare?  Families: an order, what of it is tuned, and for whom.
+"""Families of policies that the study compares: an order, what of it is tuned, and for whom.
 
 A family is known by its label, most often the name of its order.  Another label is a second way
 to tune an order: its values are `<label> tuned`, while its defaults are those of the order.
@@ -10,13 +10,15 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
-from ewsjf_env.config import ConfigError, check_range, nearest
+from agents.experiments.objectives import REFERENCE
+from ewsjf_env.config import Among, ConfigError, Range, nearest, settings
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 
-REFERENCE, MAIN = "fcfs", "ewsjf"
+MAIN = "ewsjf"
 OURS = ("ewsjf", "ewsjf_normalised", "ewsjf_hrrn")
 """Orders of this project; all others, the authors' own code and the published score among them,
 are rivals unless a family says otherwise."""
@@ -24,38 +26,38 @@ RIVAL, OUR, CONTROL = "rival", "ours", "control"
 ROLES = (RIVAL, OUR, CONTROL)
 
 
-@dataclass(frozen=True)
+@settings
 class FamilyConfig:
-    """An order and how it is tuned: by Sobol points, by a grid, or not at all.
-
-    Attributes:
-        order: a key of `scheduling.rivals.ORDERS`; empty: the label.
-        parameters: names that move ...
-        points: ... over so many Sobol points of their space, besides the defaults; or
-        grid: values by name, of which all combinations are tried besides the defaults.
-        grids: more of them, besides either: where other orders are points of this one, it should
-            not have to find by chance what they are given.
-        partition: the points have the queues that Refine-and-Prune makes of training traffic,
-            not those that ship.
-        per_load: whether the best at each training load is an arm of its own.
-        role: one of `ROLES`; empty: that of the order.  A control is another order with
-            something of ours: judged like all, but no rival.
-        frontier: whether points are set aside that a rival's point dominates on the training
-            traffic (see `frontier`); where none is left, the defaults remain.
-    """
+    """An order and how it is tuned: by Sobol points, by a grid, or not at all."""
 
     order: str = ""
+    """Order of the queue; empty: the label."""
     parameters: tuple[str, ...] = ()
-    points: int = 0
+    """Parameters that move over Sobol points."""
+    points: Annotated[int, Range(0, 4096)] = 0
+    """Sobol points of their space, besides the defaults."""
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Values by name of the parameter, of which all combinations are tried besides the defaults."""
     grids: tuple[Mapping[str, tuple[float, ...]], ...] = ()
+    """More grids, besides `grid` or `points`: where other orders are points of this one, it should
+    not have to find by chance what they are given.
+    """
     partition: bool = False
+    """Whether the points have the queues that Refine-and-Prune makes of training traffic, not
+    those that ship.
+    """
     per_load: bool = True
-    role: str = ""
+    """Whether the best at each training load is an arm of its own."""
+    role: Annotated[str, Among("role", lambda: ("", *ROLES))] = ""
+    """Part of the family in the comparison; empty: that of the order. A control is another order
+    with something of ours: judged like all, but no rival.
+    """
     frontier: bool = False
+    """Whether points are set aside that a rival's point dominates on the training traffic (see
+    `frontier`); where none is left, the defaults remain.
+    """
 
     def __post_init__(self) -> None:
-        check_range("points", self.points, 0, 4096)
         if bool(self.parameters) != bool(self.points):
             raise ConfigError("parameters, points: give both, or neither")
         if self.grid and self.parameters:
@@ -70,8 +72,6 @@ class FamilyConfig:
             raise ConfigError("partition: true needs a grid, or parameters and points")
         if self.frontier and not self.tuned:
             raise ConfigError("frontier: true needs a grid, or parameters and points")
-        if self.role and self.role not in ROLES:
-            raise ConfigError(f"role: unknown {self.role!r}{nearest(self.role, ROLES)}")
 
     @property
     def tuned(self) -> bool:

@@ -1,75 +1,77 @@
-"""Which tuners are compared on which tasks?  One YAML file; every key has a comment there."""
+"""The configuration of a comparison: tuners and tasks, from a YAML file that explains its keys."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from agents.core.registry import AGENTS
+from agents.core.outside import is_outside
+from agents.core.registry import absolute_name, agent_names, find_agent, label_of
 from agents.experiments.tuners.judging import HeldOut
 from agents.runs.config import DEFAULT_CONTEXT, RunConfig, make_run_config
-from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml, nearest
+from ewsjf_env.config import (
+    ConfigError,
+    Count,
+    Natural,
+    from_dict,
+    load_yaml,
+    nearest,
+    overridden,
+    settings,
+)
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.policy.policy import parse_policy
+from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
 
+FIXED = "default"  # the agent that never tunes
 _NAME = re.compile(r"\w[\w.-]*")
 
 
-@dataclass(frozen=True)
+@settings
 class ArmConfig:
-    """One tuner of the comparison, where it is more than an agent with its defaults.
-
-    Attributes:
-        agent: its name in the registry.
-        settings: of the agent.
-        windows: of its tuning runs; None: those of the task.
-        guarded: tuned inside the safety guard.
-        policy: tuned instead of the task's, as in `policy.parse_policy`; of the task's `tuned`
-            and `frozen` parameters those that it has; all that it has where it has none of them.
-    """
+    """One tuner of the comparison, where it is more than an agent with its defaults."""
 
     agent: str
+    """Name of the agent, or `module:Class` of one from outside."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    windows: int | None = None
+    """Settings of the agent."""
+    windows: Count | None = None
+    """Windows of its tuning runs; null: those of the task."""
     guarded: bool = False
+    """Whether it tunes inside the safety guard."""
     policy: str | None = None
+    """Policy that is tuned instead of the task's, as in `policy.parse_policy`; of the task's
+    `tuned` and `frozen` parameters those that it has; all that it has where it has none of them.
+    """
 
     def __post_init__(self) -> None:
-        if self.agent not in AGENTS:
-            raise ConfigError(f"agent: unknown {self.agent!r}{nearest(self.agent, AGENTS)}")
-        if self.windows is not None:
-            check_range("windows", self.windows, 1)
+        find_agent(self.agent)
         if self.settings.get("storage"):
             raise ConfigError("settings: storage: runs that are compared do not share a study")
 
 
-@dataclass(frozen=True)
+@settings
 class TaskConfig:
-    """One task.
-
-    Attributes:
-        env: what is tuned on which traffic: keys of `TuningConfig`.
-        held_out: the traffic that judges final recommendations.
-        windows: of a tuning run; None: those of the comparison.
-        jump_window: the traffic jumps at this window of a run; None: it does not.
-        after_jump: the traffic that judges what is recommended from there on.
-    """
+    """One task."""
 
     env: Mapping[str, Any]
+    """What is tuned on which traffic: keys of a task."""
     held_out: HeldOut = field(default_factory=HeldOut)
-    windows: int | None = None
-    jump_window: int | None = None
+    """The traffic that judges final recommendations."""
+    windows: Count | None = None
+    """Windows of a tuning run; null: those of the comparison."""
+    jump_window: Count | None = None
+    """The traffic jumps at this window of a run; null: it does not."""
     after_jump: HeldOut | None = None
+    """The traffic that judges what is recommended from there on."""
 
     def __post_init__(self) -> None:
-        if self.windows is not None:
-            check_range("windows", self.windows, 1)
-        if self.jump_window is not None:
-            check_range("jump_window", self.jump_window, 1)
         if (self.jump_window is None) != (self.after_jump is None):
             raise ConfigError("after_jump: give it together with jump_window, or neither")
 
@@ -79,36 +81,30 @@ class TaskConfig:
         return load_tuning(self.env, where="env")
 
 
-@dataclass(frozen=True)
+@settings
 class ComparisonConfig:
-    """A comparison of tuners.
-
-    Attributes:
-        tasks: by name.
-        windows: of a tuning run, >= 1.
-        context: features that agents with a context see.
-        arms: tuners by label; a label that is not here is an agent with its defaults.
-        curve: after how many windows recommendations are judged as well.
-        curve_arms: of which arms; empty: of none.
-    """
+    """A comparison of tuners."""
 
     tasks: Mapping[str, TaskConfig]
-    windows: int = 24
+    """Tasks by name."""
+    windows: Count = 24
+    """Windows of a tuning run."""
     context: tuple[str, ...] = DEFAULT_CONTEXT
+    """Features that agents with a context see."""
     arms: Mapping[str, ArmConfig] = field(default_factory=dict)
-    curve: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
+    """Tuners by label; a label that is not here is an agent with its defaults, or a policy of that
+    name (`hrrn`) that stays as it is.
+    """
+    curve: tuple[Natural, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
+    """After how many windows recommendations are judged as well."""
     curve_arms: tuple[str, ...] = ()
+    """Arms of which; empty: of none."""
 
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ConfigError("tasks: none is given")
-        check_range("windows", self.windows, 1)
-        for done in self.curve:
-            check_range("curve", done, 0)
         for label in self.curve_arms:
-            if label not in self.arms and label not in AGENTS:
-                hint = nearest(label, [*self.arms, *AGENTS])
-                raise ConfigError(f"curve_arms: unknown {label!r}{hint}")
+            self._find(label, "curve_arms")
         for key, names in (("tasks", self.tasks), ("arms", self.arms)):
             for name in names:
                 if not _NAME.fullmatch(name):
@@ -125,13 +121,38 @@ class ComparisonConfig:
                 raise ConfigError(f"tasks: {name}: {error}") from None
 
     def arm(self, label: str) -> ArmConfig:
-        """The tuner of a label; ConfigError naming the nearest for an unknown one."""
+        """The tuner of a label: an arm, an agent, or an order of requests that is never tuned.
+
+        Raises:
+            ConfigError: unknown, naming the nearest.
+        """
+        return self._find(label, "--agents")
+
+    def with_agents(self, names: Sequence[str]) -> tuple[ComparisonConfig, list[str]]:
+        """The comparison with an arm for each tuner from outside; and the labels of all `names`.
+
+        Raises:
+            ConfigError: two of them would have the same label.
+        """
+        arms, labels = dict(self.arms), []
+        for name in names:
+            label = label_of(name)
+            if is_outside(name):
+                if label in arms or label in agent_names():
+                    raise ConfigError(f"--agents: {name!r}: there is an arm {label!r} already")
+                arms[label] = ArmConfig(absolute_name(name))
+            labels.append(label)
+        return dataclasses.replace(self, arms=arms), labels
+
+    def _find(self, label: str, where: str) -> ArmConfig:
         if label in self.arms:
             return self.arms[label]
-        if label not in AGENTS:
-            hint = nearest(label, [*self.arms, *AGENTS])
-            raise ConfigError(f"--agents: unknown {label!r}{hint}")
-        return ArmConfig(label)
+        if label in agent_names():
+            return ArmConfig(label)
+        if label in ORDERS:
+            return ArmConfig(FIXED, policy=label)
+        known = dict.fromkeys([*self.arms, *agent_names(), *ORDERS])
+        raise ConfigError(f"{where}: unknown {label!r}{nearest(label, known)}")
 
     def run_config(self, task: str, label: str, seed: int) -> RunConfig:
         """The tuning run of one arm on one task with one seed.
@@ -163,14 +184,17 @@ class ComparisonConfig:
         )
 
 
-def load_comparison(path: str | Path, tasks: Sequence[str] | None = None) -> ComparisonConfig:
+def load_comparison(
+    path: str | Path, tasks: Sequence[str] | None = None, sets: Sequence[str] = ()
+) -> ComparisonConfig:
     """Read the YAML file; ConfigError naming what is wrong with it.
 
     Args:
         path: of the file.
         tasks: of these alone, so that nothing the others need has to be there; None: all.
+        sets: values set on a command line, as `windows=12`, over those of the file.
     """
-    data = load_yaml(path)
+    data = overridden(load_yaml(find_config(path, "", "--config")), sets, ComparisonConfig)
     for name in ("agents", "seeds", "jobs", "out"):
         if name in data:
             raise ConfigError(f"{path}: {name}: is not set here but by --{name}")
@@ -180,4 +204,11 @@ def load_comparison(path: str | Path, tasks: Sequence[str] | None = None) -> Com
             if name not in there:
                 raise ConfigError(f"--tasks: unknown {name!r}{nearest(name, there)}")
         data = {**data, "tasks": {name: there[name] for name in tasks}}
-    return from_dict(ComparisonConfig, data, str(path))
+    kept = [text for text in sets if tasks is None or not _of_other_task(text, tasks)]
+    return from_dict(ComparisonConfig, data, str(path), kept)
+
+
+def _of_other_task(text: str, tasks: Sequence[str]) -> bool:
+    """Whether a value is set of a task that is not played."""
+    keys = text.partition("=")[0].split(".")
+    return keys[0] == "tasks" and len(keys) > 1 and keys[1] not in tasks

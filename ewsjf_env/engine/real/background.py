@@ -1,4 +1,4 @@
-"""How does plain blocking code use an asyncio loop?  One thread runs it, for the engine's life."""
+"""An asyncio loop for plain blocking code: one thread runs it, for the engine's life."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does an engine in real time need of the vLLM that it measures?
+"""The link to a running vLLM: what an engine in real time needs of it.
 
 `remote_client.HttpLink` is one over HTTP, `live.InProcessLink` one in this process, and
 `replicas.ReplicaLink` is one over several.  All methods are coroutines on the engine's own loop.

@@ -11,10 +11,10 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
-from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
+from ewsjf_env.config import ConfigError, Count, Range, nearest, settings, to_dict
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.real.link import Told
 from ewsjf_env.engine.real.real_time import RealTimeEngine, RealTimeSettings
@@ -31,34 +31,31 @@ from ewsjf_env.serving.ranks import EngineUnavailable, Ranks
 _OURS = ("model", "scheduler_cls", "additional_config")
 
 
-@dataclass(frozen=True)
+@settings
 class LiveConfig:
-    """Which vLLM, and how it is measured.
-
-    Attributes:
-        model: name or folder; empty with `simulate`: a folder is made.
-        arguments: of vLLM's `AsyncEngineArgs`, by name.
-        simulate: run on the simulated executor with these settings; None: on the real device.
-        latency: preset name or path of a latency JSON file: prefill costs come from it.
-        max_num_batched_tokens: token budget of a step.
-        timeout_s: of one question, (0, 600].
-        metrics: class limits and service levels.
-    """
+    """Which vLLM, and how it is measured."""
 
     model: str = ""
+    """Name or folder of the model; empty with `simulate`: a folder is made."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of vLLM's `AsyncEngineArgs`, by name."""
     simulate: ExecutorSettings | None = None
+    """Run on the simulated executor with these settings; null: on the real device."""
     latency: str = "llama2-13b_a100-80g"
-    max_num_batched_tokens: int = 2048
-    timeout_s: float = 60.0
+    """Preset name or path of a latency JSON file: prefill costs come from it."""
+    max_num_batched_tokens: Count = 2048
+    """Token budget of a step."""
+    timeout_s: Annotated[float, Range(0.0, 600.0, low_open=True)] = 60.0
+    """Longest time of one question, seconds."""
     metrics: MetricSettings = field(default_factory=MetricSettings)
+    """Class limits and service levels."""
+    engine: Literal["live"] = "live"
+    """What kind of engine these are the settings of."""
 
     def __post_init__(self) -> None:
         for name in _OURS:
             if name in self.arguments:
                 raise ConfigError(f"arguments: {name!r} is set by the engine")
-        check_range("max_num_batched_tokens", self.max_num_batched_tokens, 1)
-        check_range("timeout_s", self.timeout_s, 0.0, 600.0, low_open=True)
 
     def engine_arguments(self) -> dict[str, Any]:
         """All arguments of `AsyncEngineArgs`; makes the model folder where one is needed.

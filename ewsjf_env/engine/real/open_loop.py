@@ -1,4 +1,4 @@
-"""How is a trace sent to a real engine, and what did its clients see?
+"""The open-loop client: a trace sent to a real engine, and what its clients saw.
 
 Open loop: a request is sent when the trace says so, whatever has come back.  (A closed loop would
 hide queueing, the very effect that is tuned.)  A request counts from the moment it was due, so a

@@ -1,4 +1,4 @@
-"""Which policy does a running vLLM serve for us, and what does it serve when we are gone?
+"""Control of a running server's policy, with leases for what is not trusted.
 
 A server outlives its tuner.  Values that are not trusted, those of the installed policy or of
 `trust`, are therefore sent with a lease (`serving/lease.py`) and renewed: a tuner that is killed

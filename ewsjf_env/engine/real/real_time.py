@@ -1,4 +1,4 @@
-"""What do the engines have in common that measure a running vLLM, where a second takes a second?
+"""The common part of engines that measure a running vLLM, where a second takes a second.
 
 `remote.py` and `live.py` differ in how they reach vLLM (`link.py`); all the rest is here.  What a
 real server cannot give of the contract in `base.py`:

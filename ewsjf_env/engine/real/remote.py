@@ -11,11 +11,11 @@ of others makes a window's counters wrong, not its latencies.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import ConfigError, Count, Range, check_range, settings
 from ewsjf_env.engine.real.background import Background
 from ewsjf_env.engine.real.link import Link
 from ewsjf_env.engine.real.real_time import RealTimeEngine, RealTimeSettings
@@ -26,43 +26,46 @@ from ewsjf_env.measure.records import MetricSettings
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-@dataclass(frozen=True)
+@settings
 class RemoteConfig:
-    """Which server, and how it is measured.
-
-    Attributes:
-        url: of the server, without `/v1`.
-        urls: of all replicas, instead of `url`; all with one API key.
-        ranks: data-parallel ranks of all servers together, that share the traffic; 0: one each.
-        mode: `driven` or `shadow`, see the module.
-        model: as it is served; empty: the first that the server names.
-        api_key_env: name of the environment variable that holds the server's API key; where that
-            is not set, none is sent.  The key itself is in no file.
-        timeout_s: of one question, (0, 600].
-        start_timeout_s: how long to wait for a server that does not answer, for example while it
-            restarts, [0, 3600].
-        lease_s: values on trial end so long after the tuner's last sign of life, [5, 86400]; 0:
-            they stay for good.
-        latency: preset name or path of a latency JSON file, best one fitted on that server:
-            prefill costs, of which slowdowns and overdue limits are multiples, come from it.
-        max_num_batched_tokens: token budget of a step, for the same.
-        speed: how many times as fast as that model the server is, (0, 1000].
-        metrics: class limits and service levels.
-    """
+    """Which server, and how it is measured."""
 
     url: str = DEFAULT_URL
+    """Address of the server, without `/v1`."""
     urls: tuple[str, ...] = ()
+    """Addresses of all replicas, instead of `url`; all with one API key."""
     ranks: int = 0
+    """Data-parallel ranks of all servers together, that share the traffic; 0: one each."""
     mode: Literal["driven", "shadow"] = "driven"
+    """`driven`: the traffic is sent by us; `shadow`: by others, and only read."""
     model: str = ""
+    """Name of the model as it is served; empty: the first that the server names."""
     api_key_env: str = "VLLM_API_KEY"
-    timeout_s: float = 30.0
-    start_timeout_s: float = 120.0
+    """Name of the environment variable that holds the server's API key; where that is not set,
+    none is sent. The key itself is in no file.
+    """
+    timeout_s: Annotated[float, Range(0.0, 600.0, low_open=True)] = 30.0
+    """Longest time of one question, seconds."""
+    start_timeout_s: Annotated[float, Range(0.0, 3600.0)] = 120.0
+    """How long to wait for a server that does not answer, for example while it
+    restarts, seconds.
+    """
     lease_s: float = 60.0
+    """Values on trial end so long after the tuner's last sign of life, 0 or [5, 86400] seconds;
+    0: they stay for good.
+    """
     latency: str = "llama2-13b_a100-80g"
-    max_num_batched_tokens: int = 2048
-    speed: float = 1.0
+    """Preset name or path of a latency JSON file, best one fitted on that server: prefill costs,
+    of which slowdowns and overdue limits are multiples, come from it.
+    """
+    max_num_batched_tokens: Count = 2048
+    """Token budget of a step, as the server was started."""
+    speed: Annotated[float, Range(0.0, 1000.0, low_open=True)] = 1.0
+    """How many times as fast as that latency model the server is."""
     metrics: MetricSettings = field(default_factory=MetricSettings)
+    """Class limits and service levels."""
+    engine: Literal["remote"] = "remote"
+    """What kind of engine these are the settings of."""
 
     def __post_init__(self) -> None:
         if self.urls and self.url != DEFAULT_URL:
@@ -73,12 +76,8 @@ class RemoteConfig:
                 raise ConfigError(f"urls: {url!r} occurs twice")
         if self.ranks != 0:
             check_range("ranks", self.ranks, len(self.servers))
-        check_range("timeout_s", self.timeout_s, 0.0, 600.0, low_open=True)
-        check_range("start_timeout_s", self.start_timeout_s, 0.0, 3600.0)
         if self.lease_s != 0.0:
             check_range("lease_s", self.lease_s, 5.0, 86_400.0)
-        check_range("max_num_batched_tokens", self.max_num_batched_tokens, 1)
-        check_range("speed", self.speed, 0.0, 1000.0, low_open=True)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -142,7 +141,7 @@ def check_server(config: RemoteConfig) -> None:
     if ranks != config.shares:
         raise ConfigError(
             f"remote: ranks: {config.shares} on {len(config.servers)} server(s), but {ranks} "
-            "answer; set it: export_policy.py confirms on a twin of one, at its share of the load"
+            "answer; set it: `ewsjf export` confirms on a twin of one, at its share of the load"
         )
 
 

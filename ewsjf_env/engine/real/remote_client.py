@@ -1,4 +1,4 @@
-"""How is a vLLM server with our plug-ins asked over HTTP?
+"""The HTTP client of a vLLM server with our plug-ins.
 
 Requests go through the OpenAI API as token ids, which are served at exactly their length; the
 answer is streamed with the number of tokens so far in every piece.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.real.link import Told, Unreachable
+
+if TYPE_CHECKING:  # it costs a tenth of a second, which a task on another engine need not pay
+    import aiohttp
 
 AUTHOR = "ewsjf-tuner"
 MAX_ERROR_CHARACTERS = 300
@@ -52,7 +53,7 @@ class HttpLink:
         if not answer.get("patch"):
             raise ConfigError(
                 f"{self.url}: PATCH /ewsjf/policy is off; start the server with "
-                "serve.py --allow-patch"
+                "ewsjf serve --allow-patch"
             )
         models = (await self._ask("GET", "/v1/models"))["data"]
         names = [model["id"] for model in models]
@@ -91,6 +92,8 @@ class HttpLink:
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
         headers = {"X-Request-Id": name}
+        import aiohttp
+
         whole = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s)
         async with self._answer("POST", "/v1/completions", body, headers, whole) as answer:
             if answer.status != 200:
@@ -120,6 +123,8 @@ class HttpLink:
             EngineError: the server fails.
             Unreachable: nobody answers.
         """
+        import aiohttp
+
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         headers = {"X-EWSJF-Author": AUTHOR}
         async with self._answer(method, path, body, headers, timeout) as answer:
@@ -140,7 +145,7 @@ class HttpLink:
         if status == 404:
             return ConfigError(
                 f"url: {where} does not exist; the server needs our scheduler and "
-                f"VLLM_PLUGINS=ewsjf, as serve.py starts it ({error})"
+                f"VLLM_PLUGINS=ewsjf, as `ewsjf serve` starts it ({error})"
             )
         if status in (403, 405, 413, 422):
             return ConfigError(f"{where}: {error}")
@@ -157,6 +162,8 @@ class HttpLink:
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        import aiohttp
+
         if self._session is None:
             keys = {"Authorization": f"Bearer {self._key}"} if self._key else {}
             self._session = aiohttp.ClientSession(

@@ -1,4 +1,4 @@
-"""How do several servers of one model look like one to the engine that tunes them?
+"""Several servers of one model as one link, for the engine that tunes them.
 
 One link over a link to each.  Changes of policy go to all of them or to none; records and counters
 of all ranks of all replicas are read as those of the ranks of one server; requests that we send

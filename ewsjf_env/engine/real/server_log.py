@@ -1,4 +1,4 @@
-"""What has the scheduler recorded, put on the engine's own clock?
+"""The scheduler's record of requests, put on the engine's own clock.
 
 Reads the answers of `ewsjf_window`, one for each data-parallel rank of each replica.  A rank's
 times are seconds on its scheduler's clock; the answer with the shortest way there and back tells

@@ -1,4 +1,4 @@
-"""How many requests per second does a saturated engine finish, once its batch is steady?"""
+"""The requests per second that a saturated engine finishes, once its batch is steady."""
 
 from __future__ import annotations
 

@@ -2,83 +2,83 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from ewsjf_env.config import ConfigError, check_range, from_dict, load_yaml
+from ewsjf_env.config import (
+    ConfigError,
+    Count,
+    Natural,
+    PositiveShare,
+    Range,
+    Share,
+    check_range,
+    from_dict,
+    load_yaml,
+    settings,
+)
 from ewsjf_env.measure.records import MetricSettings
 from ewsjf_env.scheduling.tenants import TenantSettings
 
 
-@dataclass(frozen=True)
+@settings
 class SimulatedConfig:
-    """What is simulated.
-
-    Attributes:
-        latency: preset name (`engine/presets`) or path of a latency JSON file.
-        scheduler: `ewsjf` (our class) or `stock` (vLLM's own, first come first served).
-        async_scheduling: schedule a step while the one before runs, as vLLM does by default.
-        max_num_seqs: most running requests.
-        max_num_batched_tokens: token budget of a step.
-        long_prefill_token_threshold: most tokens of one prompt in a step while others are there
-            (vLLM's option of that name); 0: no limit.
-        max_model_len: most prompt plus output tokens of a request; longer ones are capped.
-        block_tokens: tokens of a KV block.
-        kv_blocks: blocks of the KV cache; None computes them from the GPU's memory.
-        gpu_memory_utilization: share of GPU memory vLLM may use, in (0, 1].
-        prefix_caching: share KV blocks of equal prefixes.
-        chunked_prefill: a prompt may be computed in several steps.
-        noise_sigma: spread of a lognormal factor of mean 1 on step times; 0 is none.
-        noise_seed: of that factor, together with the trace.
-        scheduler_seed: of what the scheduler draws at random (the order `random`, samples).
-        tenants: how our scheduler shares service among tenants, see `TenantSettings`; of a trace
-            the column `priority` is the tenant (`by: priority`); None: there are none.
-        hint_correlation: requests bring their output length as a hint, right up to noise: its
-            rank correlation with the truth, [0, 1]; None: they bring none.
-        hint_seed: of that noise.
-        measure_overhead: report wall time per scheduler step (not reproducible).
-        metrics: class limits and service levels.
-    """
+    """What is simulated."""
 
     latency: str = "llama2-13b_a100-80g"
+    """Preset name (`engine/presets`) or path of a latency JSON file."""
     scheduler: Literal["ewsjf", "stock"] = "ewsjf"
+    """`ewsjf` (our class) or `stock` (vLLM's own, first come first served)."""
     async_scheduling: bool = True
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 2048
-    long_prefill_token_threshold: int = 0
-    max_model_len: int = 16384
-    block_tokens: int = 16
-    kv_blocks: int | None = None
-    gpu_memory_utilization: float = 0.9
+    """Schedule a step while the one before runs, as vLLM does by default."""
+    max_num_seqs: Count = 256
+    """Most running requests."""
+    max_num_batched_tokens: Count = 2048
+    """Token budget of a step."""
+    long_prefill_token_threshold: Natural = 0
+    """Most tokens of one prompt in a step while others are there (vLLM's option of that name);
+    0: no limit.
+    """
+    max_model_len: Annotated[int, Range(2)] = 16384
+    """Most prompt plus output tokens of a request; longer ones are capped."""
+    block_tokens: Count = 16
+    """Tokens of a KV block."""
+    kv_blocks: Annotated[int, Range(2)] | None = None
+    """Blocks of the KV cache; null computes them from the GPU's memory."""
+    gpu_memory_utilization: PositiveShare = 0.9
+    """Share of GPU memory vLLM may use."""
     prefix_caching: bool = False
+    """Share KV blocks of equal prefixes."""
     chunked_prefill: bool = True
-    noise_sigma: float = 0.0
-    noise_seed: int = 0
-    scheduler_seed: int = 0
+    """A prompt may be computed in several steps."""
+    noise_sigma: Annotated[float, Range(0.0, 2.0)] = 0.0
+    """Spread of a lognormal factor of mean 1 on step times; 0 is none."""
+    noise_seed: Natural = 0
+    """Seed of that factor, together with the trace."""
+    scheduler_seed: Natural = 0
+    """Seed of what the scheduler draws at random (the order `random`, samples)."""
     tenants: TenantSettings | None = None
-    hint_correlation: float | None = None
-    hint_seed: int = 0
+    """How our scheduler shares service among tenants, see `TenantSettings`; of a trace the
+    column `priority` is the tenant (`by: priority`); null: there are none.
+    """
+    hint_correlation: Share | None = None
+    """Requests bring their output length as a hint, right up to noise: its rank correlation with
+    the truth; null: they bring none.
+    """
+    hint_seed: Natural = 0
+    """Seed of the noise on hints."""
     measure_overhead: bool = False
+    """Report wall time per scheduler step (not reproducible)."""
     metrics: MetricSettings = field(default_factory=MetricSettings)
+    """Class limits and service levels."""
+    engine: Literal["simulated"] = "simulated"
+    """What kind of engine these are the settings of."""
 
     def __post_init__(self) -> None:
-        check_range("max_num_seqs", self.max_num_seqs, 1)
-        check_range("max_num_batched_tokens", self.max_num_batched_tokens, 1)
-        check_range("max_model_len", self.max_model_len, 2)
         check_range(
             "long_prefill_token_threshold", self.long_prefill_token_threshold, 0, self.max_model_len
         )
-        check_range("block_tokens", self.block_tokens, 1)
-        if self.kv_blocks is not None:
-            check_range("kv_blocks", self.kv_blocks, 2)
-        check_range("gpu_memory_utilization", self.gpu_memory_utilization, 0.0, 1.0, low_open=True)
-        check_range("noise_sigma", self.noise_sigma, 0.0, 2.0)
-        check_range("noise_seed", self.noise_seed, 0)
-        check_range("scheduler_seed", self.scheduler_seed, 0)
-        check_range("hint_seed", self.hint_seed, 0)
-        if self.hint_correlation is not None:
-            check_range("hint_correlation", self.hint_correlation, 0.0, 1.0)
         if self.scheduler == "stock" and (self.tenants or self.hint_correlation is not None):
             raise ConfigError("tenants, hint_correlation: scheduler 'stock' has a use for neither")
         if self.max_num_batched_tokens < self.max_num_seqs:

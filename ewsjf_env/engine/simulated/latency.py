@@ -1,4 +1,4 @@
-"""How long does one engine step take, given what was scheduled?
+"""The latency model: the time of an engine step, given what was scheduled.
 
 A roofline with a fixed overhead.  Notation, with units:
 
@@ -27,7 +27,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,9 +34,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ewsjf_env.config import ConfigError, check_range, from_dict, nearest, to_dict
+from ewsjf_env.config import (
+    ConfigError,
+    Natural,
+    NotNegative,
+    from_dict,
+    nearest,
+    settings,
+    to_dict,
+)
 from ewsjf_env.engine.simulated.machine import PRESET_DIRECTORY, Machine, preset_names
 from ewsjf_env.scheduling.cost import CostPrior
+from ewsjf_env.shipped import find_config
 
 Array = NDArray[np.float64]
 SCHEMA_VERSION = 1
@@ -64,21 +72,26 @@ class StepLike(Protocol):
         """X."""
 
 
-@dataclass(frozen=True)
+@settings
 class Coefficients:
     """t_0, t_w, t_l, t_a, t_k, t_h (all >= 0, in seconds) and n_g of the module's notation."""
 
-    overhead_s: float
-    weights_s: float
-    linear_s_per_token: float
-    attention_s_per_pair: float
-    kv_read_s_per_token: float
-    launch_s: float = 0.0
-    captured_tokens: int = 512
+    overhead_s: NotNegative
+    """t_0, seconds of every step."""
+    weights_s: NotNegative
+    """t_w, seconds to read the weights."""
+    linear_s_per_token: NotNegative
+    """t_l, seconds of the matrix products of a token."""
+    attention_s_per_pair: NotNegative
+    """t_a, seconds of the attention of a token pair."""
+    kv_read_s_per_token: NotNegative
+    """t_k, seconds to read keys and values of a token."""
+    launch_s: NotNegative = 0.0
+    """t_h, least seconds of a step of more tokens than `captured_tokens`."""
+    captured_tokens: Natural = 512
+    """n_g, tokens of the largest captured graph."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            check_range(f"coefficients: {field.name}", getattr(self, field.name), 0.0)
         if self.overhead_s + self.weights_s <= 0 and self.linear_s_per_token <= 0:
             raise ConfigError("coefficients: a step would take no time at all")
 
@@ -99,24 +112,32 @@ class Coefficients:
         )
 
 
-@dataclass(frozen=True)
+@settings
 class FitError:
     """How well fitted coefficients reproduce the steps, or groups of them, they were fitted on."""
 
     samples: int
+    """Steps, or groups of steps, that were fitted."""
     relative_error_median: float
+    """Median of the relative error."""
     relative_error_p95: float
+    """95th percentile of the relative error."""
     r2: float
+    """Share of the variance that is explained."""
 
 
-@dataclass(frozen=True)
+@settings
 class LatencyModel:
     """Step times of one machine; the roofline of `machine` unless `measured` replaces it."""
 
     machine: Machine
+    """Model and device."""
     measured: Coefficients | None = None
+    """Coefficients that were fitted to measured steps; null: the roofline's."""
     fit_error: FitError | None = None
+    """How well they fit."""
     schema_version: int = SCHEMA_VERSION
+    """Version of this kind of file."""
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
@@ -131,7 +152,9 @@ class LatencyModel:
     def load(cls, name_or_path: str | Path) -> LatencyModel:
         """Read a preset by name or a JSON file by path (anything that ends in .json)."""
         path = Path(name_or_path)
-        if path.suffix != ".json":
+        if path.suffix == ".json":
+            path = find_config(path, "latency", "latency")
+        else:
             path = PRESET_DIRECTORY / f"{name_or_path}.json"
             if str(name_or_path) not in preset_names():
                 hint = nearest(str(name_or_path), preset_names())

@@ -1,44 +1,39 @@
-"""Which numbers describe a model on a GPU?  Presets as JSON, every number with its source."""
+"""Machines: the numbers of a model on a GPU, as JSON presets, each with its source."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import ConfigError, Count, NotNegative, Positive, PositiveShare, settings
 
 PRESET_DIRECTORY = Path(__file__).parent / "presets"
 MODEL_DIRECTORY = Path(__file__).parents[1] / "stand_in" / "models"
 
 
-@dataclass(frozen=True)
+@settings
 class ModelShape:
-    """What a decoder-only transformer costs.
-
-    Attributes:
-        name: a folder of `engine/models` that holds the model's config.json.
-        parameters: all weights; they are read once a step.
-        linear_parameters: weights that every token is multiplied with (2 FLOPs each).
-        layers, attention_heads, kv_heads, head_size: shape of the attention.
-        weight_bytes_per_parameter, kv_bytes_per_value: number format (2 for 16 bit).
-    """
+    """What a decoder-only transformer costs."""
 
     name: str
-    parameters: float
-    linear_parameters: float
-    layers: int
-    attention_heads: int
-    kv_heads: int
-    head_size: int
-    weight_bytes_per_parameter: float = 2.0
-    kv_bytes_per_value: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("parameters", "linear_parameters", "weight_bytes_per_parameter"):
-            check_range(f"model: {name}", getattr(self, name), 0.0, low_open=True)
-        for name in ("layers", "attention_heads", "kv_heads", "head_size", "kv_bytes_per_value"):
-            check_range(f"model: {name}", getattr(self, name), 1)
+    """A folder of `engine/models` that holds the model's config.json."""
+    parameters: Positive
+    """All weights; they are read once a step."""
+    linear_parameters: Positive
+    """Weights that every token is multiplied with (2 FLOPs each)."""
+    layers: Count
+    """Layers of the transformer."""
+    attention_heads: Count
+    """Query heads of a layer."""
+    kv_heads: Count
+    """Key and value heads of a layer."""
+    head_size: Count
+    """Width of a head."""
+    weight_bytes_per_parameter: Positive = 2.0
+    """Bytes of a weight (2 for 16 bit)."""
+    kv_bytes_per_value: Count = 2
+    """Bytes of a key or value (2 for 16 bit)."""
 
     @property
     def weight_bytes(self) -> float:
@@ -56,55 +51,50 @@ class ModelShape:
         return 4 * self.layers * self.attention_heads * self.head_size
 
 
-@dataclass(frozen=True)
+@settings
 class Gpu:
     """Data-sheet limits of the device (all devices together, when there are several)."""
 
     name: str
-    memory_bandwidth_bytes_per_s: float
-    peak_flops_per_s: float
-    memory_bytes: float
+    """Name of the device."""
+    memory_bandwidth_bytes_per_s: Positive
+    """Memory bandwidth, bytes per second."""
+    peak_flops_per_s: Positive
+    """Dense floating-point operations per second in the model's number format."""
+    memory_bytes: Positive
+    """Memory, bytes."""
 
-    def __post_init__(self) -> None:
-        for name in ("memory_bandwidth_bytes_per_s", "peak_flops_per_s", "memory_bytes"):
-            check_range(f"gpu: {name}", getattr(self, name), 0.0, low_open=True)
 
-
-@dataclass(frozen=True)
+@settings
 class Efficiency:
-    """Share of the data-sheet limits that kernels reach, each in (0, 1]."""
+    """Share of the data-sheet limits that kernels reach."""
 
-    bandwidth: float
-    linear_compute: float
-    attention_compute: float
+    bandwidth: PositiveShare
+    """Share of the memory bandwidth."""
+    linear_compute: PositiveShare
+    """Share of the peak operations that matrix products with weights reach."""
+    attention_compute: PositiveShare
+    """Share of the peak operations that attention reaches."""
 
-    def __post_init__(self) -> None:
-        for name in ("bandwidth", "linear_compute", "attention_compute"):
-            check_range(f"efficiency: {name}", getattr(self, name), 0.0, 1.0, low_open=True)
 
-
-@dataclass(frozen=True)
+@settings
 class Machine:
-    """One model on one device.
-
-    Attributes:
-        name: of the preset.
-        step_overhead_s: time of a step that is neither memory nor compute (launches, sampling).
-        activation_reserve_bytes: memory kept free for activations and graphs.
-        sources: for every number above, by its dotted key, where it comes from.
-    """
+    """One model on one device."""
 
     name: str
+    """Name of the preset."""
     model: ModelShape
+    """Shape of the model."""
     gpu: Gpu
+    """Limits of the device."""
     efficiency: Efficiency
-    step_overhead_s: float
-    activation_reserve_bytes: float
+    """Share of these limits that kernels reach."""
+    step_overhead_s: NotNegative
+    """Seconds of a step that are neither memory nor compute (launches, sampling)."""
+    activation_reserve_bytes: NotNegative
+    """Memory kept free for activations and graphs."""
     sources: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_range("step_overhead_s", self.step_overhead_s, 0.0)
-        check_range("activation_reserve_bytes", self.activation_reserve_bytes, 0.0)
+    """Where a number comes from, by its dotted key."""
 
     def kv_blocks(self, block_tokens: int, gpu_memory_utilization: float) -> int:
         """Blocks of `block_tokens` tokens that fit beside weights and activations.

@@ -1,4 +1,4 @@
-"""How does a row of a trace become a vLLM request?
+"""vLLM requests made of the rows of a trace.
 
 Only lengths and shared prefixes matter to a scheduler, so token ids carry nothing else: without
 prefix caching every token is the same, with it a token names the prefix block it lies in, or

@@ -1,4 +1,4 @@
-"""How do we get vLLM's configuration and scheduler without a GPU, a network or an engine?
+"""vLLM's configuration and scheduler without a GPU, a network or an engine.
 
 Everything that is slow about vLLM (importing it, its first configuration) is paid once per
 process here, and only by those who need it: this module imports vLLM inside its functions.

@@ -1,4 +1,4 @@
-"""How does the whole real vLLM (LLM, AsyncLLM, `vllm serve`) run without a GPU, in real time?
+"""An executor without a device: the whole real vLLM on a CPU, in real time.
 
     EWSJF_SIMULATED_PLATFORM=1 vllm serve MODEL \
         --distributed-executor-backend ewsjf_env.engine.stand_in.executor.SimulatedExecutor \

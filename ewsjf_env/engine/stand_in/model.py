@@ -1,4 +1,4 @@
-"""Which model class does vLLM inspect when nothing will ever be computed?
+"""A model class without weights, for vLLM to inspect where nothing is computed.
 
 vLLM asks the class named in config.json for its abilities.  For a class of its own it starts a
 process that imports the model's whole code, tens of seconds on a cold machine; a class that is

@@ -1,4 +1,4 @@
-"""Which MODEL does `vllm serve` get when there are no weights and no network?
+"""A MODEL folder without weights: the preset's shape and a tokenizer of our own.
 
 A folder with the preset's shape (config.json) and a tokenizer of our own: one token per word
 between spaces, `w0 w1 w2 ...` known and every other word the token `<unk>`.  A text of n words

@@ -1,4 +1,4 @@
-"""What does vLLM need to know of a device that is only simulated?
+"""A platform without a device, as vLLM asks about it.
 
 Imported by vLLM itself, through the plug-in of `platform.py`.  No kernel ever runs here: the
 class answers the questions asked while a configuration is made and leaves the rest to its base.

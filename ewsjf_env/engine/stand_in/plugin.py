@@ -1,4 +1,4 @@
-"""Which device does vLLM believe in where there is none?
+"""The plug-ins that make vLLM believe in a device where there is none.
 
 The entry points of our two plug-ins for simulation, both named `ewsjf_simulated`.  They act only
 when asked for: the environment variable EWSJF_SIMULATED_PLATFORM must be `1`.

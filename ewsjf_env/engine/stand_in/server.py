@@ -1,4 +1,4 @@
-"""Which options and environment make `vllm serve` run on the simulated executor?"""
+"""Options and environment that make `vllm serve` run on the simulated executor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.engine.simulated.latency import LatencyModel
+from ewsjf_env.engine.simulated.preset import vllm_budget
 from ewsjf_env.engine.stand_in.model_folder import model_folder
 from ewsjf_env.engine.stand_in.plugin import SWITCH
 from ewsjf_env.engine.stand_in.settings import KEY, ExecutorSettings
@@ -17,10 +18,9 @@ from ewsjf_env.serving.launch import Launch, option_value, plugin_names, with_co
 PLUGIN = "ewsjf_simulated"
 EXECUTOR_CLASS = "ewsjf_env.engine.stand_in.executor.SimulatedExecutor"
 # As `SimulatedConfig`, so that the virtual-time engine answers for the same machine.
+BUDGET = "--max-num-batched-tokens"
 _DEFAULTS = {
     "--max-model-len": "16384",
-    "--max-num-seqs": "256",
-    "--max-num-batched-tokens": "2048",
     "--block-size": "16",
     "--gpu-memory-utilization": "0.9",
 }
@@ -48,13 +48,22 @@ def simulated_arguments(
         arguments.insert(0, str(made))
         if option_value(arguments, "--served-model-name") is None:
             arguments += ["--served-model-name", made.name]
-    for option, value in _DEFAULTS.items():
+    for option, value in {**_DEFAULTS, **_budget(arguments, settings)}.items():
         if option_value(arguments, option) is None:
             arguments += [option, value]
     if all(option_value(arguments, option) is None for option in _PREFIX_CACHING):
         arguments.append("--no-enable-prefix-caching")
     arguments += ["--load-format", "dummy", "--distributed-executor-backend", EXECUTOR_CLASS]
     return with_config(arguments, KEY, to_dict(settings))
+
+
+def _budget(arguments: Sequence[str], settings: ExecutorSettings) -> dict[str, str]:
+    """VLLM's own budget on the simulated device; as in vLLM, no more requests than tokens."""
+    tokens, requests = vllm_budget(LatencyModel.load(settings.latency).machine.gpu)
+    given = option_value(arguments, BUDGET) or ""
+    if given.isdigit() and int(given) > 0:
+        requests = min(requests, int(given))
+    return {BUDGET: str(tokens), "--max-num-seqs": str(requests)}
 
 
 def simulated_cost_prior(vllm_arguments: Sequence[str], settings: ExecutorSettings) -> CostPrior:
@@ -64,7 +73,7 @@ def simulated_cost_prior(vllm_arguments: Sequence[str], settings: ExecutorSettin
         vllm_arguments: made by `simulated_arguments`.
         settings: of the executor.
     """
-    budget = option_value(vllm_arguments, "--max-num-batched-tokens") or ""
+    budget = option_value(vllm_arguments, BUDGET) or ""
     if not budget.isdigit() or int(budget) < 1:
         raise ConfigError(f"--max-num-batched-tokens: {budget!r} is not a whole number >= 1")
     prior = LatencyModel.load(settings.latency).cost_prior(int(budget))

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated
 
-from ewsjf_env.config import ConfigError, check_range, from_dict
+from ewsjf_env.config import ConfigError, Range, from_dict, settings
 
 KEY = "ewsjf_simulated"
 MAX_SPEED = 1000.0
 
 
-@dataclass(frozen=True)
+@settings
 class ExecutorSettings:
-    """Settings of the simulated executor.
-
-    Attributes:
-        latency: preset name (`engine/presets`) or path of a latency JSON file.
-        speed: how many times as fast as the model the machine is, (0, 1000].  Step times are
-            divided by it; nothing else is: a wait limit in seconds stays in real seconds.
-    """
+    """Settings of the simulated executor."""
 
     latency: str = "llama2-13b_a100-80g"
-    speed: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_range("speed", self.speed, 0.0, MAX_SPEED, low_open=True)
+    """Preset name (`engine/presets`) or path of a latency JSON file."""
+    speed: Annotated[float, Range(0.0, MAX_SPEED, low_open=True)] = 1.0
+    """How many times as fast as the model the machine is. Step times are divided by it; nothing
+    else is: a wait limit in seconds stays in real seconds.
+    """
 
     @classmethod
     def from_additional_config(cls, additional_config: object) -> ExecutorSettings:

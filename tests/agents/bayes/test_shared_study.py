@@ -81,7 +81,7 @@ def test_an_agent_that_is_shown_its_windows_again_knows_the_same_points(tmp_path
     roles = [t.user_attrs[ROLE] for t in own.trials if WINDOW in t.user_attrs]
     assert [t.user_attrs[ROLE] for t in again.study.trials if WINDOW in t.user_attrs] == roles
     assert roles[:4] == ["start", *["opening"] * 3]  # the start, what ships, half and a quarter
-    last = [record["context"] for record in open_view(tmp_path / "run").records][-1]
+    last = [record.agent.context for record in open_view(tmp_path / "run").records][-1]
     assert again.recommend(last) == summary["recommendation"]
 
 
@@ -153,7 +153,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(played: Path, tmp_path: Path, lo
     # And so it is for whoever exports the run: what it had learnt is in its folder.
     copy.unlink()
     view = open_view(cut)
-    last = view.records[-1]["context"]
+    last = view.records[-1].agent.context
     summary = json.loads((cut / "summary.json").read_text())
     assert view.agent().recommend(last) == summary["recommendation"]
 

@@ -35,10 +35,12 @@ def test_arguments() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a", "--seed", "3"], "unknown argument '--seed'; nearest valid name: '--seeds'"),
-        (["a", "--sedes=3"], "unknown argument '--sedes=3'; nearest valid name: '--seeds'"),
-        (["a", "--seeds", "3.5"], "--seeds: '3.5' is not a whole number"),
+        (["a", "--seed", "3"], "unknown option '--seed'; nearest valid name: '--seeds'"),
+        (["a", "--sedes=3"], "unknown option '--sedes=3'; nearest valid name: '--seeds'"),
+        (["a", "--seeds", "3.5"], "--seeds: '3.5' is not an integer"),
         (["a", "--load", "much"], "--load: 'much' is not a number"),
+        (["--zzz"], "unknown option '--zzz'; tool.py --help tells all"),
+        (["a", "b"], "unknown argument 'b'; tool.py --help tells all"),
         (["a", "--load"], "--load: expected one argument"),
         ([], "the following arguments are required: file"),
     ],

@@ -150,7 +150,7 @@ BAD = [
     ("--workload tiny.yaml --load 1 --rate 2", "--load, --rate: give exactly one"),
     ("--workload tiny.yaml --seeds 0", "--seeds: 0 is outside [1, 10000]"),
     ("--workload tiny.yaml --rate 5 --seeds 100000000", "--seeds: 100000000 is outside [1, 10000]"),
-    ("--workload tiny.yaml --seeds two", "--seeds: 'two' is not a whole number"),
+    ("--workload tiny.yaml --seeds two", "--seeds: 'two' is not an integer"),
     ("--workload tiny.yaml --duration 0", "--duration: 0.0 is outside (0, inf)"),
     ("--workload tiny.yaml --duration -5", "--duration: -5.0 is outside (0, inf)"),
     ("--workload tiny.yaml --duration inf", "--duration: inf is outside (0, inf)"),
@@ -229,18 +229,18 @@ def test_out_is_required(capsys: pytest.CaptureFixture[str]):
 def test_a_failed_run_is_told_and_the_others_are_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    from agents.experiments import jobs as runs
+    from agents.experiments import policy_runs as runs
 
-    real = runs.run_jobs
+    real = runs.run_all
 
-    def failing(job: runs.Job) -> dict[str, Any]:
+    def failing(job: runs.PolicyRun) -> dict[str, Any]:
         if job.policy.name == "sjf" and job.seed == 0:
             raise RuntimeError("stuck")
         return runs.simulate(job)
 
     arguments = command("--workload", "tiny.yaml", "--rate", "5")
     with monkeypatch.context() as patched:
-        patched.setattr(evaluate_command, "run_jobs", lambda *a: real(*a, simulate=failing))
+        patched.setattr(evaluate_command, "run_all", lambda *a: real(*a, simulate=failing))
         assert main(arguments) == 1
     error = [line for line in capsys.readouterr().err.splitlines() if "error: run" in line]
     assert len(error) == 1
@@ -257,7 +257,7 @@ def test_interruption_says_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate_command, "run_jobs", interrupted)
+    monkeypatch.setattr(evaluate_command, "run_all", interrupted)
     assert main(command("--workload", "tiny.yaml", "--rate", "5")) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
@@ -283,4 +283,4 @@ def test_bad_flag_of_the_script():
     done = run_script("--workload", "mixed", "--out", "nowhere", "--sedes", "3")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "error: unknown argument '--sedes'; nearest valid name: '--seeds'\n"
+    assert done.stderr == "error: unknown option '--sedes'; nearest valid name: '--seeds'\n"

@@ -60,9 +60,10 @@ def test_a_run_and_its_folder(
     assert "best: lambda=" in printed.err
     assert printed.out.splitlines()[0].startswith("3 windows, ")
     assert f"tensorboard --logdir {folder}" in printed.out
+    (events,) = (path.name for path in folder.glob("events.out.tfevents.*"))
     assert {path.name for path in folder.iterdir()} == {
-        *(".lock", "command.txt", "config.yaml", "events.out.tfevents.run", "progress.csv"),
-        *("summary.json", "versions.json", "windows.jsonl"),
+        *(".lock", "command.txt", "config.yaml", events, "progress.csv"),
+        *("summary.json", "timing.jsonl", "versions.json", "windows.jsonl"),
     }
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["agent"] == {"name": "random", "draw": "uniform"}
@@ -71,13 +72,13 @@ def test_a_run_and_its_folder(
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["windows"] == 3
     assert set(summary["recommendation"]) == {"lambda", "mu"}
-    assert [record["window"] for record in records_of(folder)] == [0, 1, 2]
+    assert [record.window for record in records_of(folder)] == [0, 1, 2]
 
 
 def test_resume_goes_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--resume", str(run), "--windows", "3"]) == 0
     assert "serving 2 windows of episode 0 again" in capsys.readouterr().err
-    assert [record["window"] for record in records_of(run)] == [0, 1, 2]
+    assert [record.window for record in records_of(run)] == [0, 1, 2]
     assert len((run / "command.txt").read_text().splitlines()) == 2
     assert "fewer than the 3 that are done" in error(["--resume", str(run)], capsys)
 
@@ -113,9 +114,9 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
         ("--agent bays", "agent: unknown 'bays'; nearest valid name: 'bayes'"),
         ("--agent sobol --windows 0", "--windows: 0 is outside [1, inf)"),
         ("--agent sobol --windows -3", "--windows: -3 is outside [1, inf)"),
-        ("--agent sobol --windows many", "--windows: 'many' is not a whole number"),
+        ("--agent sobol --windows many", "--windows: 'many' is not an integer"),
         ("--agent sobol --seed -1", "--seed: -1 is outside [0, inf)"),
-        ("--agent sobol --windos 3", "unknown argument '--windos'; nearest valid name"),
+        ("--agent sobol --windos 3", "unknown option '--windos'; nearest valid name"),
         ("--agent sobol --context burst", "context: unknown feature 'burst'; nearest valid name"),
         (
             "--agent sobol --engine fak",
@@ -189,7 +190,7 @@ def test_bad_input_is_one_line_and_loses_nothing(
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("schema_version", 99, "schema_version: 99 is not 1"),
+        ("schema_version", 99, "schema_version: 99 is not 2: this run was started with a newer"),
         ("parameter_space_hash", "0123", "parameter_space_hash: '0123' is not"),
         ("environment", "ewsjf/SchedulerTuningFake-v7", "environment: 'ewsjf/SchedulerTuningFake"),
     ],
@@ -209,10 +210,11 @@ def test_a_damaged_window_is_told_before_anything_begins(
 ) -> None:
     path = run / "windows.jsonl"
     record, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([json.dumps({**json.loads(record), "values": None}), *rest, ""]))
+    damaged = {**json.loads(record), "plan": None}
+    path.write_text("\n".join([json.dumps(damaged), *rest, ""]))
     before = path.read_bytes()
     message = error(["--resume", str(run), "--windows", "3"], capsys)
-    assert message == f"error: {path}: line 1: values: expected a mapping, got None"
+    assert message == f"error: {path}: line 1: plan: expected a mapping, got NoneType"
     assert path.read_bytes() == before
 
 
@@ -226,9 +228,8 @@ def test_ctrl_c_when_all_windows_are_done(
         patch.setattr(RunDir, "write_summary", interrupted)
         assert main(["--resume", str(run), "--windows", "3"]) == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert (
-        last == f"interrupted: all 3 windows are done, --resume {run} --windows 3 tells the result"
-    )
+    assert last.startswith("interrupted: all 3 windows are done; the result: ")
+    assert last.endswith(f" train --resume {run} --windows 3")
     assert main(["--resume", str(run), "--windows", "3"]) == 0
     assert capsys.readouterr().out.startswith("3 windows, ")
 

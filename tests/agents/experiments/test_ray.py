@@ -16,7 +16,7 @@ import yaml
 
 from agents.cli.compare import main as compare
 from agents.cli.evaluate import main as evaluate
-from agents.cli.export_policy import main as export
+from agents.cli.export import main as export
 from agents.experiments.backend import parallel_on
 from ewsjf_env.config import ConfigError
 from tests.agents.cli.test_evaluate import ENGINE, WORKLOAD

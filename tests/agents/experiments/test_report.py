@@ -26,6 +26,8 @@ META = {
         "prefix_caching": False,
         "async_scheduling": True,
     },
+    "engine_name": "some_machine, steps of 2048 tokens and 256 requests",
+    "capacity_requests_per_s": {"chat": 2.0},
     "versions": {"vllm": "0.32.0"},
 }
 # Short and long TTFT in seconds; seed s adds s: `ewsjf` wins short prompts and loses long ones.
@@ -41,7 +43,11 @@ def make_runs(seeds: int = 3, **changes: Any) -> list[dict[str, Any]]:
 
 
 def tables(text: str) -> list[list[dict[str, str]]]:
-    """The tables of a markdown text, a row as cells by title."""
+    """The tables of a report, a row as cells by title; without the first, the rates."""
+    return all_tables(text)[1:]
+
+
+def all_tables(text: str) -> list[list[dict[str, str]]]:
     found: list[list[dict[str, str]]] = []
     for block in text.split("\n\n"):
         lines = [line for line in block.splitlines() if line.startswith("|")]
@@ -102,6 +108,32 @@ def test_a_shared_best_is_not_bold() -> None:
     runs = [run_record(policy, 0, (2.0, 4.0)) for policy in ("fcfs", "sjf", "hrrn")]
     runs += [run_record("boost", 0, (2.0, 3.999))]  # rounds to the same
     assert "**" not in "".join("".join(row.values()) for row in tables(markdown(runs, META))[0])
+
+
+def test_rates_and_loads_stand_side_by_side_with_the_engine() -> None:
+    """A rate alone does not say which load it is, and a capacity not of which machine."""
+    (row,) = all_tables(markdown(make_runs(), META))[0]
+    assert row == {
+        "traffic": "chat",
+        "asked req/s": "2.6",
+        "arrived req/s": "2.5",
+        "FCFS capacity req/s": "2",
+        "load asked": "1.30",
+        "load arrived": "1.25",
+        "engine": META["engine_name"],
+    }
+    lines = console_table(make_runs(), META).splitlines()
+    assert lines[2].split() == [
+        "chat",
+        "2.6",
+        "2.5",
+        "2",
+        "1.30",
+        "1.25",
+        *META["engine_name"].split(),
+    ]
+    unknown = markdown(make_runs(), {**META, "capacity_requests_per_s": {}})
+    assert all_tables(unknown)[0][0]["load arrived"] == "-"
 
 
 def test_every_column_is_explained() -> None:

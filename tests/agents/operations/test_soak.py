@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.cli import soak as soak_command
 from agents.operations import soak
 from agents.operations.soak import Watch
 from agents.operations.soak_load import Tally
@@ -31,7 +32,7 @@ def test_a_short_soak_is_well(tmp_path: Path) -> None:
         timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "soak.py: well" in done.stdout
+    assert "soak passed" in done.stdout
     assert (tmp_path / "out" / "soak.json").is_file()
     assert "Traceback" not in done.stderr
 
@@ -83,6 +84,6 @@ def test_bad_input_is_one_line(
 ) -> None:
     simulate = ["--policy", "ewsjf", "--simulate", "llama2-13b_a100-80g", "--out", str(tmp_path)]
     simulate += ["--model-folder", str(tmp_path / "llama2-13b")]
-    assert soak.main([*simulate, *arguments, "--"]) == 2
+    assert soak_command.main([*simulate, *arguments, "--"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from agents.runs.loop import Progress, tune
 from agents.runs.view import open_view
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
+from tests.agents.curves import curves, event_file, read, table
 from tests.agents.run_folders import GUARDED, SHORT, go_on, make_run, records_of
 
 WINDOWS = 10  # of episodes of 4
@@ -64,21 +66,50 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert summary == RunDir.open(expected).summary()
     assert go_on(run, WINDOWS) == summary  # nothing left to do
     assert lines(run) == lines(expected)
-    proposals = [r["proposed"] for r in records_of(run)]
+    proposals = [r.plan.proposed for r in records_of(run)]
     assert len({json.dumps(p) for p in proposals}) > 4
+
+
+@pytest.mark.parametrize("agent", ["random", "bayes", "tpe", "sac"])
+def test_all_else_is_made_again_from_windows_and_configuration(
+    whole: Any, tmp_path: Path, agent: str
+) -> None:
+    """As if nothing had happened: every other file of the run is lost, amid an episode."""
+    expected = whole(agent, "guarded")
+    run = started(tmp_path, agent, "guarded", 7)
+    for path in run.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in ("config.yaml", "windows.jsonl"):
+            path.unlink()
+    assert go_on(run, WINDOWS) == RunDir.open(expected).summary()
+    assert lines(run) == lines(expected)
+    assert curves(run) == curves(expected)
+    assert table(run) == table(expected)
+    for tag in ("frontier/short_long_p95", "partition/over_lengths"):
+        ours, theirs = (read(folder).Images(tag) for folder in (run, expected))
+        assert [(i.step, i.encoded_image_string) for i in ours] == [
+            (i.step, i.encoded_image_string) for i in theirs
+        ]
+    ours, theirs = (
+        {path.name for path in folder.iterdir()} - {event_file(folder).name}
+        for folder in (run, expected)
+    )
+    assert ours - {"command.txt"} == theirs - {"command.txt"}
 
 
 def test_the_guard_serves_what_the_agent_recommends(whole: Any) -> None:
     records = records_of(whole("bayes", "guarded"))
     space = open_view(whole("bayes", "guarded")).task.space()
-    modes = [r["guard"]["mode"] for r in records]
+    modes = [r.guard.report.mode for r in records if r.guard is not None]
     assert {"candidate", "control"} <= set(modes)
     for record in records:
-        trusted = [float(x) for x in space.to_box(record["incumbent"])]
-        assert record["guard_before"]["incumbent"] == trusted
-        if record["guard"]["mode"] in ("control", "rollback", "held"):
-            assert record["values"] == space.from_box(trusted)
-    assert len({json.dumps(r["incumbent"]) for r in records}) > 1
+        trusted = [float(x) for x in space.to_box(record.plan.incumbent)]
+        assert record.guard is not None
+        assert list(record.guard.before.incumbent) == trusted
+        if record.guard.report.mode in ("control", "rollback", "held"):
+            assert record.served.values == space.from_box(trusted)
+    assert len({json.dumps(r.plan.incumbent) for r in records}) > 1
 
 
 def test_an_export_has_the_agent_of_the_last_window(whole: Any) -> None:
@@ -86,7 +117,7 @@ def test_an_export_has_the_agent_of_the_last_window(whole: Any) -> None:
         view = open_view(whole(agent, "free"))
         summary = RunDir.open(whole(agent, "free")).summary()
         assert summary is not None
-        last = tuple(view.records[-1]["context"])
+        last = view.records[-1].agent.context
         assert view.agent().recommend(last) == summary["recommendation"]
 
 
@@ -99,8 +130,8 @@ def test_progress_is_reported(tmp_path: Path) -> None:
     run.close()
     assert [(p.window, p.windows) for p in seen] == [(0, 1), (1, 2)]
     records = records_of(tmp_path / "run")
-    assert [p.reward for p in seen] == [r["reward"] for r in records]
-    assert seen[1].incumbent == records[1]["incumbent"]
+    assert [p.reward for p in seen] == [r.score.reward for r in records]
+    assert seen[1].incumbent == records[1].plan.incumbent
 
 
 def test_fewer_windows_than_done(tmp_path: Path) -> None:
@@ -113,8 +144,8 @@ def test_fewer_windows_than_done(tmp_path: Path) -> None:
 
 def test_another_environment_is_noticed(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "default", 3, **SHORT)
-    records = records_of(run)
-    records[1]["reward"] += 1e-9
+    records = [json.loads(line) for line in lines(run).splitlines()]
+    records[1]["score"]["reward"] += 1e-9
     (run / "windows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     with pytest.raises(ConfigError, match="window 1: served again its reward is"):
         go_on(run, 4)
@@ -134,10 +165,10 @@ def test_a_failed_window_is_not_the_end(tmp_path: Path, agent: str) -> None:
     run = make_run(tmp_path / "run", agent, 7, CONTEXT, settings, **dying(10.0))
     records = records_of(run)
     reason = "the fake engine died at 10 s, as configured"
-    assert [r["failure"] for r in records] == [None, reason] * 3 + [None]
-    assert [r["episode"] for r in records] == [0, 0, 1, 1, 2, 2, 3]  # a new engine and trace
-    assert [r["ended"] for r in records] == [False, True] * 3 + [False]
-    assert {r["reward"] for r in records if r["failure"]} == {-5.0}
+    assert [r.served.failure for r in records] == [None, reason] * 3 + [None]
+    assert [r.plan.episode for r in records] == [0, 0, 1, 1, 2, 2, 3]  # a new engine and trace
+    assert [r.agent.ended for r in records] == [False, True] * 3 + [False]
+    assert {r.score.reward for r in records if r.served.failure} == {-5.0}
     summary = RunDir.open(run).summary()
     assert summary is not None
     assert summary["failed"] == 3
@@ -173,22 +204,22 @@ SHIFTING = {
 def test_a_window_whose_traffic_shifted_is_void(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "sobol", 9, **SHIFTING)
     records = records_of(run)
-    (void,) = (r["window"] for r in records if r["void"])
+    (void,) = (r.window for r in records if r.agent.void)
     assert void in (4, 5, 6)  # half-way
     # The point was not measured: it is due again.
-    assert records[void + 1]["proposed"] == records[void]["proposed"]
-    assert records[void + 2]["proposed"] != records[void]["proposed"]
+    assert records[void + 1].plan.proposed == records[void].plan.proposed
+    assert records[void + 2].plan.proposed != records[void].plan.proposed
     summary = RunDir.open(run).summary()
     assert summary is not None
     assert summary["void"] == 1
     calm = make_run(tmp_path / "calm", "sobol", 9, **{**SHIFTING, "workload": "mixed"})
-    assert not any(r["void"] for r in records_of(calm))
+    assert not any(r.agent.void for r in records_of(calm))
 
 
 def test_a_model_does_not_learn_a_void_window(tmp_path: Path) -> None:
     settings = {**SETTINGS["bayes"], "startup_points": 7}
     run = make_run(tmp_path / "run", "bayes", 9, (), settings, **SHIFTING)
-    (void,) = (r["window"] for r in records_of(run) if r["void"])
+    (void,) = (r.window for r in records_of(run) if r.agent.void)
     agent: Any = open_view(run).agent()
     learnt = [t.user_attrs["window"] for t in agent.study.trials]
     assert learnt == [window for window in range(9) if window != void]

@@ -34,14 +34,6 @@ def test_what_agents_see() -> None:
     assert len(seen) > 20
 
 
-def test_an_agent_with_an_order_of_its_own() -> None:
-    run = make_run_config("boost_ada", SHORT)
-    assert run.task.policy == "boost_ada"
-    assert run.env.policy == "ewsjf"
-    ours = make_run_config("default", SHORT).to_dict()
-    assert run.to_dict()["parameter_space_hash"] != ours["parameter_space_hash"]
-
-
 def test_settings_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "bayes.yaml"
     path.write_text("startup_points: 2\n")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,7 @@ def test_a_new_folder(tmp_path: Path) -> None:
 
 def test_windows_come_back_as_they_were_written(finished: Path, tmp_path: Path) -> None:
     records = RunDir.open(finished).windows()
-    assert [r["window"] for r in records] == [0, 1, 2]
+    assert [r.window for r in records] == [0, 1, 2]
     run = RunDir.create(tmp_path / "copy", CONFIG)
     for record in records:
         run.append(record)
@@ -66,7 +69,7 @@ def test_what_is_no_number_is_not_written(finished: Path, tmp_path: Path) -> Non
     record = RunDir.open(finished).windows()[0]
     run = RunDir.create(tmp_path / "run", CONFIG)
     with pytest.raises(ValueError, match="JSON compliant"):
-        run.append({**record, "reward": float("nan")})
+        run.append(replace(record, score=replace(record.score, reward=float("nan"))))
     assert run.windows() == []
     run.close()
 
@@ -76,13 +79,14 @@ def test_half_a_line_is_cut(folder: Path) -> None:
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     kept = b"".join(lines[:2])
+    third = RunDir.open(folder).windows()[2]
     for end in [*range(len(kept) + 1, len(whole), 97), len(whole) - 1]:
         path.write_bytes(whole[:end])
         assert len(RunDir.open(folder).windows()) == 2
         assert path.read_bytes() == whole[:end]  # who only reads does not mend
         run = RunDir.open(folder, lock=True)
         assert path.read_bytes() == kept
-        run.append(json.loads(lines[2]))
+        run.append(third)
         run.close()
         assert path.read_bytes() == whole
 
@@ -103,7 +107,7 @@ def _without(line: bytes, key: str) -> bytes:
         (lambda a, b, c: a + c, "line 2: window 2, not 1"),
         (lambda a, b, c: a + b + b + c, "line 3: window 1, not 2"),
         (lambda a, b, c: b + c, "line 1: window 1, not 0"),
-        (lambda a, b, c: a + _without(b, "reward") + c, "line 2: not a window: it lacks 'reward'"),
+        (lambda a, b, c: a + _without(b, "score") + c, "line 2: not a window: it lacks 'score'"),
     ],
 )
 def test_a_damaged_line_is_told_by_its_number(folder: Path, damage: Any, message: str) -> None:
@@ -120,27 +124,30 @@ def test_a_damaged_line_is_told_by_its_number(folder: Path, damage: Any, message
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("values", None, "values: expected a mapping, got None"),
-        ("values", {"mu": 0.0}, "values: parameter 'lambda' is missing, expected [0, 2]"),
-        ("values", {"lambda": 9, "mu": 0}, "values: parameter 'lambda': 9 is outside [0, 2]"),
-        ("values", {"lamda": 1, "mu": 0}, "unknown parameter 'lamda'; nearest valid name"),
-        ("proposed", {"lambda": "x", "mu": 0}, "proposed: parameter 'lambda': 'x' is not a num"),
-        ("reward", "x", "reward: expected a number, got 'x'"),
-        ("reward", float("nan"), "reward: nan is outside (-inf, inf)"),
-        ("reward_se", -1.0, "reward_se: -1.0 is outside [0, inf)"),
-        ("margins", {"a": float("inf")}, "margins: a: inf is outside (-inf, inf)"),
-        ("context", [0.5], "context: expected 0 numbers, got 1"),
-        ("before", "x", "before: expected a list, got 'x'"),
-        ("void", "no", "void: expected true or false, got 'no'"),
-        ("shifted", 0, "shifted: expected true or false, got 0"),
-        ("failure", 7, "failure: expected a text, got 7"),
-        ("episode", 1.0, "episode: expected a whole number, got 1.0"),
-        ("step", 9, "step: 9 is outside [0, 1]"),
-        ("trace", {}, "trace: missing key 'name'"),
-        ("traffic", {}, "traffic: missing key 'arrival_rate_per_s'"),
-        ("metrics", {"queues": "x"}, "metrics: queues: expected a number, got 'x'"),
-        ("guard_after", {"radius": 1}, "guard_after: missing key 'incumbent'"),
-        ("observation", [0.0, float("nan")], "observation[1]: nan is outside (-inf, inf)"),
+        ("score", None, "score: expected a mapping, got NoneType"),
+        ("served: values", None, "expected a mapping, got None"),
+        ("served: values", {"lambda": 9, "mu": 0}, "parameter 'lambda': 9 is outside [0, 2]"),
+        ("served: values", {"mu": 0.0}, "parameter 'lambda' is missing, expected [0, 2]"),
+        ("served: values", {"lamda": 1, "mu": 0}, "unknown parameter 'lamda'; nearest valid name"),
+        ("served: failure", 7, "expected a string, got 7"),
+        ("plan: proposed", {"lambda": "x", "mu": 0}, "parameter 'lambda': 'x' is not a num"),
+        ("plan: episode", 1.0, "expected an integer, got 1.0"),
+        ("plan: step", 9, "9 is outside [0, 1]"),
+        ("plan: trace", {}, "missing key 'name'"),
+        ("score: reward", "x", "expected a number, got 'x'"),
+        ("score: reward", float("nan"), "nan is outside (-inf, inf)"),
+        ("score: reward_se", -1.0, "-1.0 is outside [0, inf)"),
+        ("score: margins", {"a": float("inf")}, "a: inf is outside (-inf, inf)"),
+        ("agent: context", [0.5], "expected 0 numbers, got 1"),
+        ("agent: before", "x", "expected a list, got 'x'"),
+        ("agent: void", "no", "expected true or false, got 'no'"),
+        ("agent: shifted", 0, "expected true or false, got 0"),
+        ("agent: observation[1]", float("nan"), "nan is outside (-inf, inf)"),
+        ("traffic", {}, "missing key 'arrival_rate_per_s'"),
+        ("traffic: count_shares", 0.5, "expected a list, got 0.5"),
+        ("metrics: queues", "x", "expected a number, got 'x'"),
+        ("metrics: queues", [8], "expected a number, got [8]"),
+        ("guard", {"report": {}, "before": {"radius": 1}}, "before: missing key 'incumbent'"),
     ],
 )
 def test_a_wrong_value_is_told_by_line_and_field(
@@ -148,32 +155,41 @@ def test_a_wrong_value_is_told_by_line_and_field(
 ) -> None:
     path = folder / "windows.jsonl"
     lines = path.read_text().splitlines()
-    lines[1] = json.dumps({**json.loads(lines[1]), key: value})
+    record = json.loads(lines[1])
+    *parts, last = re.findall(r"\w+", key)
+    inner = functools.reduce(operator.getitem, parts, record)
+    inner[int(last) if last.isdigit() else last] = value
+    lines[1] = json.dumps(record)
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(ConfigError, match=re.escape(message)) as error:
         RunDir.open(folder).windows()
-    assert str(error.value).startswith(f"{path}: line 2: {key}")
+    assert str(error.value).startswith(f"{path}: line 2: {key}: ")
+    assert "\n" not in str(error.value)
 
 
 def test_a_context_has_a_number_a_feature(tmp_path: Path) -> None:
     folder = make_run(tmp_path, "sobol", 1, ("burst_index", "oldest_age_s"), **SHORT)
     path = folder / "windows.jsonl"
     record = json.loads(path.read_text())
-    expected = r"context: expected 2 numbers \(burst_index, oldest_age_s\), got 0"
+    expected = r"agent: context: expected 2 numbers \(burst_index, oldest_age_s\), got 0"
     for context, message in (
         ([], expected),
         ([0.0, 2.0], r"context\[1\]: 2.0 is outside \[-1, 1\]"),
     ):
-        path.write_text(json.dumps({**record, "context": context}) + "\n")
+        record["agent"]["context"] = context
+        path.write_text(json.dumps(record) + "\n")
         with pytest.raises(ConfigError, match=message):
             RunDir.open(folder).windows()
 
 
 def test_what_a_later_version_has_added_is_left_alone(folder: Path) -> None:
     path = folder / "windows.jsonl"
+    before = RunDir.open(folder).windows()
     records = [{**json.loads(line), "new": {}} for line in path.read_text().splitlines()]
+    for record in records:
+        record["plan"]["newer"] = record["metrics"]["newest"] = 1.0
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert RunDir.open(folder).windows() == records
+    assert RunDir.open(folder).windows() == before
 
 
 def test_one_process_at_a_time(folder: Path) -> None:

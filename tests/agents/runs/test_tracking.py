@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
+import math
 import re
 import resource
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
-from agents.runs.event_file import EVENT_FILE
+from agents.core.window import WindowRecord
 from agents.runs.tags import HEADLINES
 from agents.runs.tensorboard import PROGRESS, Tracker
+from agents.runs.timing import TIMING as TIMING_FILE
+from agents.runs.timing import read_timings
+from ewsjf_env.measure.records import WindowMetrics
+from tests.agents.curves import curves, event_file, read, table
 from tests.agents.toys import MIXED_SPACE
 from tests.agents.windows import TIMING, facts, records
 
@@ -38,27 +41,8 @@ def track(
     tracker.close()
 
 
-def read(folder: Path) -> EventAccumulator:
-    sizes = {"scalars": 0, "images": 0, "tensors": 0}  # 0: all of them
-    return EventAccumulator(str(folder), size_guidance=sizes).Reload()
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every point of every curve in the order of the file; wall times aside."""
-    seen = read(folder)
-    return {
-        tag: [(event.step, event.value) for event in seen.Scalars(tag)]
-        for tag in seen.Tags()["scalars"]
-        if not tag.startswith("time/")
-    }
-
-
-def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / PROGRESS).open(newline="") as file:
-        return [
-            {name: text for name, text in row.items() if not name.startswith("time/")}
-            for row in csv.DictReader(file)
-        ]
+def changed(line: WindowRecord, **parts: Any) -> WindowRecord:
+    return dataclasses.replace(line, **parts)
 
 
 @pytest.fixture(scope="module")
@@ -81,27 +65,57 @@ def room_for(size: int) -> Iterator[None]:
 
 
 def test_one_event_file_with_a_point_a_window(whole: Path) -> None:
-    assert sorted(path.name for path in whole.iterdir()) == [EVENT_FILE, PROGRESS]
+    files = {path.name for path in whole.iterdir()}
+    assert files == {event_file(whole).name, PROGRESS, TIMING_FILE}
     points = curves(whole)
     assert [step for step, _ in points["reward/total"]] == list(range(WINDOWS))
     assert {len({step for step, _ in curve}) - len(curve) for curve in points.values()} == {0}
     line = records("random", WINDOWS)[2]
     assert points["latency/ttft_short_p95_ms"][2][1] == pytest.approx(
-        1000 * line["metrics"]["ttft_short_p95_s"]
+        1000 * line.metrics.ttft_short_p95_s
     )
-    assert points["parameters/q_max"][2] == (2, line["values"]["q_max"])
-    assert points["partition/cut_1"][2] == (2, line["cuts"][1])
-    assert read(whole).Scalars("time/ask_ms")[0].value == 250.0
+    assert points["parameters/q_max"][2] == (2, line.served.values["q_max"])
+    assert points["partition/cut_1"][2] == (2, line.served.cuts[1])
+    (first, *_) = read(whole).Scalars("time/ask_ms")
+    assert (first.value, first.wall_time) == (250.0, TIMING.ended_at_s)
+
+
+def test_a_metric_is_shown_by_its_field_alone(whole: Path) -> None:
+    """The field of `WindowMetrics` is the only place that names it; see also test_run_dir.py."""
+    points, (row, *_) = curves(whole), table(whole)
+    line = records("random", WINDOWS)[0]
+    shown = {f.name: f.metadata for f in dataclasses.fields(WindowMetrics) if f.metadata.get("tag")}
+    assert len(shown) == 28
+    assert line.metrics is not None
+    assert line.metrics.to_dict().keys() == {f.name for f in dataclasses.fields(WindowMetrics)}
+    for name, how in shown.items():
+        value = getattr(line.metrics, name)
+        if value is None or math.isnan(value):
+            assert row[how["tag"]] == ""
+        else:
+            assert float(row[how["tag"]]) == pytest.approx(value * how["scale"])
+            assert points[how["tag"]][0][1] == pytest.approx(value * how["scale"], rel=1e-5)
+
+
+def test_wall_times_come_back_after_a_resume(whole: Path, tmp_path: Path) -> None:
+    track(tmp_path, end=3)
+    track(tmp_path, first=3)
+    assert read_timings(tmp_path) == dict.fromkeys(range(WINDOWS), TIMING)
+    (tmp_path / TIMING_FILE).write_text('{"window": 0}\n[7]\nhalf')
+    track(tmp_path, first=WINDOWS - 1)
+    assert read_timings(tmp_path) == {WINDOWS - 1: TIMING}
+    assert [event.step for event in read(tmp_path).Scalars("time/ask_ms")] == [WINDOWS - 1]
+    assert curves(tmp_path) == curves(whole)
 
 
 def test_totals_are_those_of_the_run_so_far(whole: Path) -> None:
     lines, points = records("random", WINDOWS), curves(whole)
-    assert any(line["violation"] for line in lines)
+    assert any(line.score.violation for line in lines)
     for window in range(WINDOWS):
         before = lines[: window + 1]
-        total = sum(line["violation"] for line in before)
+        total = sum(line.score.violation for line in before)
         assert points["safety/violations_total"][window] == (window, total)
-        mean = sum(line["reward"] for line in before) / len(before)
+        mean = sum(line.score.reward for line in before) / len(before)
         assert points["reward/online_mean"][window][1] == pytest.approx(mean, rel=1e-5)
 
 
@@ -182,20 +196,22 @@ def test_whatever_a_kill_leaves_the_resumed_run_has_each_window_once(
 ) -> None:
     """Any beginning of both files, and any number of windows in windows.jsonl."""
     folder = tmp_path_factory.mktemp("killed")
-    for name in (EVENT_FILE, PROGRESS):
-        content = (whole / name).read_bytes()
-        cut = data.draw(st.integers(0, len(content)), label=name)
-        (folder / name).write_bytes(content[:cut])
+    for path in (event_file(whole), whole / PROGRESS, whole / TIMING_FILE):
+        content = path.read_bytes()
+        cut = data.draw(st.integers(0, len(content)), label=path.name)
+        (folder / path.name).write_bytes(content[:cut])
     track(folder, first=data.draw(st.integers(0, WINDOWS), label="past"), images_every=0)
-    assert [path.name for path in sorted(folder.iterdir())] == [EVENT_FILE, PROGRESS]
+    assert len(list(folder.iterdir())) == 3
     assert curves(folder) == curves(whole)
     assert table(folder) == table(whole)
+    times = (folder / TIMING_FILE).read_bytes()
+    assert times in (b"", times[: times.rfind(b"\n") + 1])
 
 
-def test_garbage_at_the_end_is_cut(whole: Path, tmp_path: Path) -> None:
-    """A machine that lost power may leave blocks of zeros."""
-    for name in (EVENT_FILE, PROGRESS):
-        (tmp_path / name).write_bytes((whole / name).read_bytes() + bytes(5000))
+def test_what_others_left_is_replaced(whole: Path, tmp_path: Path) -> None:
+    """A machine that lost power may leave blocks of zeros; an older version, another file."""
+    for name in (event_file(whole).name, PROGRESS, "events.out.tfevents.run"):
+        (tmp_path / name).write_bytes(event_file(whole).read_bytes() + bytes(5000))
     track(tmp_path, first=WINDOWS)
     assert curves(tmp_path) == curves(whole)
     assert table(tmp_path) == table(whole)
@@ -210,19 +226,36 @@ def test_a_window_shown_twice_is_written_once(whole: Path, tmp_path: Path) -> No
     assert table(tmp_path) == table(whole)
 
 
-def test_a_full_disk_is_warned_of_once_and_made_up_for(whole: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_warned_of_once_and_made_up_for(
+    whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     lines = records("random", WINDOWS)
     tracker = Tracker(tmp_path, facts("random", WINDOWS), images_every=0)
     tracker.window(lines[0], TIMING)
-    with room_for((tmp_path / EVENT_FILE).stat().st_size + 1000):
+    with room_for(event_file(tmp_path).stat().st_size + 1000):
         with pytest.warns(RuntimeWarning, match="tracking: .*the run goes on") as seen:
             tracker.window(lines[1], TIMING)
             tracker.window(lines[2], TIMING)
         assert len(seen) == 1
-        assert (tmp_path / EVENT_FILE).stat().st_size > 1000
     for line in lines[3:]:
         tracker.window(line, TIMING)
     tracker.close()
+    assert curves(tmp_path) == curves(whole)
+    assert table(tmp_path) == table(whole)
+    assert capfd.readouterr().err == ""  # nor does the writer's thread say anything
+
+
+@pytest.mark.parametrize("room", [0, 10, 100, 500])
+def test_no_room_for_wall_times(whole: Path, tmp_path: Path, room: int) -> None:
+    lines = records("random", WINDOWS)
+    with pytest.warns(RuntimeWarning, match="tracking"):
+        with room_for(room):
+            tracker = Tracker(tmp_path, facts("random", WINDOWS), images_every=0)
+            for line in lines[:-1]:
+                tracker.window(line, TIMING)
+        tracker.window(lines[-1], TIMING)
+    tracker.close()
+    assert read_timings(tmp_path) == dict.fromkeys(range(WINDOWS), TIMING)
     assert curves(tmp_path) == curves(whole)
     assert table(tmp_path) == table(whole)
 
@@ -237,43 +270,55 @@ def test_a_run_starts_on_a_full_disk_and_its_files_come_on_resume(
     assert table(tmp_path) == table(whole)
 
 
-def test_a_deleted_file_is_not_continued_without_its_beginning(tmp_path: Path) -> None:
+def test_a_deleted_file_is_not_continued_without_its_beginning(whole: Path, tmp_path: Path) -> None:
     lines = records("random", WINDOWS)
     tracker = Tracker(tmp_path, facts("random", WINDOWS), images_every=0)
     tracker.window(lines[0], TIMING)
-    (tmp_path / EVENT_FILE).unlink()
+    event_file(tmp_path).unlink()
+    (tmp_path / PROGRESS).unlink()
     with pytest.warns(RuntimeWarning, match="No such file"):
         tracker.window(lines[1], TIMING)
-    assert not (tmp_path / EVENT_FILE).exists()
-    assert len(table(tmp_path)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [TIMING_FILE]
+    for line in lines[2:]:
+        tracker.window(line, TIMING)
+    tracker.close()
+    assert curves(tmp_path) == curves(whole)
+    assert table(tmp_path) == table(whole)
 
 
 def test_a_failed_window_and_one_without_guard_are_shown(tmp_path: Path) -> None:
     whole_line = records("random", 1)[0]
-    failed: Mapping[str, Any] = {
-        **whole_line,
-        **dict.fromkeys(("metrics", "reference", "traffic", "guard", "cuts")),
-        **{"window": 1, "failure": "EngineError: gone\nfor good", "margins": {}, "reward": -5.0},
-        "reward_terms": {"failure": -5.0},
-    }
+    served = {"failure": "EngineError: gone\nfor good", "cuts": ()}
+    score = {"margins": {}, "reward": -5.0, "terms": {"failure": -5.0}}
+    failed = changed(
+        whole_line,
+        window=1,
+        served=dataclasses.replace(whole_line.served, **served),
+        score=dataclasses.replace(whole_line.score, **score),
+        **dict.fromkeys(("metrics", "reference", "traffic", "guard")),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tracker = Tracker(tmp_path, facts("random", 2), images_every=1)
-        tracker.window({**whole_line, "guard": None}, TIMING)
+        tracker.window(changed(whole_line, guard=None), TIMING)
         tracker.window(failed, TIMING)
         tracker.close()
     points = curves(tmp_path)
     assert points["safety/failure"] == [(0, 0.0), (1, 1.0)]
     assert points["safety/rollback"] == [(0, 0.0), (1, 0.0)]
-    assert points["reward/online_mean"][1][1] == pytest.approx(whole_line["reward"], rel=1e-5)
+    assert points["reward/online_mean"][1][1] == pytest.approx(whole_line.score.reward, rel=1e-5)
     assert "safety/radius" not in points
     assert [row["failure"] for row in table(tmp_path)] == ["", "EngineError: gone for good"]
 
 
 def test_numbers_that_were_not_measured_are_left_out(tmp_path: Path) -> None:
     line = records("random", 1)[0]
-    line["metrics"]["ttft_long_p95_s"] = None
-    line["margins"] = {"wait_max_s_vs_reference": float("nan")}
+    assert line.metrics is not None
+    line = changed(
+        line,
+        metrics=dataclasses.replace(line.metrics, ttft_long_p95_s=math.nan),
+        score=dataclasses.replace(line.score, margins={"wait_max_s_vs_reference": math.nan}),
+    )
     Tracker(tmp_path, facts("random", 2)).window(line, TIMING)
     assert not {"latency/ttft_long_p95_ms", "safety/margin_wait_max_s_vs_reference"} & set(
         curves(tmp_path)
@@ -282,7 +327,12 @@ def test_numbers_that_were_not_measured_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_choice_among_words_is_its_place_in_the_list(tmp_path: Path) -> None:
-    line = records("random", 1)[0] | {"values": {"mode": "b"}, "incumbent": {"mode": "a"}}
+    line = records("random", 1)[0]
+    line = changed(
+        line,
+        served=dataclasses.replace(line.served, values={"mode": "b"}),
+        plan=dataclasses.replace(line.plan, incumbent={"mode": "a"}),
+    )
     run = dataclasses.replace(facts("random", 1), space=MIXED_SPACE)
     Tracker(tmp_path, run).window(line, TIMING)
     points = curves(tmp_path)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents.experiments.prior_study import PriorStudy, run_study
 from agents.theory.start import TaskPrior, search, start_values, starting_point
 from ewsjf_env.config import ConfigError
 from ewsjf_env.env.task import load_tuning
-from tests.agents.experiments.test_work_study import silent
 from tests.agents.toys import bowl, cube_space
 
 
@@ -83,23 +79,3 @@ def test_search_finds_the_top_of_a_hill() -> None:
     found = search(cube_space(2), lambda values: (truth(values, 0.0), -1.0))
     assert found[0][0] == cube_space(2).defaults
     assert max(objective for _, objective, _ in found) > -0.2
-
-
-def test_study_of_a_few_points(tmp_path: Path) -> None:
-    plan = PriorStudy(("paper_mix",), (1.2,), points=2, warmup_s=2.0, window_s=4.0, backlog=320)
-    found = run_study(plan, tmp_path, 1, silent)
-    (case,) = found["cases"]
-    assert [p["label"] for p in case["points"]] == [
-        "shipped",
-        "sobol 0",
-        "sobol 1",
-        "hrrn",
-        "theory",
-    ]
-    assert case["points"][0]["simulated"] == 0.0
-    assert case["best"] >= case["hrrn"]
-    assert "| paper_mix | 1.2 |" in (tmp_path / "study.md").read_text()
-    assert json.loads((tmp_path / "study.json").read_text())["cases"] == [case]
-    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").iterdir()}
-    run_study(plan, tmp_path, 1, silent)
-    assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").iterdir()}

@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 import pytest
 
-from agents.bayes.start_points import known_points
+from agents.bayes.phases import known_points
 from agents.bayes.surrogate import Observations, fit_surrogate
 from agents.core.encoding import Encoding, distributions
 from agents.core.registry import AgentSetting, agent_config, make_agent
@@ -120,8 +120,8 @@ def played(session: Session, windows: int) -> list[dict[str, Any]]:
     found = []
     try:
         for _ in range(windows):
-            record, _ = session.begin_window()
-            session.finish_window(record)
+            record, _ = session.run_window()
+            session.show(record)
             found.append(record)
     finally:
         session.close()
@@ -161,7 +161,7 @@ def test_the_budget_is_kept() -> None:
         twin = {**QUICK["twin"], "simulated_s_per_window": budget}
         session = session_of("bayes_twin", FAKE, settings={**QUICK, "twin": twin})
         records = played(session, 3)
-        spent = [r["diagnostics"]["twin/spent_s"] for r in records[1:]]
+        spent = [r.agent.diagnostics["twin/spent_s"] for r in records[1:]]
         longest = FAKE["warmup_s"] + 3 * (FAKE["settle_s"] + FAKE["window_s"])
         assert all(s <= budget + 2 * longest for s in spent)
         assert max(spent) > 0.5 * budget
@@ -173,7 +173,7 @@ def test_fewer_live_windows_with_a_twin() -> None:
 
     def windows_to(agent: str, seed: int, settings: Any, windows: int) -> float:
         records = played(session_of(agent, FAKE, seed, settings), windows)
-        hits = [r["window"] for r in records if gain(r["incumbent"]) >= target]
+        hits = [r.window for r in records if gain(r.plan.incumbent) >= target]
         return float(hits[0]) if hits else math.inf
 
     with_ = [windows_to("bayes_twin", seed, QUICK, 4) for seed in range(3)]
@@ -191,11 +191,11 @@ def test_a_wrong_twin_is_not_believed_for_long() -> None:
     setting = AgentSetting(session.space, task=wrong)
     session.agent = make_agent("bayes_twin", setting, settings)
     records = played(session, 16)
-    trust = [r["diagnostics"].get("twin/trust", 1.0) for r in records]
+    trust = [r.agent.diagnostics.get("twin/trust", 1.0) for r in records]
     assert trust[1] == 1.0
     assert trust[-1] < settings.twin.least_trust
     gain = judge()
-    assert gain(records[-1]["incumbent"]) > 0.6 * best_gain(gain)
+    assert gain(records[-1].plan.incumbent) > 0.6 * best_gain(gain)
 
 
 def test_kill_and_resume_equals_uninterrupted(tmp_path: Path) -> None:
@@ -206,23 +206,25 @@ def test_kill_and_resume_equals_uninterrupted(tmp_path: Path) -> None:
     (part / replay.RESULTS).unlink()  # what it knew is only slower without
     go_on(part, 7)
     assert (part / "windows.jsonl").read_bytes() == (whole / "windows.jsonl").read_bytes()
-    assert records_of(whole)[0]["requests"]["prompt_tokens"]
-    assert {r["window"] for r in records_of(whole)} == set(range(7))
+    requests = records_of(whole)[0].requests
+    assert requests is not None
+    assert requests.prompt_tokens
+    assert {r.window for r in records_of(whole)} == set(range(7))
 
 
 def test_start_points_come_before_the_twin_where_they_are_asked_for() -> None:
     task = {**FAKE, "policy": "ewsjf(lambda=0;mu=0;k=1)", "tuned": ["lambda", "k"]}
     session = session_of("bayes_twin", task, settings={**QUICK, "startup_points": 1})
-    values = [record["values"] for record in played(session, 2)]
+    values = [record.served.values for record in played(session, 2)]
     known = known_points(load_tuning(task))
     assert [v["k"] for v in values] == pytest.approx([known[0]["k"], known[1]["k"]])
 
 
 def test_it_works_inside_the_guard(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", "bayes_twin", 4, settings=QUICK, safety={"enabled": True})
-    modes = {r["guard"]["mode"] for r in records_of(folder)}
+    modes = {r.guard.report.mode for r in records_of(folder) if r.guard is not None}
     assert modes <= {"candidate", "control", "rollback", "held"}
-    assert records_of(folder)[-1]["diagnostics"]["twin/replays"] > 0
+    assert records_of(folder)[-1].agent.diagnostics["twin/replays"] > 0
 
 
 def test_without_a_task_there_is_no_twin() -> None:

@@ -242,7 +242,7 @@ def test_round_trip_through_json():
         ({"cuts": [500, 100]}, r"file: cuts\[1\]: 100 must be above the cut before it, 500"),
         ({"cuts": [0, 100]}, r"file: cuts\[0\]: 0 is outside \[1, inf\)"),
         ({"cuts": [100, 100]}, r"cuts\[1\]"),
-        ({"cuts": [1.5, 100]}, r"cuts\[0\]: expected a whole number"),
+        ({"cuts": [1.5, 100]}, r"cuts\[0\]: expected an integer"),
         ({"means": [1.0, 2.0]}, "means: 2 values for 3 queues"),
         ({"means": [1.0, 3.0, 2.0]}, r"means\[2\]: 2.0 is outside \[3, inf\)"),
         ({"means": [1.0, 2.0, float("nan")]}, r"means\[2\]"),

@@ -1,0 +1,39 @@
+"""Settings: how they are declared, read from files and command lines, and refused in one line."""
+
+from ewsjf_env.config.declared import from_dict, settings, to_dict
+from ewsjf_env.config.errors import ConfigError, check_range, nearest, refuse_unknown
+from ewsjf_env.config.fields import (
+    Among,
+    Count,
+    Instance,
+    Natural,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Range,
+    Share,
+)
+from ewsjf_env.config.overrides import overridden
+from ewsjf_env.config.yaml_file import load_yaml, parse_yaml
+
+__all__ = [
+    "Among",
+    "ConfigError",
+    "Count",
+    "Instance",
+    "Natural",
+    "NotNegative",
+    "Positive",
+    "PositiveShare",
+    "Range",
+    "Share",
+    "check_range",
+    "from_dict",
+    "load_yaml",
+    "nearest",
+    "overridden",
+    "parse_yaml",
+    "refuse_unknown",
+    "settings",
+    "to_dict",
+]

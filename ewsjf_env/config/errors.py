@@ -1,0 +1,71 @@
+"""Bad input as one line: the field, its value, what is allowed and the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """Bad input: one line naming the field or file, the value and what is allowed.
+
+    Attributes:
+        keys: where the value stands in the mapping that was read, from its root; empty: not known.
+        reason: the message without these keys.
+    """
+
+    def __init__(
+        self, message: str = "", keys: tuple[str | int, ...] = (), reason: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.keys = keys
+        self.reason = message if reason is None else reason
+
+
+def path_text(keys: Iterable[str | int]) -> str:
+    """Keys and indices as they stand in an error, each after what it follows: `: a: b[0]`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f": {key}" for key in keys)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return a hint `; nearest valid name: 'x'` or the list of valid names."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    if close:
+        return f"; nearest valid name: {close[0]!r}"
+    return f"; valid names: {', '.join(names)}" if names else ""
+
+
+def refuse_unknown(data: Mapping[str, Any], valid: Iterable[str], where: str) -> None:
+    """Raise ConfigError for the first key of `data` that is not in `valid`."""
+    names = set(valid)
+    for key in data:
+        if key not in names:
+            before = f"{where}: " if where else ""
+            reason = f"unknown key {key!r}{nearest(str(key), names)}"
+            raise ConfigError(before + reason, (str(key),), reason)
+
+
+def check_range(
+    where: str,
+    value: float,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    low_open: bool = False,
+) -> None:
+    """Raise ConfigError unless low <= value <= high (low < value when `low_open`).
+
+    NaN and infinities are always refused.
+    """
+    inside = value - value == 0  # False for NaN and infinities
+    if inside and low is not None:
+        inside = value > low if low_open else value >= low
+    if inside and high is not None:
+        inside = value <= high
+    if not inside:
+        left = "(" if low_open or low is None else "["
+        low_text = "-inf" if low is None else f"{low:g}"
+        high_text = "inf)" if high is None else f"{high:g}]"
+        raise ConfigError(f"{where}: {value!r} is outside {left}{low_text}, {high_text}")

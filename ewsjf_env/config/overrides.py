@@ -1,0 +1,113 @@
+"""Values set on a command line: `--set safety.radius=0.3` over what a file says."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from ewsjf_env.config.errors import ConfigError, nearest, path_text
+from ewsjf_env.config.yaml_file import parse_yaml
+
+
+def overridden(data: Mapping[str, Any], sets: Sequence[str], cls: type) -> dict[str, Any]:
+    """The mapping with values set.
+
+    Args:
+        data: what a file says; it is not changed.
+        sets: `a.b=3` each; the value is YAML, a list has indices: `rates_per_s.0=4`.
+        cls: the settings that the mapping is for, whose fields are the valid paths.
+
+    Raises:
+        ConfigError: `--set a.b: ...`: no such path, naming the nearest one, or no YAML.
+    """
+    found: Any = dict(data)
+    for text in sets:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set: {text!r} is not like a.b=3")
+        keys = path.split(".")
+        kind: Any = cls
+        for key in keys:
+            kind = _kind_at(kind, key)
+            if kind is None:
+                raise ConfigError(f"--set {path}: unknown key {key!r}{_nearest(path, cls)}")
+        found = _with(found, keys, parse_yaml(value, f"--set {path}"), path)
+    return typing.cast(dict[str, Any], found)
+
+
+def as_set(error: ConfigError, sets: Sequence[str]) -> ConfigError:
+    """The error, told as one of `--set` where it is about a value that was set there."""
+    for text in reversed(sets):
+        path = text.partition("=")[0]
+        names = path.split(".")
+        if [str(key) for key in error.keys[: len(names)]] == names:
+            where = f"--set {path}{path_text(error.keys[len(names) :])}"
+            return ConfigError(f"{where}: {error.reason}", error.keys, error.reason)
+    return error
+
+
+def _with(data: Any, keys: Sequence[str], value: Any, path: str) -> Any:
+    """A copy of `data` with the value at the end of the keys."""
+    if not keys:
+        return value
+    key, rest = keys[0], keys[1:]
+    if isinstance(data, list) and key.isdigit():
+        if int(key) >= len(data):
+            raise ConfigError(f"--set {path}: the list has {len(data)} values, from 0 on")
+        items = list(data)
+        items[int(key)] = _with(items[int(key)], rest, value, path)
+        return items
+    inner = data if isinstance(data, Mapping) else {}
+    return {**inner, key: _with(inner.get(key), rest, value, path)}
+
+
+def _kind_at(kind: Any, key: str) -> Any:
+    """The type of a key of a type; None: it has no such key."""
+    for option in _options(kind):
+        if option is Any:
+            return Any
+        if dataclasses.is_dataclass(option) and key in (kinds := _kinds(option)):
+            return kinds[key]
+        arguments = typing.get_args(option)
+        if typing.get_origin(option) in (dict, Mapping):
+            return arguments[1]
+        if typing.get_origin(option) is tuple and key.isdigit():
+            return arguments[0]
+    return None
+
+
+def _options(kind: Any) -> Iterator[Any]:
+    """What a value may be, without None and ranges."""
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        yield from _options(typing.get_args(kind)[0])
+    elif origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(kind):
+            yield from _options(option)
+    else:
+        yield kind
+
+
+def _kinds(cls: Any) -> dict[str, Any]:
+    """Types of the keys of settings, as they are written."""
+    if hasattr(cls, "written_kinds"):
+        return dict(cls.written_kinds())
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _paths(cls: Any) -> Iterator[str]:
+    for key, kind in _kinds(cls).items():
+        yield key
+        for option in _options(kind):
+            if dataclasses.is_dataclass(option):
+                yield from (f"{key}.{path}" for path in _paths(option))
+
+
+def _nearest(path: str, cls: type) -> str:
+    close = difflib.get_close_matches(path, list(_paths(cls)), n=1, cutoff=0.5)
+    return f"; nearest valid path: {close[0]!r}" if close else nearest(path, _kinds(cls))

@@ -1,0 +1,74 @@
+"""A machine by its preset as an engine, with the budget that `vllm serve` has there by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ewsjf_env.config import ConfigError, from_dict, load_yaml, nearest, to_dict
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.latency import LatencyModel
+from ewsjf_env.engine.simulated.machine import Gpu, preset_names
+from ewsjf_env.shipped import config_names, find_config
+
+GIB = 2**30
+
+
+class Budget(NamedTuple):
+    """What one step of vLLM may hold: tokens, and running requests."""
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+
+
+def vllm_budget(gpu: Gpu) -> Budget:
+    """What `vllm serve` sets on a device where nobody says otherwise.
+
+    As `EngineArgs.get_batch_defaults` of vLLM 0.32 for its API server: by the memory of
+    the device, and less on an A100, where large steps cost throughput (vLLM #17885).
+    """
+    if gpu.memory_bytes >= 160 * GIB:
+        return Budget(16384, 1024)
+    if gpu.memory_bytes >= 70 * GIB and "a100" not in gpu.name.lower():
+        return Budget(8192, 1024)
+    return Budget(2048, 256)
+
+
+def preset_engine(latency: str) -> SimulatedConfig:
+    """The engine of a preset or latency file, under vLLM's own budget for its device."""
+    return SimulatedConfig(
+        latency=latency, **vllm_budget(LatencyModel.load(latency).machine.gpu)._asdict()
+    )
+
+
+def load_engine(
+    given: str | Path | None, where: str = "engine", sets: Sequence[str] = ()
+) -> SimulatedConfig:
+    """The engine of a preset's name, of a YAML file, or of the name of one of ours; None: default.
+
+    Args:
+        given: see above.
+        where: what the engine was given for, in an error.
+        sets: values set on a command line, as `max_num_seqs=64`, over those of the file.
+
+    Raises:
+        ConfigError: no such preset or file, or what is wrong in it.
+    """
+    name = str(given)
+    if given is None or name in preset_names():
+        engine = SimulatedConfig() if given is None else preset_engine(name)
+        return from_dict(SimulatedConfig, to_dict(engine), where, sets) if sets else engine
+    if not Path(given).suffix and name not in config_names("env"):
+        hint = nearest(name, [*preset_names(), *config_names("env")])
+        raise ConfigError(f"{where}: {name!r} is neither a preset nor a file{hint}")
+    path = find_config(given, "env", where)
+    return from_dict(SimulatedConfig, load_yaml(path), str(path), sets)
+
+
+def engine_name(config: SimulatedConfig) -> str:
+    """The engine beside a figure: `llama3-8b_h100, steps of 8192 tokens and 1024 requests`."""
+    return (
+        f"{Path(config.latency).stem}, steps of {config.max_num_batched_tokens} tokens and "
+        f"{config.max_num_seqs} requests"
+    )

@@ -1,0 +1,100 @@
+"""The public names: what they are, what they cost, and ten lines that use them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import agents
+import ewsjf_env
+from agents import AGENTS, Agent, RunConfig, make_agent, tune
+from agents.core.registry import AgentSetting
+from ewsjf_env import Policy, Task, default_policy, load_workload, make_env, parse_policy
+from ewsjf_env.config import ConfigError
+
+ROOT = Path(__file__).parents[1]
+HEAVY = (
+    "vllm",
+    "torch",
+    "stable_baselines3",
+    "optuna",
+    "matplotlib",
+    "aiohttp",
+    "agents.bayes.agent",
+)
+MOST_S = 0.3
+SMALL = {"engine": "fake", "window_s": 5.0, "settle_s": 1.0, "windows": 3}
+
+COST = """
+import sys, time
+begun_s = time.process_time()
+{statement}
+taken_s = time.process_time() - begun_s
+print(taken_s, *(name for name in {heavy!r} if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "most_s"),
+    [
+        ("import ewsjf_env", MOST_S),
+        ("import agents", MOST_S),
+        ("from ewsjf_env import *", 2 * MOST_S),
+        ("from agents import *", 2 * MOST_S),
+    ],
+)
+def test_importing_is_cheap(statement: str, most_s: float) -> None:
+    """The least of a few: processor seconds of a start depend on what else the machine does."""
+    code = COST.format(statement=statement, heavy=HEAVY)
+    found = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        seconds, *loaded = done.stdout.split()
+        assert loaded == []
+        found.append(float(seconds))
+        if found[-1] < most_s:
+            return
+    raise AssertionError(f"{statement}: {min(found):.2f} s of processor time")
+
+
+@pytest.mark.parametrize("package", [ewsjf_env, agents])
+def test_all_names_are_there_and_described(package: object) -> None:
+    for name in package.__all__:  # type: ignore[attr-defined]
+        found = getattr(package, name)
+        assert name in dir(package)
+        assert (found.__doc__ if name != "AGENTS" else package.__doc__).strip()
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_ten_lines_of_tuning(tmp_path: Path) -> None:
+    tuned = tune(SMALL, agent="sobol", windows=3, seed=1)
+    assert len(tuned.records) == tuned.summary["windows"] == 3
+    assert tuned.recommendation == tuned.summary["recommendation"]
+    tuned.policy.save(tmp_path / "policy.json")
+    served = Policy.load(tmp_path / "policy.json")
+    assert {name: served.parameters[name] for name in tuned.recommendation} == pytest.approx(
+        tuned.recommendation
+    )
+
+
+def test_a_kept_run_is_continued_and_another_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = tune(SMALL, agent="sobol", windows=2, out=folder, seed=1)
+    again = tune(Task(**SMALL), agent="sobol", windows=2, out=folder, seed=1)
+    assert again.records == first.records
+    assert isinstance(again.config, RunConfig)
+    with pytest.raises(ConfigError, match="holds another run"):
+        tune(SMALL, agent="sobol", windows=2, out=folder, seed=2)
+
+
+def test_the_pieces_fit() -> None:
+    env = make_env(SMALL)
+    agent = make_agent("random", AgentSetting(env.unwrapped.parameter_space))  # type: ignore[attr-defined]
+    assert isinstance(agent, Agent)
+    assert "random" in AGENTS
+    assert load_workload("mixed").name == "mixed"
+    assert parse_policy("ewsjf").order == default_policy().order

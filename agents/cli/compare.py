@@ -109,7 +109,8 @@ def _describe(config: ComparisonConfig, arms: Sequence[str], seeds: int) -> str:
         windows = {arm: config.run_config(name, arm, 0).windows for arm in arms}
         total += seeds * sum(windows.values())
         env = config.tasks[name].tuning
-        lines.append(f"task {name}: {env.workload}, windows of {env.window_s:g} s")
+        about = f"windows of {env.window_s:g} s on {env.engine_name}"
+        lines.append(f"task {name}: {env.workload}, {about}")
         lines.append("  " + ", ".join(f"{arm} {n}" for arm, n in windows.items()))
     runs = counted(seeds * len(arms) * len(config.tasks), "run")
     return "\n".join([*lines, f"{counted(seeds, 'seed')}: {runs}, {counted(total, 'window')}"])
@@ -128,6 +129,7 @@ def _write(
         "seeds": seeds,
         "arms": list(arms),
         "config": to_dict(config),
+        "engines": {name: task.tuning.engine_name for name, task in config.tasks.items()},
         "git": git_state(),
     }
     summary = summarise(judged)

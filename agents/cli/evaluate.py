@@ -118,6 +118,8 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
 def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) -> int:
     _make_folder(out)
     capacities: dict[str, float] = {}
+    if arguments.engine is None:
+        print(f"engine: {engine_name(plan.engine)}; --engine names another", file=sys.stderr)
     print("measuring FCFS capacity ...", file=sys.stderr)
     try:
         shown = bar("traffic", "traffics")

@@ -192,8 +192,8 @@ class _Arm:
         self.core = VirtualCore(scheduler, requests, lambda *_: STEP_S, setup.concurrent_batches)
         if not stock:
             # Requests are stamped by the first step that sees them, as in a server.
-            scheduler.bind_clock(self.core.now)
-            scheduler.install_policy(_policy(name))
+            scheduler.ewsjf.bind_clock(self.core.now)
+            scheduler.ewsjf.install(_policy(name))
         self.core.advance(plan.warm_steps * STEP_S)
 
     def run(self, steps: int) -> float:

@@ -40,6 +40,7 @@ from ewsjf_env.engine.real.live import LiveConfig, LiveEngine
 from ewsjf_env.engine.real.remote import RemoteConfig, RemoteEngine
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.engine.simulated.preset import engine_name
 from ewsjf_env.env.registration import EPISODE_WINDOWS, REAL_TIME
 from ewsjf_env.measure.constraints import DEFAULT_CONSTRAINTS, Constraint
 from ewsjf_env.measure.objective import MAX_WEIGHT, ObjectiveSettings
@@ -198,6 +199,13 @@ class TuningConfig:
     def episode_s(self) -> float:
         """Seconds of traffic of an episode."""
         return self.warmup_s + self.windows * (self.settle_s + self.window_s)
+
+    @property
+    def engine_name(self) -> str:
+        """The engine beside a figure: of the simulated one the machine and its budget, too."""
+        if self.engine != "simulated":
+            return self.engine
+        return f"simulated {engine_name(self.simulated)}"
 
     @property
     def traffic_s(self) -> float:

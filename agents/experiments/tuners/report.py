@@ -74,7 +74,10 @@ def markdown(summary: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
         *few_seeds(min([meta["seeds"], *(t["seeds"] for t in summary["tasks"].values())])),
     ]
     for name, task in summary["tasks"].items():
-        lines += ["", f"## {name}", "", _best_gains(task), ""]
+        lines += ["", f"## {name}", ""]
+        if name in meta.get("engines", {}):
+            lines += [f"Engine: {meta['engines'][name]}.", ""]
+        lines += [_best_gains(task), ""]
         lines += _task_table(task)
     if summary["overall"]:
         lines += ["", "## Over all tasks", ""]

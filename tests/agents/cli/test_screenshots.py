@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from agents.cli import screenshots
-from agents.cli.screenshots import WIDTH_PX, main
+from agents.cli.project import screenshots
+from agents.cli.project.screenshots import WIDTH_PX, main
 
 CURVES, TABLE, TRIALS = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agents.cli.benchmark import main
+from agents.cli.project.benchmark import main
 from agents.experiments import benchmark
 from agents.experiments.benchmark import (
     PACKAGE,

@@ -18,6 +18,7 @@ import numpy as np
 from optuna.study import Study
 
 from agents.bayes.config import StudyConfig
+from agents.bayes.fits import Fits
 from agents.bayes.fleet import Recorded
 from agents.bayes.journal import Export
 from agents.bayes.model import Model
@@ -76,7 +77,8 @@ class StudyAgent:
         config: settings.
         context_size: number of context features, >= 0.
         seed: of everything drawn, >= 0.
-        folder: where `study.journal` is exported to; None: nowhere.
+        folder: where `study.journal` is exported to, and fits are kept; None: nowhere.
+        kept: another folder where an earlier process has kept fits, to read.
         study_name: of the study in the journal.
         shared: where windows of other runs come from, and ours go to; None: nowhere.
         known: points that did well on other traffic, see `config.start`.
@@ -95,6 +97,7 @@ class StudyAgent:
         context_size: int = 0,
         seed: int = 0,
         folder: Path | None = None,
+        kept: Path | None = None,
         study_name: str = "ewsjf",
         shared: Recorded | None = None,
         known: Sequence[Mapping[str, Value]] = (),
@@ -107,7 +110,9 @@ class StudyAgent:
         self._study_name, self._shared = study_name, shared
         self._encoding = encoding_of(name, space)
         named = distributions(space)
-        fitted = fitted or TrialModel(self._encoding, context_size, config.surrogate)
+        fitted = fitted or TrialModel(
+            self._encoding, context_size, config.surrogate, Fits(folder, kept)
+        )
         self._opening = Opening(space, self._encoding, config, seed, known)
         self._phases = Phases(config)
         self._model = Model(space, self._encoding, named, config, fitted)

@@ -10,13 +10,55 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from agents.bayes.config import StudyConfig
 from agents.core.agent import CANDIDATE
 from agents.core.encoding import Encoding
+from ewsjf_env.config import ConfigError
+from ewsjf_env.env.task import TuningConfig
 from ewsjf_env.parameters import ParameterSpace, Value
+from ewsjf_env.policy.policy import Policy, parse_policy
 
 START, OPENING, CONFIRM, CONTROL = "start", "opening", "confirm", "control"
+Points = list[dict[str, Value]]
+
+
+def _policy(text: str) -> Callable[[TuningConfig], Points]:
+    def points(task: TuningConfig) -> Points:
+        known: Policy = parse_policy(text)
+        if known.order != task.start_policy().order:
+            return []
+        return [{name: known.parameters[name] for name in task.space().names}]
+
+    return points
+
+
+KNOWN: Mapping[str, Callable[[TuningConfig], Points]] = {
+    "shipped": _policy("ewsjf"),
+    # Half of the budget did least harm on an H200, a quarter is what training chose for most of the
+    # shared traffic (README).  To a task that does not tune the share both are one.
+    "half": _policy("ewsjf(prefill_share=0.5;yield_share=0.9)"),
+    "quarter": _policy("ewsjf(prefill_share=0.25;yield_share=0.9)"),
+}
+
+
+def known_points(task: TuningConfig) -> Points:
+    """Points that did well on other traffic, each once, the task's own start first.
+
+    A source that knows no legal point of the task's space gives none.
+    """
+    space: ParameterSpace = task.space()
+    points: Points = [space.defaults]
+    for source in KNOWN.values():
+        for point in source(task):
+            try:
+                values: dict[str, Any] = space.validate(point)
+            except ConfigError:
+                continue
+            if values not in points:
+                points.append(values)
+    return points
 
 
 class Opening:

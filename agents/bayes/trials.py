@@ -16,6 +16,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from agents.bayes.config import SurrogateConfig
+from agents.bayes.fits import Fits, key_of
 from agents.bayes.gp import Hyperparameters
 from agents.bayes.surrogate import Observations, Surrogate, fit_surrogate
 from agents.core.encoding import Encoding
@@ -44,12 +45,20 @@ class TrialModel:
         encoding: of the search space.
         context_size: number of context features; a trial without any stands at their middle.
         settings: of the surrogate.
+        fits: what was fitted already.
     """
 
-    def __init__(self, encoding: Encoding, context_size: int, settings: SurrogateConfig) -> None:
+    def __init__(
+        self,
+        encoding: Encoding,
+        context_size: int,
+        settings: SurrogateConfig,
+        fits: Fits | None = None,
+    ) -> None:
         self.encoding = encoding
         self.context_size = context_size
         self._settings = settings
+        self._fits = fits or Fits()
         self._kept: dict[bool, tuple[object, Surrogate]] = {}
 
     def surrogate(
@@ -100,7 +109,14 @@ class TrialModel:
         if kept is not None and kept[0] == key:
             return kept[1]
         observations = self._observations(rows, changes, sign)
-        model = fit_surrogate(observations, self.encoding, hyperparameters)
+        if hyperparameters is not None:
+            model = fit_surrogate(observations, self.encoding, hyperparameters)
+        else:
+            content = key_of(observations, self.encoding)
+            known = self._fits.get(content)
+            model = fit_surrogate(observations, self.encoding, known)
+            if known is None:
+                self._fits.put(content, model.hyperparameters)
         self._kept[slot] = (key, model)
         return model
 

@@ -21,7 +21,7 @@ from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
 from ewsjf_env.env.task import TuningConfig
 from ewsjf_env.parameters import ParameterSpace, Value
 
-KNOWN_POINTS = "agents.bayes.start_points:known_points"
+KNOWN_POINTS = "agents.bayes.phases:known_points"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class AgentSetting:
             are none.
         task: what is tuned, for points that are known to do well on it, and for agents with a twin
             of the engine; None: a space alone.
-        kept: where an earlier process kept a twin's results, to read; None: in `folder`.
+        kept: where an earlier process kept a twin's results and fits, to read; None: in `folder`.
     """
 
     space: ParameterSpace

@@ -21,6 +21,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from agents.bayes.agent import StudyAgent, encoding_of
+from agents.bayes.fits import Fits
 from agents.bayes.surrogate import AS_LIKELY_WITHIN, Surrogate
 from agents.bayes.trials import TrialModel
 from agents.core.agent import Transition
@@ -46,9 +47,14 @@ class TwinModel(TrialModel):
     """
 
     def __init__(
-        self, encoding: Encoding, context_size: int, config: TwinStudyConfig, twin: Twin
+        self,
+        encoding: Encoding,
+        context_size: int,
+        config: TwinStudyConfig,
+        twin: Twin,
+        fits: Fits | None = None,
     ) -> None:
-        super().__init__(encoding, context_size, config.surrogate)
+        super().__init__(encoding, context_size, config.surrogate, fits)
         self._config, self._twin = config.twin, twin
         self._combined: tuple[object, Surrogate, float] | None = None
         self.trust = math.nan
@@ -125,7 +131,7 @@ class TwinAgent(StudyAgent):
             raise ConfigError(f"agent {name!r}: needs a task, of which the twin is made")
         encoding = encoding_of(name, space)
         self.twin = Twin(task, encoding, config.twin, seed, folder, kept)
-        self._twin_model = TwinModel(encoding, context_size, config, self.twin)
+        self._twin_model = TwinModel(encoding, context_size, config, self.twin, Fits(folder, kept))
         self._said: Judgement | None = None  # of the window that is being learnt
         self._last_error = math.nan
         super().__init__(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.bayes.start_points import known_points
+from agents.bayes.phases import known_points
 from agents.bayes.surrogate import Surrogate
 from agents.core.encoding import Encoding
 from agents.core.requests import RecordedTraffic

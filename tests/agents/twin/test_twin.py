@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 import pytest
 
-from agents.bayes.start_points import known_points
+from agents.bayes.phases import known_points
 from agents.bayes.surrogate import Observations, fit_surrogate
 from agents.core.encoding import Encoding, distributions
 from agents.core.registry import AgentSetting, agent_config, make_agent

@@ -19,7 +19,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -256,3 +256,23 @@ class ParameterSpace:
         return ParameterSpace(
             tuple(dataclasses.replace(p, default=legal[p.name]) for p in self.parameters)
         )
+
+
+def linear(name: str, default: float, *, low: float, high: float, **more: Any) -> Parameter:
+    """A parameter on a linear scale; `more` are further fields of `Parameter`."""
+    return Parameter(name, default, low, high, **more)
+
+
+def log(name: str, default: float, *, low: float, high: float, **more: Any) -> Parameter:
+    """A parameter on a logarithmic scale."""
+    return Parameter(name, default, low, high, scale="log", **more)
+
+
+def integer(name: str, default: int, *, low: int, high: int, **more: Any) -> Parameter:
+    """A parameter that is an integer."""
+    return Parameter(name, default, low, high, scale="integer", **more)
+
+
+def choice(name: str, default: Value, *, of: tuple[Value, ...], **more: Any) -> Parameter:
+    """A parameter that is one of a few values."""
+    return Parameter(name, default, scale="choice", choices=of, **more)

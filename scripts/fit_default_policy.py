@@ -4,4 +4,4 @@
 from agents.cli._start import start
 
 if __name__ == "__main__":
-    start("agents.cli.fit_default_policy")
+    start("agents.cli.project.fit_default_policy")

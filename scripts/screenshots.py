@@ -4,4 +4,4 @@
 from agents.cli._start import start
 
 if __name__ == "__main__":
-    start("agents.cli.screenshots")
+    start("agents.cli.project.screenshots")

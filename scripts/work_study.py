@@ -4,4 +4,4 @@
 from agents.cli._start import start
 
 if __name__ == "__main__":
-    start("agents.cli.work_study")
+    start("agents.cli.project.work_study")

@@ -1,4 +1,4 @@
-"""A copy of the set-up scripts whose interpreter notes the pip commands instead of running them."""
+"""A copy of the set-up scripts whose Python and uv note what they are asked instead of doing it."""
 
 import os
 import shutil
@@ -8,37 +8,47 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+# What both installers do: note the request, then if told so be slow, die with all, or fail.
+_INSTALL = """
+    echo "$by ${VLLM_TARGET_DEVICE:+$VLLM_TARGET_DEVICE }$*" >>"$FAKE_LOG"
+    [[ -z ${FAKE_SLOW:-} ]] || sleep "$FAKE_SLOW"
+    [[ -z ${FAKE_KILL:-} || $* != *"$FAKE_KILL"* ]] || kill -9 0
+    [[ -z ${FAKE_FAIL:-} || $* != *"$FAKE_FAIL"* ]] || { echo "${FAKE_MESSAGE:-}"; exit 1; }
+"""
+
+UV = f"""#!/usr/bin/env bash
+by=uv
+case "$*" in
+    *--help) echo "--group" ;;
+    --version) ;;
+    "pip install "*) {_INSTALL} ;;
+esac
+"""
+
 # `-m venv` makes a real, empty environment whose interpreter is this stand-in again.
-STAND_IN = f"""#!/usr/bin/env bash
-real=$(dirname "${{BASH_SOURCE[0]}}")/real-python
-[[ -x $real ]] || real={sys.executable!r}
+PYTHON = f"""#!/usr/bin/env bash
+by=pip
+here=$(dirname "${{BASH_SOURCE[0]}}")
 case "$*" in
     "-m venv "*)
         echo "venv" >>"$FAKE_LOG"
-        "$real" -m venv --without-pip "${{!#}}" || exit 1
-        base=$(readlink -f "${{!#}}/bin/python")
-        rm -f "${{!#}}"/bin/python*
-        ln -s "$base" "${{!#}}/bin/real-python"
-        cp "${{BASH_SOURCE[0]}}" "${{!#}}/bin/python" ;;
-    "-m pip install"*)
-        echo "${{VLLM_TARGET_DEVICE:+$VLLM_TARGET_DEVICE }}$*" >>"$FAKE_LOG"
-        if [[ -n ${{FAKE_FAIL:-}} && $* == *"$FAKE_FAIL"* ]]; then
-            echo "${{FAKE_MESSAGE:-}}"
-            exit 1
-        fi ;;
-    "-m pip check") ;;
-    *version_info*) echo "${{FAKE_VERSION:-3.11.7}}" ;;
-    *ensurepip*) [[ -z ${{FAKE_NO_VENV:-}} ]] ;;
-    *torch.__version__*) echo "${{FAKE_CUDA_TORCH:-}}" ;;
-    *"import torch") ;;
+        mkdir -p "${{!#}}/bin" && cp "${{BASH_SOURCE[0]}}" "${{!#}}/bin/python"
+        realpath "${{BASH_SOURCE[0]}}" >"${{!#}}/bin/home" ;;
+    "-m pip install -q"*) false ;; # uv cannot be had
+    "-m pip install"*) {_INSTALL} ;;
+    *_base_executable*)
+        home=$(cat "$here/home" 2>/dev/null || realpath "${{BASH_SOURCE[0]}}")
+        [[ -n ${{FAKE_UNSUPPORTED:-}} ]] || echo "${{FAKE_VERSION:-3.11.7}} $home" ;;
+    *torch.version.cuda*) exit "${{FAKE_CUDA_TORCH:-0}}" ;;
     scripts/* | "-m ruff"* | "-m mypy"* | "-m pytest"*) echo "$*" >>"$FAKE_LOG" ;;
-    *) exec "$real" "$@" ;;
+    *torch* | "-m pip "*) ;;
+    *) exec {sys.executable!r} "$@" ;;
 esac
 """
 
 
 class Setup:
-    """A copy of the project's set-up files with a stand-in interpreter in front of everything."""
+    """A copy of the project's set-up files with the stand-ins in front of everything."""
 
     def __init__(self, folder: Path) -> None:
         self.project = folder / "project"
@@ -48,7 +58,8 @@ class Setup:
         shutil.copytree(ROOT / "scripts", self.project / "scripts")
         shutil.copytree(ROOT / ".ci", self.project / ".ci")
         shutil.copy(ROOT / "pyproject.toml", self.project)
-        self.tool("python3", STAND_IN)
+        self.tool("python3", PYTHON)
+        self.tool("uv", UV)
         self.tool("nvidia-smi", "exit 9")
         self.disk(100)
 
@@ -65,34 +76,34 @@ class Setup:
     def venv(self) -> Path:
         return self.project / ".venv"
 
+    def start(
+        self, *args: str, script: str = "scripts/setup_env.sh", **variables: str
+    ) -> subprocess.Popen[str]:
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("EWSJF_", "FAKE_", "PIP_", "UV_", "VLLM_"))
+        }
+        path = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.Popen(
+            ["bash", str(self.project / script), *args],
+            env=kept | {"PATH": path, "FAKE_LOG": str(self.log)} | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
     def run(
         self, *args: str, script: str = "scripts/setup_env.sh", **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script; the log then holds the commands of this run alone."""
+        """Run a script; the log then holds the requests of this run alone."""
         self.log.write_text("", encoding="utf-8")
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("EWSJF_", "FAKE_", "PIP_"))
-        }
-        path = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            ["bash", str(self.project / script), *args],
-            env=kept | {"PATH": path, "FAKE_LOG": str(self.log)} | variables,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
+        process = self.start(*args, script=script, **variables)
+        stdout, stderr = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
-    def commands(self) -> list[str]:
+    def requests(self) -> list[str]:
+        """What the last run asked for: `venv`, `uv pip install ...`, `pip -m pip install ...`."""
         return self.log.read_text(encoding="utf-8").splitlines()
-
-    def stages(self) -> list[str]:
-        """Which of the stages' telling words the commands of the last run held, in order."""
-        words = (
-            "venv",
-            "pip>=25.1",
-            "setuptools-scm",
-            "--no-binary",
-            "torch==2.13.0",
-            "--editable",
-        )
-        return [next(w for w in words if w in line.split()) for line in self.commands()]

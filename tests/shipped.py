@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.core.registry import agent_config
-from agents.experiments.policy_study.config import StudyConfig
+from agents.experiments.policy_study.config import PolicyStudyConfig
 from agents.experiments.tuners.config import ComparisonConfig
 from ewsjf_env.config import from_dict, load_yaml, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
@@ -49,7 +49,7 @@ def _read(path: Path) -> Any:
         # Every engine's file names the machine first; a task has traffic.
         return SimulatedConfig.load(path) if "latency" in data else load_tuning(path)
     if path.name == "policy_study.yaml":
-        return from_dict(StudyConfig, data, str(path))
+        return from_dict(PolicyStudyConfig, data, str(path))
     # The traces that the other task replays are not part of the repository.
     tasks = {name: task for name, task in data["tasks"].items() if name != "azure_code"}
     return from_dict(ComparisonConfig, {**data, "tasks": tasks}, str(path))

@@ -39,7 +39,7 @@ AGENT_FLOORS: dict[str, int] = {
 }
 
 # What each part of ewsjf_env may import of the others.  "ewsjf_env" is the package's own __init__.
-BELOW_SCHEDULING = {"config", "parameters", "measure"}
+BELOW_SCHEDULING = {"config", "parameters", "measure", "strict_json"}
 BELOW_SERVING = BELOW_SCHEDULING | {"scheduling", "policy"}
 BELOW_ENGINE = BELOW_SERVING | {"serving", "workload", "shipped"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "seeds": set(),
     "shipped": {"config"},
     "parameters": {"config"},
+    "strict_json": {"config"},
     "workload": {"config", "shipped"},
     "measure": {"config", "parameters"},
     "scheduling": BELOW_SCHEDULING,

@@ -6,11 +6,9 @@ import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from agents.cli._command import (
     FAILED,
@@ -24,14 +22,15 @@ from agents.cli._command import (
     whole,
 )
 from agents.core.files import write_json, write_text
+from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.registry import agent_names
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
 from agents.experiments.tuners.config import ComparisonConfig, load_comparison
-from agents.experiments.tuners.play import jobs_of, play_all
 from agents.experiments.tuners.report import markdown, picture
 from agents.experiments.tuners.summary import summarise
+from agents.experiments.tuners.tuning_runs import play_all, runs_of
 from ewsjf_env.config import ConfigError, check_range, to_dict
 
 DEFAULT_AGENTS = "bayes,tpe,random,sac,ppo,default"
@@ -77,7 +76,7 @@ def _compare(words: list[str]) -> int:
     for arm in arms:
         config.arm(arm)
     out = folder("--out", arguments.out)
-    jobs = jobs_of(config, arms, arguments.seeds, out)
+    runs = runs_of(config, arms, arguments.seeds, out)
     plan = _describe(config, arms, arguments.seeds)  # refuses arms that cannot be
     if arguments.dry_run:
         print(plan)
@@ -86,7 +85,7 @@ def _compare(words: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with parallel_on(arguments.backend, arguments.jobs):
         out.mkdir(parents=True, exist_ok=True)
-        judged, failures = play_all(config, jobs, arguments.jobs, _progress)
+        judged, failures = play_all(config, runs, arguments.jobs, bar("run", "runs"))
     for name, reason in failures.items():
         say(FAILED, f"error: {name} failed: {reason}")
     if judged:
@@ -110,14 +109,11 @@ def _describe(config: ComparisonConfig, arms: Sequence[str], seeds: int) -> str:
         windows = {arm: config.run_config(name, arm, 0).windows for arm in arms}
         total += seeds * sum(windows.values())
         env = config.tasks[name].tuning
-        lines.append(f"task {name}: {env.workload}, windows of {env.window_s:g} s")
+        about = f"windows of {env.window_s:g} s on {env.engine_name}"
+        lines.append(f"task {name}: {env.workload}, {about}")
         lines.append("  " + ", ".join(f"{arm} {n}" for arm, n in windows.items()))
     runs = counted(seeds * len(arms) * len(config.tasks), "run")
     return "\n".join([*lines, f"{counted(seeds, 'seed')}: {runs}, {counted(total, 'window')}"])
-
-
-def _progress(played: Iterable[Any], total: int) -> Iterator[Any]:
-    yield from tqdm(played, total=total, unit="run", desc="runs", mininterval=1.0)
 
 
 def _write(
@@ -133,6 +129,7 @@ def _write(
         "seeds": seeds,
         "arms": list(arms),
         "config": to_dict(config),
+        "engines": {name: task.tuning.engine_name for name, task in config.tasks.items()},
         "git": git_state(),
     }
     summary = summarise(judged)

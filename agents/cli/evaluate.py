@@ -8,12 +8,10 @@ import shlex
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from agents.cli._command import (
     FAILED,
@@ -28,18 +26,21 @@ from agents.cli._command import (
     whole,
 )
 from agents.core.files import write_json, write_text
+from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
-from agents.experiments.grid import Plan, make_jobs, measure_capacities, recorded_rate_per_s
-from agents.experiments.jobs import Progress, Source, other_results, run_jobs
+from agents.experiments.capacity import measure_capacities
+from agents.experiments.engines import cached_engine
+from agents.experiments.grid import Plan, make_runs, recorded_rate_per_s
 from agents.experiments.policies.plots import frontier
 from agents.experiments.policies.report import console_table, markdown
 from agents.experiments.policies.summary import summarise
+from agents.experiments.policy_runs import run_all, store_of
+from agents.experiments.source import Source
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.machine import preset_names
 from ewsjf_env.engine.simulated.preset import engine_name, load_engine
 from ewsjf_env.policy.policy import Policy, parse_policies, split_policies
@@ -117,9 +118,12 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
 def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) -> int:
     _make_folder(out)
     capacities: dict[str, float] = {}
+    if arguments.engine is None:
+        print(f"engine: {engine_name(plan.engine)}; --engine names another", file=sys.stderr)
     print("measuring FCFS capacity ...", file=sys.stderr)
     try:
-        capacities = measure_capacities(plan, out, arguments.jobs, _progress("traffics"))
+        shown = bar("traffic", "traffics")
+        capacities = measure_capacities(plan.workloads(), plan.engine, out, arguments.jobs, shown)
     except ConfigError as error:
         if plan.loads or plan.recorded:
             raise
@@ -128,11 +132,11 @@ def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) 
         for name, value in capacities.items():
             told = f"{value:.3g} requests/s on {engine_name(plan.engine)}"
             print(f"  {name}: {told}", file=sys.stderr)
-    jobs = make_jobs(plan, capacities)
-    if others := other_results(jobs, out):
+    runs = make_runs(plan, capacities)
+    if others := store_of(out).others(run.key for run in runs):
         found = counted(others, "result")
-        print(f"not used: {found} of other settings in {out / 'runs'}", file=sys.stderr)
-    records, failures = run_jobs(jobs, out, arguments.jobs, _progress("runs"))
+        print(f"not used: {found} of other settings in {store_of(out).folder}", file=sys.stderr)
+    records, failures = run_all(runs, out, arguments.jobs, bar("run", "runs"))
     for key, reason in failures.items():
         say(FAILED, f"error: run {key} failed: {reason}")
     if records:
@@ -191,7 +195,7 @@ def _engine(arguments: argparse.Namespace, policies: Sequence[Policy]) -> Simula
         return SimulatedConfig()
     config = load_engine(given, "--engine", sets)
     try:
-        engine = SimulatedEngine(config)  # refuses an unknown latency preset
+        engine = cached_engine(config)  # refuses an unknown latency preset
         for policy in policies:
             engine.install(policy)
     except ConfigError as error:
@@ -229,13 +233,6 @@ def _describe(plan: Plan, jobs: int) -> str:
     )
 
 
-def _progress(what: str) -> Progress:
-    def shown(keys: Iterable[str], total: int) -> Iterator[str]:
-        yield from tqdm(keys, total=total, unit=what.removesuffix("s"), desc=what, mininterval=1.0)
-
-    return shown
-
-
 def _write(
     records: list[dict[str, Any]],
     plan: Plan,
@@ -254,8 +251,8 @@ def _write(
         "policies": [p.to_dict() for p in plan.policies],
         "engine": to_dict(plan.engine),
         "engine_name": engine_name(plan.engine),
-        "kv_blocks": SimulatedEngine(plan.engine).kv_blocks,
-        "latency_hash": SimulatedEngine(plan.engine).latency.content_hash,
+        "kv_blocks": cached_engine(plan.engine).kv_blocks,
+        "latency_hash": cached_engine(plan.engine).latency.content_hash,
         "versions": _versions(),
         "git": git_state(),
     }

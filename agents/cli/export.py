@@ -6,15 +6,15 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from agents.cli._command import Parser, add_backend_options, run_command, say, whole
+from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
@@ -26,7 +26,7 @@ from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.policy.policy import Policy
 
 REFUSED = 3
-STORE = "confirmation.jsonl"
+STORE = "confirmation"
 SCHEDULER_CLASS = "ewsjf_env.serving.scheduler.EWSJFScheduler"
 SEEDS, WINDOWS = 10, 5
 ALIKE = "it serves as the default does"
@@ -83,7 +83,7 @@ def _export(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     store = Path(arguments.run) / STORE
     with parallel_on(arguments.backend, arguments.jobs):
-        result = confirm(policy, default, plan, store, _progress, arguments.jobs)
+        result = confirm(policy, default, plan, store, bar("trace", "confirming"), arguments.jobs)
     print(f"{policy.name}: {policy.kind}; {result}")
     if not result.better and not arguments.force:
         return say(REFUSED, f"refused: {_reason(result)}; --force writes it all the same")
@@ -139,10 +139,6 @@ def _reason(result: Confirmation) -> str:
     if result.gain.value == result.gain.high == 0.0:
         return ALIKE
     return f"the interval of the gain over the start begins at {result.gain.low:+.3f}"
-
-
-def _progress(results: Iterable[Any], total: int) -> Iterator[Any]:
-    yield from tqdm(results, total=total, unit="trace", desc="confirming", mininterval=1.0)
 
 
 if __name__ == "__main__":

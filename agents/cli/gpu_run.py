@@ -16,9 +16,9 @@ from typing import Any
 
 from agents.cli._command import FAILED, Parser, number, run_command, whole
 from agents.core.provenance import git_state
-from agents.experiments.jobs import Source
+from agents.experiments.source import Source
 from agents.machine import stages
-from agents.machine.plan import RESULT, SIMULATED, STAGES, GpuPlan, Result
+from agents.machine.plan import RESULT, SIMULATED, STAGES, GpuPlan, Measurement
 from agents.machine.server import make_launch, running
 from agents.machine.table import table
 from ewsjf_env.config import ConfigError
@@ -81,14 +81,14 @@ def _measure(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> 
             raise ConfigError(f"--stages: {name!r} is not one of {list(STAGES)}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     device = SIMULATED if plan.simulate is not None else _device()
-    result = Result(Path(arguments.out), plan, device)
+    result = Measurement(Path(arguments.out), plan, device)
 
-    def attempt(name: str, work: Callable[[Result], None]) -> None:
+    def attempt(name: str, work: Callable[[Measurement], None]) -> None:
         if name in chosen and not result.done(name):
             _attempt(result, name, work)
 
     attempt("machine", _describe)
-    online: dict[str, Callable[[Result], None]] = {}
+    online: dict[str, Callable[[Measurement], None]] = {}
     if plan.log_serving:
         online = {"steps": stages.calibrate, "capacity": stages.measure_capacity}
     else:
@@ -108,7 +108,7 @@ def _measure(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> 
 
 
 def _with_server(
-    result: Result, names: Sequence[str], work: dict[str, Callable[[Result], None]]
+    result: Measurement, names: Sequence[str], work: dict[str, Callable[[Measurement], None]]
 ) -> None:
     """One server for the stages that need the scheduler as it is shipped; a new one if it dies."""
     left = list(names)
@@ -128,7 +128,7 @@ def _with_server(
                 _attempt(result, left[0], work[left.pop(0)])
 
 
-def _attempt(result: Result, name: str, work: Callable[[Result], None]) -> None:
+def _attempt(result: Measurement, name: str, work: Callable[[Measurement], None]) -> None:
     """Do a stage; what it raises is its result."""
     print(f"[{name}] ...", file=sys.stderr, flush=True)
     begun_s = time.monotonic()
@@ -185,7 +185,7 @@ def _device() -> str:
     return found
 
 
-def _describe(result: Result) -> None:
+def _describe(result: Measurement) -> None:
     """Stage `machine`."""
     packages = {}
     for name in ("vllm", "torch", "numpy", "gymnasium", "transformers"):

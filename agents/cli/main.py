@@ -23,12 +23,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit-latency": ("agents.cli.fit_latency", "fit a latency model to measured steps"),
     "soak": ("agents.cli.soak", "load a server for long and watch its health"),
     "tuner-cost": ("agents.cli.tuner_cost", "measure what a tuner takes of a running server"),
-    "benchmark": ("agents.cli.benchmark", "compare the CPU time of our scheduler with vLLM's"),
+    "benchmark": ("agents.cli.project.benchmark", "CPU time of our scheduler and of vLLM's"),
     "policy-study": ("agents.cli.policy_study", "tune and judge every policy on many traffics"),
-    "work-study": ("agents.cli.work_study", "measure output hints, or fair shares of tenants"),
-    "fit-default-policy": ("agents.cli.fit_default_policy", "fit the policy that ships"),
-    "collect-results": ("agents.cli.collect_results", "copy a study's reports to docs/results"),
-    "screenshots": ("agents.cli.screenshots", "take the pictures of the docs"),
+    "work-study": ("agents.cli.project.work_study", "what hints, or fair shares of tenants, gain"),
+    "fit-default-policy": ("agents.cli.project.fit_default_policy", "fit the policy that ships"),
+    "collect-results": ("agents.cli.project.collect_results", "copy a study's reports to the docs"),
+    "screenshots": ("agents.cli.project.screenshots", "take the pictures of the docs"),
 }
 
 

@@ -6,16 +6,14 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from agents.cli._command import Parser, add_set_option, run_command, sets_of, whole
 from agents.core.files import write_text
+from agents.core.progress import bar
 from agents.core.provenance import git_state
-from agents.experiments.jobs import Progress
-from agents.experiments.policy_study.config import StudyConfig, check_files, load_study
+from agents.experiments.policy_study.config import PolicyStudyConfig, check_files, load_study
 from agents.experiments.policy_study.plots import picture
 from agents.experiments.policy_study.report import markdown
 from agents.experiments.policy_study.study import run_study
@@ -74,7 +72,7 @@ def _study(words: list[str]) -> int:
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     out.mkdir(parents=True, exist_ok=True)
-    study = run_study(config, out, arguments.jobs, _shown)
+    study = run_study(config, out, arguments.jobs, lambda stage: bar("run", stage))
     meta = {"command": shlex.join(["ewsjf", "policy-study", *words])}
     found = {"meta": {**meta, "git": git_state()}, **summarise(study)}
     paths = [out / name for name in ("study.json", "study.md", "study.png")]
@@ -85,7 +83,7 @@ def _study(words: list[str]) -> int:
     return 0
 
 
-def describe(config: StudyConfig, jobs: int) -> str:
+def describe(config: PolicyStudyConfig, jobs: int) -> str:
     """Runs of each stage and what they cost, about; equal policies are run once."""
     plan, controls = config.tuning, config.controls
     points = sum(family.size for family in config.families.values())
@@ -133,13 +131,6 @@ def describe(config: StudyConfig, jobs: int) -> str:
 
 def _listed(loads: Sequence[float]) -> str:
     return ", ".join(f"{load:g}" for load in loads)
-
-
-def _shown(stage: str) -> Progress:
-    def progress(keys: Iterable[str], total: int) -> Iterator[str]:
-        yield from tqdm(keys, total=total, unit="run", desc=stage, mininterval=1.0)
-
-    return progress
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 from agents.cli._command import Parser, folder, run_command
 from agents.core.files import write_text
 from agents.core.registry import AGENTS
-from agents.experiments.policy_study.config import StudyConfig
+from agents.experiments.policy_study.config import PolicyStudyConfig
 from agents.experiments.tuners.config import ComparisonConfig
 from agents.runs.config import RunConfig
 from ewsjf_env.config import ConfigError, nearest
@@ -43,8 +43,8 @@ def _workload() -> Schema:
     parts: Schema = {}
     for kind in kinds:
         parts |= kind.pop("$defs", {})
-    dialect = [kind.pop("$schema") for kind in kinds][0]
-    return {"$schema": dialect, "$defs": parts, "title": "Workload", "oneOf": kinds}
+    dialects = [kind.pop("$schema") for kind in kinds]
+    return {"$schema": dialects[0], "$defs": parts, "title": "Workload", "oneOf": kinds}
 
 
 def _run() -> Schema:
@@ -125,7 +125,7 @@ KINDS: dict[str, Callable[[], Schema]] = {
     "latency": lambda: json_schema(LatencyModel, "Latency model of a machine"),
     "workload": _workload,
     "comparison": lambda: json_schema(ComparisonConfig, "Comparison of tuners"),
-    "policy-study": lambda: json_schema(StudyConfig, "Study of policies"),
+    "policy-study": lambda: json_schema(PolicyStudyConfig, "Study of policies"),
     "run": _run,
     "policy": _policy,
     **{

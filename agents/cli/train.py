@@ -36,7 +36,7 @@ from agents.runs.loop import Progress, tune
 from ewsjf_env.config import ConfigError, check_range, load_yaml
 from ewsjf_env.engine.real.remote import RemoteConfig, check_server
 from ewsjf_env.engine.simulated.machine import preset_names
-from ewsjf_env.engine.simulated.preset import engine_name, preset_engine
+from ewsjf_env.engine.simulated.preset import preset_engine
 from ewsjf_env.env.registration import ENGINE_IDS
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.shipped import find_config
@@ -272,19 +272,13 @@ def _describe(config: RunConfig) -> str:
         [
             f"agent {config.agent}, seed {config.seed}, {counted(config.windows, 'window')} of "
             f"{task.window_s:g} s after {task.settle_s:g} s",
-            f"traffic {task.workload}, engine {_engine_text(config)}, policy {task.policy}, "
+            f"traffic {task.workload}, engine {task.engine_name}, policy {task.policy}, "
             f"reference {task.reference}",
             f"context: {', '.join(config.context) or 'none'}",
             f"space {space.content_hash}, {counted(len(space), 'parameter')}",
             *table,
         ]
     )
-
-
-def _engine_text(config: RunConfig) -> str:
-    if config.task.engine != "simulated":
-        return config.task.engine
-    return f"simulated ({engine_name(config.task.simulated)})"
 
 
 class _Bar:

@@ -1,4 +1,4 @@
-"""Where do many independent calls run: in processes of this machine, or on a Ray cluster?
+"""Backends for many independent calls: processes of this machine, or a Ray cluster.
 
 All of them go through `joblib.Parallel`; `parallel_on` decides for everything inside it.
 """

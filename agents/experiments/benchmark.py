@@ -1,4 +1,4 @@
-"""What does our scheduler cost, next to vLLM's own and next to the time it simulates?
+"""The cost of our scheduler, next to vLLM's own and next to the time that it simulates.
 
 `measure_steps`: CPU time of a step (`add_request` of its arrivals, `schedule`,
 `update_from_output`) under our class over that under vLLM's, at a given number of waiting
@@ -45,6 +45,7 @@ import ewsjf_env
 from agents.analysis.statistics import Estimate
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.play import play
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.trace_requests import TraceRequests
@@ -191,8 +192,8 @@ class _Arm:
         self.core = VirtualCore(scheduler, requests, lambda *_: STEP_S, setup.concurrent_batches)
         if not stock:
             # Requests are stamped by the first step that sees them, as in a server.
-            scheduler.bind_clock(self.core.now)
-            scheduler.install_policy(_policy(name))
+            scheduler.ewsjf.bind_clock(self.core.now)
+            scheduler.ewsjf.install(_policy(name))
         self.core.advance(plan.warm_steps * STEP_S)
 
     def run(self, steps: int) -> float:
@@ -281,8 +282,7 @@ def measure_simulation(
         for name in arms if repeat % 2 == 0 else reversed(arms):
             gc.collect()
             started_s = time.process_time()
-            arms[name].reset(trace)
-            arms[name].run_window(virtual_s)
+            list(play(arms[name], None, trace, [virtual_s]))
             speeds[name].append(virtual_s / (time.process_time() - started_s))
     return [SimulationSpeed(n, load, virtual_s, median(np.array(v))) for n, v in speeds.items()]
 

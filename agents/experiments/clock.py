@@ -1,4 +1,4 @@
-"""How many virtual seconds does a second of CPU time bring, and what changed since another version?
+"""The speed of the virtual clock: virtual seconds a CPU second, beside another version of the tree.
 
 Each version of the source tree gets a process of its own, started once, that serves what it is
 asked to; the versions take turns, so that a machine that slows down slows both, and a ratio is
@@ -29,6 +29,7 @@ import numpy as np
 from agents.analysis.statistics import Estimate
 from agents.experiments.benchmark import PACKAGE, median
 from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.engine.play import play
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.policy.policy import default_policy
 from ewsjf_env.workload import Trace, load_workload
@@ -38,6 +39,7 @@ WARM_UP_S = 20.0
 # Of the stored versions, too: only what every version has may be used here.
 _SERVE = """
 import hashlib, json, sys, time
+from ewsjf_env.engine.play import play
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.policy.policy import default_policy
 from ewsjf_env.workload import load_workload
@@ -139,12 +141,11 @@ def compare_clocks(
 def profile_shares(case: ClockCase, duration_s: float) -> dict[str, float]:
     """Shares of the profiled CPU time: `vllm`, `ours`, `other`; sum 1."""
     engine = SimulatedEngine()
-    engine.install(default_policy())
     trace: Trace = load_workload(case.workload).draw(0, WARM_UP_S + duration_s, case.rate_per_s)
-    engine.reset(trace)
-    engine.run_window(WARM_UP_S)
+    windows = play(engine, default_policy(), trace, [WARM_UP_S, duration_s])
+    next(windows)
     profile = cProfile.Profile(time.process_time)
-    profile.runcall(engine.run_window, duration_s)
+    profile.runcall(next, windows)
     rows: dict[tuple[str, int, str], tuple[Any, ...]]
     rows = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     sums = {"vllm": 0.0, "ours": 0.0, "other": 0.0}

@@ -9,21 +9,20 @@ then k, the knob between short and long, is lowered in small steps as far as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
+from agents.core.progress import Progress
+from agents.experiments.engines import cached_engine
+from agents.experiments.source import Source
 from agents.experiments.static_search import ScanPlan, ScanResult, scan
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.partition.partition import Partition, PartitionSettings, refine_and_prune
 from ewsjf_env.seeds import TRAINING_SEEDS
 from ewsjf_env.workload import Workload, load_workload
-
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 WORKLOAD = "training_mix"
 NAMES = ("lambda", "mu", "k")
@@ -66,28 +65,29 @@ def choose(results: Sequence[ScanResult]) -> ScanResult:
     return min(tied, key=lambda r: fmean(m["ttft_long_p95_s"] for m in r.metrics))
 
 
-def fit(out: Path, scan_path: Path, points: int, jobs: int, progress: Progress) -> list[str]:
+def fit(out: Path, folder: Path, points: int, jobs: int, progress: Progress) -> list[str]:
     """Scan, choose and write the policy; lines about the best points.
 
     Args:
         out: policy file to write.
-        scan_path: results, one line a point; what is there is not run again.
+        folder: of the runs; what is there is not run again.
         points: Sobol points of the first scan.
         jobs: worker processes, >= 1.
-        progress: wraps the results as they come, with their number.
+        progress: wraps the runs as they end, with their number.
     """
     workload, config = load_workload(WORKLOAD), SimulatedConfig()
-    capacity = SimulatedEngine(config).measure_capacity(
+    capacity = cached_engine(config).measure_capacity(
         workload.draw_backlog(TRAINING_SEEDS + 1, 800)
     )
     rates = tuple(round(load * capacity, 4) for load in LOADS)
     plan = ScanPlan(NAMES, points, rates, seeds=2, duration_s=150.0)
     base = Policy("ewsjf", "ewsjf", partition=training_partition(workload))
-    scan_path.parent.mkdir(parents=True, exist_ok=True)
-    results = scan(base, workload, config, plan, scan_path, jobs, progress)
+    source = Source(WORKLOAD)
+    results = scan(base, source, config, plan, folder, jobs, progress)
     first = choose(results)
     finer = [{**first.values, "k": factor * float(first.values["k"])} for factor in FINER_K]
-    results = scan(base, workload, config, plan, scan_path, jobs, progress, finer)
+    results += scan(base, source, config, plan, folder, jobs, progress, finer)
+    results.sort(key=lambda result: -result.objective)
     chosen = choose(results)
     policy = Policy(
         name="ewsjf",

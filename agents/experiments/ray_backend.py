@@ -1,6 +1,6 @@
-"""How does joblib run its calls on a Ray cluster?
+"""A Ray cluster as a backend of joblib.
 
-A joblib backend that makes every call a Ray task of one CPU.  Ray's own (`ray.util.joblib`) deals
+It makes every call a Ray task of one CPU.  Ray's own (`ray.util.joblib`) deals
 calls out to a fixed pool of actors in turn: one that is busy gets the next call while others
 wait, results only come back when all are there, and a worker that dies takes all calls with it.
 Here the next call goes wherever a CPU is free, results come one by one, Ray gives a call whose
@@ -31,7 +31,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from agents.experiments.killed import WorkerKilled
+from agents.core.store import WorkerKilled
 from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError

@@ -1,32 +1,30 @@
-"""Which fixed parameters serve a training traffic best? An offline scan of one order.
+"""The offline scan: which fixed parameters of one order serve a training traffic best.
 
 The scan plays the same drawn traces under Sobol points of a parameter space and scores each by
-the mean objective J against FCFS on the same trace (`ewsjf_env.measure.objective`).  It is how the
-default policy was made, and the honest "best static" arm of a comparison, provided that the
-traffic scanned is not the traffic judged.
+the mean objective J against FCFS on the same trace (`ewsjf_env.measure.objective`).  So the
+default policy was made.  The traffic scanned must not be the traffic judged.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from joblib import Parallel, delayed
 from scipy.stats import qmc
 
-from ewsjf_env.config import ConfigError, check_range
+from agents.core.progress import Progress, silent
+from agents.experiments.grid import Plan, make_runs
+from agents.experiments.objectives import canonical, fcfs, objectives, unique
+from agents.experiments.policy_runs import run_every
+from agents.experiments.source import Source
+from ewsjf_env.config import check_range
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
-from ewsjf_env.measure.objective import relative_objective
-from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.parameters import Value
-from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.policy.policy import Policy
 from ewsjf_env.seeds import TRAINING_SEEDS
-from ewsjf_env.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,11 @@ class ScanPlan:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """One point: its values, and J by rate (mean over seeds) and overall."""
+    """One point: its values, J over all traces, and the metrics of its windows."""
 
     values: dict[str, Value]
     objective: float
-    by_rate: tuple[float, ...]
     metrics: tuple[dict[str, Any], ...]
-
-
-def _silent(results: Iterable[Any], total: int) -> Iterable[Any]:
-    return results
 
 
 def candidates(base: Policy, plan: ScanPlan) -> list[dict[str, Value]]:
@@ -80,91 +73,47 @@ def candidates(base: Policy, plan: ScanPlan) -> list[dict[str, Value]]:
 
 def scan(
     base: Policy,
-    workload: Workload,
-    config: SimulatedConfig,
+    source: Source,
+    engine: SimulatedConfig,
     plan: ScanPlan,
-    path: Path,
-    jobs: int = 1,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = _silent,
+    out: Path,
+    workers: int = 1,
+    progress: Progress = silent,
     points: Sequence[dict[str, Value]] | None = None,
 ) -> list[ScanResult]:
-    """Run the plan; finished points are kept in the file `path` and not run again.
+    """Run the plan, and sort its points by J, the best first.
 
-    `points` names further points to run instead of the plan's own; all results come back.
+    Args:
+        base: the policy whose parameters move.
+        source: of the training traffic.
+        engine: what is simulated.
+        plan: what is scanned.
+        out: folder of the runs: what is finished there is not run again.
+        workers: processes.
+        progress: wraps the runs as they end.
+        points: instead of the plan's own.
 
     Raises:
-        ConfigError: `path` holds results of another plan, policy or workload.
+        ConfigError: traffic that cannot be drawn or served.
+        EngineError: runs failed; the others are kept.
     """
-    header = {
-        "plan": repr(plan),
-        "base": base.to_dict(),
-        "workload": workload.name,
-        "config": repr(config),
-    }
-    done = _read(path, header)
-    wanted = candidates(base, plan) if points is None else points
-    todo = [v for v in wanted if json.dumps(v, sort_keys=True) not in done]
-    references = _references(workload, config, plan) if todo else []
-    tasks = (delayed(_evaluate)(base, v, workload, config, plan, references) for v in todo)
-    with path.open("a", encoding="utf-8") as file:
-        results = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-        for result in progress(results, len(todo)):
-            file.write(json.dumps(vars(result)) + "\n")
-            file.flush()
-            done[json.dumps(result.values, sort_keys=True)] = result
-    return sorted(done.values(), key=lambda r: -r.objective)
-
-
-def _references(
-    workload: Workload, config: SimulatedConfig, plan: ScanPlan
-) -> list[list[WindowMetrics]]:
-    engine = SimulatedEngine(config)
-    fcfs = parse_policy("fcfs")
-    return [_windows(engine, fcfs, workload, plan, rate) for rate in plan.rates_per_s]
-
-
-def _windows(
-    engine: SimulatedEngine, policy: Policy, workload: Workload, plan: ScanPlan, rate: float
-) -> list[WindowMetrics]:
-    metrics = []
-    for seed in range(TRAINING_SEEDS, TRAINING_SEEDS + plan.seeds):
-        engine.reset(workload.draw(seed, plan.duration_s, rate))
-        engine.install(policy)
-        metrics.append(engine.run_window(plan.duration_s))
-    return metrics
-
-
-def _evaluate(
-    base: Policy,
-    values: dict[str, Value],
-    workload: Workload,
-    config: SimulatedConfig,
-    plan: ScanPlan,
-    references: list[list[WindowMetrics]],
-) -> ScanResult:
-    engine = SimulatedEngine(config)
-    policy = base.with_parameters(values)
-    by_rate, metrics = [], []
-    for rate, reference in zip(plan.rates_per_s, references, strict=True):
-        windows = _windows(engine, policy, workload, plan, rate)
-        rewards = [relative_objective(m, r).total for m, r in zip(windows, reference, strict=True)]
-        by_rate.append(fmean(rewards))
-        metrics += [m.to_dict() for m in windows]
-    return ScanResult(values, fmean(by_rate), tuple(by_rate), tuple(metrics))
-
-
-def _read(path: Path, header: dict[str, Any]) -> dict[str, ScanResult]:
-    if not path.exists():
-        path.write_text(json.dumps(header) + "\n", encoding="utf-8")
-        return {}
-    first, *lines = path.read_text(encoding="utf-8").splitlines()
-    if json.loads(first) != json.loads(json.dumps(header)):
-        raise ConfigError(f"{path}: holds results of another scan; remove it or name another file")
-    results = {}
-    for line in lines:
-        data = json.loads(line)
-        result = ScanResult(
-            data["values"], data["objective"], tuple(data["by_rate"]), tuple(data["metrics"])
-        )
-        results[json.dumps(result.values, sort_keys=True)] = result
-    return results
+    served = candidates(base, plan) if points is None else points
+    policies = [canonical(base.with_parameters(values)) for values in served]
+    grid = Plan(
+        policies=unique([fcfs(), *policies]),
+        sources=(source,),
+        loads=(),
+        rates_per_s=plan.rates_per_s,
+        seeds=plan.seeds,
+        duration_s=plan.duration_s,
+        engine=engine,
+        first_seed=TRAINING_SEEDS,
+    )
+    records = run_every(make_runs(grid, {}), out, workers, progress)
+    scores = objectives(records)
+    found = []
+    for values, policy in zip(served, policies, strict=True):
+        by_rate = [fmean(of_rate[policy.name].values()) for of_rate in scores.values()]
+        metrics = tuple(r["metrics"] for r in records if r["policy"] == policy.name)
+        found.append(ScanResult(values, fmean(by_rate), metrics))
+    return sorted(found, key=lambda result: -result.objective)

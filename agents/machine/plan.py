@@ -1,8 +1,7 @@
-"""What does one measurement of a machine do, and where is kept what it finds?
+"""The plan of a measurement of a machine, and the file that keeps what it finds.
 
-The settings of `gpu_run.py`, and its result.  That is one JSON file, written anew after
-every piece of work.  A stage that fails is recorded with its reason and the others go on; started
-again, only what is missing is done.
+The file is one result, written anew after every piece of work.  A stage that fails is recorded with
+its reason and the others go on; started again, only what is missing is done.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.core.files import write_json
-from agents.experiments.jobs import Source
+from agents.core.store import Key, Store
+from agents.experiments.source import Source
 from ewsjf_env.config import ConfigError, check_range, to_dict
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.stand_in.settings import ExecutorSettings
@@ -84,7 +83,7 @@ class GpuPlan:
         return f"http://127.0.0.1:{self.port}"
 
 
-class Result:
+class Measurement:
     """The file of one measurement; stages by name, each with `ok` and, if not, `error`.
 
     Attributes:
@@ -105,7 +104,7 @@ class Result:
         self.folder, self.plan = folder, plan
         self.step_log: str | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / RESULT
+        self._store, self._key = Store(folder), Key(Path(RESULT).stem)
         wanted = json.loads(json.dumps(to_dict(dataclasses.replace(plan, port=0))))
         self.data: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
@@ -113,8 +112,8 @@ class Result:
             "plan": wanted,
             "stages": {},
         }
-        if self._path.exists():
-            found = json.loads(self._path.read_text(encoding="utf-8"))
+        found = self._store.find(self._key)
+        if found is not None:
             for name in ("device", "plan"):
                 if found[name] != self.data[name]:
                     raise ConfigError(f"--out: {folder} holds a measurement of another {name}")
@@ -146,7 +145,7 @@ class Result:
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
-        write_json(self._path, self.data)
+        self._store.keep(self._key, self.data)
 
     @property
     def latency(self) -> str:

@@ -1,4 +1,4 @@
-"""How does a measurement start its server, and what does it ask it beside its requests?"""
+"""The server of a measurement: how it is started, and what it is asked beside its requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agents.machine.plan import Result
+from agents.machine.plan import Measurement
 from agents.operations.supervise import is_healthy
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.simulated.latency import LatencyModel
@@ -29,7 +29,7 @@ START_S, STOP_S = 900.0, 60.0  # compiling and capturing graphs takes minutes
 _BLOCKS = re.compile(r'vllm:cache_config_info\{[^}]*num_gpu_blocks="(\d+)"')
 
 
-def make_launch(result: Result) -> Launch:
+def make_launch(result: Measurement) -> Launch:
     """The command of the server: FCFS, open to changes; perhaps with a log of its steps."""
     plan = result.plan
     arguments = [

@@ -1,4 +1,4 @@
-"""What does a measurement of a machine do, stage by stage?  Each takes the `Result` and adds to it.
+"""The stages of a measurement of a machine; each takes the `Measurement` and adds to it.
 
 steps        run steps of all kinds, time them, fit the latency model       (a server with a log)
 capacity     FCFS capacity of each traffic, on the simulated engine with that model
@@ -25,13 +25,16 @@ from typing import Any
 
 import yaml
 
-from agents.experiments.grid import Plan, measure_capacities
-from agents.machine.plan import LATENCY, REQUESTS, STEPS, Result
+from agents.core.progress import silent
+from agents.experiments.capacity import measure_capacities
+from agents.experiments.grid import Plan
+from agents.machine.plan import LATENCY, REQUESTS, STEPS, Measurement
 from agents.machine.server import Counters, kv_blocks, make_launch, running
 from agents.machine.step_traffic import LONGEST_OUTPUT, backlog, ramp
 from agents.operations.supervise import is_healthy
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.play import begin, play
 from ewsjf_env.engine.real.remote import RemoteConfig, RemoteEngine
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
@@ -55,7 +58,7 @@ SWAPS = ("ewsjf", "fcfs", "ewsjf(k=50)", "hrrn", "ewsjf(q_max=4)")
 COMPARED = ("ttft_mean_s", "ttft_p50_s", "ttft_p95_s", "tpot_p95_s", "output_tokens_per_s")
 
 
-def measure_steps(result: Result) -> None:
+def measure_steps(result: Measurement) -> None:
     """Stage `steps` on a server of its own."""
     result.step_log = STEPS
     try:
@@ -67,7 +70,7 @@ def measure_steps(result: Result) -> None:
     result.note("steps", server_start_s=start_s)
 
 
-def calibrate(result: Result) -> None:
+def calibrate(result: Measurement) -> None:
     """Stage `steps` on the server that runs, which must log its steps."""
     plan = result.plan
     assert result.step_log is not None
@@ -77,15 +80,14 @@ def calibrate(result: Result) -> None:
     counters = Counters(plan.url)
     delays = []
     with closing(remote_engine(result)) as engine:
-        engine.install(parse_policy("fcfs"))
         warm_up = ramp(capacity, WARM_UP_SHARE * plan.ramp_s, longest, seed=0)
-        engine.reset(warm_up)  # kernels are compiled
+        begin(engine, parse_policy("fcfs"), warm_up)  # kernels are compiled
         _drain(engine, len(warm_up))
         begun_s = time.monotonic()
         for seed in range(1, plan.ramps + 1):
             traffic = ramp(capacity, plan.ramp_s, longest, seed)
             counters.read()
-            engine.reset(traffic)
+            begin(engine, None, traffic)
             _drain(engine, len(traffic))
             counters.read()
             delays.append(_front_end_s(engine.records(), counters.records))
@@ -112,7 +114,7 @@ def _front_end_s(client: list[RequestRecord], server: list[dict[str, Any]]) -> f
     return fmean(seen) - fmean(inside) if len(seen) == len(inside) > 0 else None
 
 
-def measure_capacity(result: Result) -> None:
+def measure_capacity(result: Measurement) -> None:
     """Stage `capacity`."""
     plan = result.plan
     grid = Plan(
@@ -125,11 +127,11 @@ def measure_capacity(result: Result) -> None:
         engine=simulated_config(result),
     )
     workers = max(1, min(len(plan.sources), (os.cpu_count() or 1) // CORES_OF_A_SERVER))
-    found = measure_capacities(grid, result.folder, workers, lambda names, total: iter(names))
+    found = measure_capacities(grid.workloads(), grid.engine, result.folder, workers, silent)
     result.note("capacity", requests_per_s=found, latency=_source(result))
 
 
-def serve(result: Result) -> None:
+def serve(result: Measurement) -> None:
     """Stage `serving`: a run is one window from an empty engine, as one of the simulated engine.
 
     Runs that are there already are not repeated.
@@ -158,8 +160,7 @@ def serve(result: Result) -> None:
 def _serve_once(
     engine: RemoteEngine, counters: Counters, policy: str, trace: Trace, duration_s: float
 ) -> dict[str, Any]:
-    engine.install(parse_policy(policy))
-    engine.reset(trace)
+    begin(engine, parse_policy(policy), trace)
     before, begun_s = counters.read(), time.monotonic()
     metrics = engine.run_window(duration_s)
     after, wall_s = counters.read(), time.monotonic() - begun_s
@@ -174,7 +175,7 @@ def _serve_once(
     }
 
 
-def _keep_requests(result: Result, key: str, engine: RemoteEngine, counters: Counters) -> None:
+def _keep_requests(result: Measurement, key: str, engine: RemoteEngine, counters: Counters) -> None:
     """One line with every request of a run, as its client and as the server saw it."""
     line = {
         "run": key,
@@ -185,7 +186,7 @@ def _keep_requests(result: Result, key: str, engine: RemoteEngine, counters: Cou
         file.write(json.dumps(line) + "\n")
 
 
-def predict(result: Result) -> None:
+def predict(result: Measurement) -> None:
     """Stage `prediction`: errors are those of the simulated engine, relative to what was measured.
 
     None of these requests was seen by the fit.  To a time to first token is added what the way
@@ -202,9 +203,8 @@ def predict(result: Result) -> None:
         for key, policy, trace in cases(result):
             if key not in measured:
                 continue
-            engine.install(parse_policy(policy))
-            engine.reset(trace)
-            metrics = engine.run_window(result.plan.duration_s).to_dict()
+            (window,) = play(engine, parse_policy(policy), trace, [result.plan.duration_s])
+            metrics = window.to_dict()
             for name in COMPARED:
                 if name.startswith("ttft") and metrics[name] is not None:
                     metrics[name] += front_end_s
@@ -220,7 +220,7 @@ def predict(result: Result) -> None:
     result.note("prediction", runs=runs, absolute_error=summary, latency=_source(result))
 
 
-def hot_swap(result: Result) -> None:
+def hot_swap(result: Measurement) -> None:
     """Stage `hot_swap`: every request must come back with all its tokens.
 
     `RemoteEngine` fails when one does not.
@@ -229,8 +229,7 @@ def hot_swap(result: Result) -> None:
     trace = _draw(result, 0, max(plan.loads), plan.swap_s)
     swaps = 0
     with closing(remote_engine(result)) as engine:
-        engine.install(parse_policy("ewsjf"))
-        engine.reset(trace)
+        begin(engine, parse_policy("ewsjf"), trace)
         while engine.now() < plan.swap_s:
             engine.install(parse_policy(SWAPS[swaps % len(SWAPS)]))
             swaps += 1
@@ -243,7 +242,7 @@ def hot_swap(result: Result) -> None:
         raise EngineError(f"{len(records) - whole} of {len(records)} requests were not answered")
 
 
-def tune(result: Result) -> None:
+def tune(result: Measurement) -> None:
     """Stage `tuning`: `ewsjf train`, as an operator would start it."""
     plan = result.plan
     rate = TUNING_LOAD * _capacities(result)[_names(result)[0]]
@@ -303,12 +302,12 @@ def _told(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def is_up(result: Result) -> bool:
+def is_up(result: Measurement) -> bool:
     """Whether the server still answers."""
     return any(is_healthy(result.plan.url) for _ in range(HEALTH_TRIES))
 
 
-def remote_engine(result: Result) -> RemoteEngine:
+def remote_engine(result: Measurement) -> RemoteEngine:
     """An engine over the measurement's server."""
     config = RemoteConfig(
         url=result.plan.url,
@@ -320,7 +319,7 @@ def remote_engine(result: Result) -> RemoteEngine:
     return RemoteEngine(config)
 
 
-def simulated_config(result: Result) -> SimulatedConfig:
+def simulated_config(result: Measurement) -> SimulatedConfig:
     """The simulated engine of the same machine."""
     plan = result.plan
     return SimulatedConfig(
@@ -332,7 +331,7 @@ def simulated_config(result: Result) -> SimulatedConfig:
     )
 
 
-def cases(result: Result) -> Iterator[tuple[str, str, Trace]]:
+def cases(result: Measurement) -> Iterator[tuple[str, str, Trace]]:
     """Key, policy and trace of every serving run."""
     plan = result.plan
     for place, name in enumerate(_names(result)):
@@ -342,17 +341,17 @@ def cases(result: Result) -> Iterator[tuple[str, str, Trace]]:
                 yield f"{name} load {load:g} {policy}", policy, trace
 
 
-def _draw(result: Result, place: int, load: float, duration_s: float) -> Trace:
+def _draw(result: Measurement, place: int, load: float, duration_s: float) -> Trace:
     workload = result.plan.sources[place].load()
     rate = load * _capacities(result)[workload.name]
     return workload.draw(TRACE_SEED, duration_s, rate)
 
 
-def _names(result: Result) -> list[str]:
+def _names(result: Measurement) -> list[str]:
     return [source.load().name for source in result.plan.sources]
 
 
-def _capacities(result: Result) -> dict[str, float]:
+def _capacities(result: Measurement) -> dict[str, float]:
     found: dict[str, float] | None = result.found("capacity").get("requests_per_s")
     if found is None:
         raise ConfigError("the capacity is not known, see stage capacity")
@@ -372,5 +371,5 @@ def _error(predicted: float | None, measured: float | None) -> float | None:
     return predicted / measured - 1.0
 
 
-def _source(result: Result) -> str:
+def _source(result: Measurement) -> str:
     return "fitted" if Path(result.latency).suffix == ".json" else f"preset {result.latency}"

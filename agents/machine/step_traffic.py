@@ -1,4 +1,4 @@
-"""Which requests make an engine run steps of every kind, so that their times can be told apart?
+"""Requests that make an engine run steps of every kind, so that their times can be told apart.
 
 Requests of random lengths whose rate grows from nothing to more than the engine can serve: steps
 of prefill alone, of decoding alone and of both, at every batch size and context that serving

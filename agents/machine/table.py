@@ -1,10 +1,12 @@
-"""What has a measurement found?  A few lines of Markdown from its JSON."""
+"""The findings of a measurement in a few lines of Markdown, from its JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from agents.analysis.tables import number
+from agents.analysis.tables import table as markdown_table
 from agents.machine.plan import SIMULATED
 
 
@@ -49,24 +51,17 @@ def _serving(stages: Mapping[str, Any]) -> list[str]:
     if not runs:
         return []
     predicted = stages.get("prediction", {}).get("runs", {})
-    lines = [
-        "",
-        "| run | TTFT p50 | p95 | out tok/s | predicted p50 | p95 | out tok/s | scheduler |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    titles = "run,TTFT p50,p95,out tok/s,predicted p50,p95,out tok/s,scheduler"
+    rows = [titles.split(",")]
     for key, run in runs.items():
         cells = [key]
         for metrics in (run["metrics"], predicted.get(key, {}).get("metrics", {})):
-            cells += [_number(metrics.get(n)) for n in ("ttft_p50_s", "ttft_p95_s")]
-            cells.append(_number(metrics.get("output_tokens_per_s")))
+            cells += [number(metrics.get(n)) for n in ("ttft_p50_s", "ttft_p95_s")]
+            cells.append(number(metrics.get("output_tokens_per_s")))
         cells.append(_percent(run["scheduler_share"]))
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        rows.append(cells)
+    return ["", *markdown_table(rows)]
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"

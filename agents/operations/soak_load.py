@@ -1,4 +1,4 @@
-"""What does a soak send, and does every request come back once?
+"""The load of a soak, and the tally of what came back: every request once.
 
 Clients send text completions at random times, whatever has come back (open loop), and read the
 stream.  Some hang up: within a second, token or not, or after a few tokens; half of those connect

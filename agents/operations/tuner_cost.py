@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from tqdm import tqdm
 
 from agents.analysis.statistics import mean
+from agents.core.progress import bar
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.real.real_time import CHECK_S
 from ewsjf_env.engine.real.remote import RemoteConfig
@@ -108,7 +108,7 @@ async def _measure(
 
         found: dict[str, list[float]] = {"look": [], "change": [], "quiet": []}
         try:
-            for _ in tqdm(range(plan.repeats), unit="round", disable=None):
+            for _ in bar("round")(range(plan.repeats), plan.repeats):
                 for name, ask in (("look", look), ("change", change)):
                     idle, _ = await _phase(cores, None, plan)
                     busy, calls_per_s = await _phase(cores, ask, plan)

@@ -1,32 +1,31 @@
-"""Is a policy better than what would be served without it?  Paired, on traffic not seen before.
+"""The confirmation that a policy is better than what would be served without it, on unseen traffic.
 
 Both policies serve the same traces, drawn from seeds that no training, tuning or comparison
 uses, on the engine of the run, in windows as the run had them.  A seed is played at every rate
 of the task and gives one pair of mean objectives; the interval of their difference is that of
 `statistics`, whose unit is the seed.
 
-Finished traces are kept in a file, so that an interrupted confirmation goes on where it was.
+Finished traces are kept in a folder, so that an interrupted confirmation goes on where it was.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from agents.analysis.statistics import LEVEL, Estimate, difference
+from agents.core.progress import Progress
+from agents.core.store import Key, Store, key_of
 from agents.core.words import counted
 from ewsjf_env import __version__
-from ewsjf_env.config import ConfigError, check_range, to_dict
+from ewsjf_env.config import check_range, to_dict
 from ewsjf_env.env.env import FIRST_TRACE_SEED
 from ewsjf_env.env.episode import Episode
 from ewsjf_env.env.reference import Reference
@@ -40,8 +39,6 @@ FIRST_SEED = 5_000
 """Traces for confirming begin here: above those of comparisons, below those of training."""
 ROUNDING = 1e-6  # values that went through an action differ in their last digits
 MAX_SEEDS = FIRST_TRACE_SEED - FIRST_SEED
-
-Progress = Callable[[Iterable[Any], int], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def confirm(
     policy: Policy,
     default: Policy,
     plan: ConfirmationPlan,
-    store: Path,
+    folder: Path,
     progress: Progress,
     jobs: int = 1,
 ) -> Confirmation:
@@ -134,7 +131,7 @@ def confirm(
         policy: in question.
         default: what would be served without it.
         plan: how much is played.
-        store: JSON lines, one a trace; what it holds of the same question is not played again.
+        folder: what it holds of the same question is not played again.
         progress: wraps the traces as they end, with their number.
         jobs: processes.
 
@@ -142,20 +139,13 @@ def confirm(
         ConfigError: traffic that cannot be drawn or served.
         EngineError: the engine failed.
     """
-    key = _key(policy, default, plan.task)
-    known = _read(store, key)
-    todo = [trace for trace in plan.traces if trace not in known]
-    if todo:
-        tasks = (delayed(play_pair)(policy, default, plan.task, *trace) for trace in todo)
-        played = Parallel(n_jobs=min(jobs, len(todo)), return_as="generator")(tasks)
-        with store.open("a", encoding="utf-8") as file:
-            if file.tell():
-                file.write("\n")  # ends what a killed process left of a line
-            for result in progress(played, len(todo)):
-                known[result["seed"], result["rate_per_s"]] = result
-                file.write(json.dumps({"key": key, **result}) + "\n")
-                file.flush()
-    rows = [known[trace] for trace in plan.traces]
+    tasks = {
+        _key(policy, default, plan.task, *trace): functools.partial(
+            play_pair, policy, default, plan.task, *trace
+        )
+        for trace in plan.traces
+    }
+    rows = Store(folder).every(tasks, jobs, progress)
 
     def by_seed(arm: str, what: str) -> NDArray[np.float64]:
         values = np.array([row[arm][what] for row in rows], dtype=np.float64)
@@ -207,33 +197,16 @@ def _play(episode: Episode, task: TuningConfig) -> dict[str, float]:
     return {"objective": float(np.mean(rewards)), "violations": violations / task.windows}
 
 
-def _key(policy: Policy, default: Policy, task: TuningConfig) -> str:
-    """Hash of all that decides a result."""
+def _key(
+    policy: Policy, default: Policy, task: TuningConfig, seed: int, rate_per_s: float | None
+) -> Key:
+    """Of all that decides a result."""
     content = [
         [{k: v for k, v in p.to_dict().items() if k not in ("name", "provenance")}
          for p in (policy, default)],
         {k: v for k, v in to_dict(task).items() if k != "safety"},
+        [seed, rate_per_s],
         version("vllm"),
         __version__,
     ]  # fmt: skip
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _read(store: Path, key: str) -> dict[tuple[int, float | None], Mapping[str, Any]]:
-    """Finished traces of this question; a half line of a killed run does not count."""
-    found: dict[tuple[int, float | None], Mapping[str, Any]] = {}
-    try:
-        lines = store.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return found
-    except OSError as error:
-        raise ConfigError(f"{store}: cannot be read: {error.strerror or error}") from None
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and row.get("key") == key:
-            found[row["seed"], row["rate_per_s"]] = row
-    return found
+    return key_of(content, f"seed{seed}", "" if rate_per_s is None else f"rate{rate_per_s:g}")

@@ -38,7 +38,7 @@ from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.measure.records import WindowMetrics, jain
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import PrefillCostModel
-from ewsjf_env.scheduling.orders.order import ScoredOrder
+from ewsjf_env.scheduling.orders.scored import ScoredOrder
 from ewsjf_env.scheduling.orders.scoring import Traffic
 from ewsjf_env.scheduling.orders.spec import OrderContext
 from ewsjf_env.workload import Trace

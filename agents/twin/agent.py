@@ -201,7 +201,7 @@ class TwinAgent(StudyAgent):
             "twin/error": twin.speed.error,
             "twin/speed": twin.speed.speed,
             "twin/reward_error": self._last_error,
-            "twin/replays": float(twin.replays),
-            "twin/spent_s": twin.spent,
+            "twin/replays": float(twin.budget.replays),
+            "twin/spent_s": twin.budget.spent_s,
         }
         self._diagnostics |= {k: v for k, v in told.items() if math.isfinite(v)}

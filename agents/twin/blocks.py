@@ -1,4 +1,4 @@
-"""Blocks of recorded windows, as requests that a twin can serve.
+"""Blocks: recorded windows as requests that a twin can serve.
 
 * The windows of an episode that follow each other make one *block*, up to so many of them; it is
   served from an empty engine, as an episode is.

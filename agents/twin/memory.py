@@ -1,4 +1,4 @@
-"""The windows that a twin remembers, and what candidates are judged by.
+"""The memory of a twin: windows that it remembers, and the blocks that candidates are judged by.
 
 The newest windows with the values that were in force, in the order in which they were served.
 Candidates are judged by blocks of them, and by traffic that is drawn from them, see `traffic`.
@@ -25,7 +25,7 @@ from agents.twin.replay import Values
 from ewsjf_env.env.task import TuningConfig
 
 HISTORY_WINDOWS = 6  # replayed to say what a window inherited from those before it
-_DRAW_AGAIN = 3  # times as many windows as drawn traffic was made of: it is drawn anew
+_DRAW_AGAIN_RATIO = 3  # of windows over those that drawn traffic was made of: it is drawn anew
 Past = Sequence[tuple[Segment, Values]]
 """Windows and the values that were in force in them, oldest first."""
 
@@ -97,7 +97,7 @@ class Memory:
             group = (s.number - s.position, s.position // self._config.block_windows)
             groups.setdefault(group, []).append(s)
         recorded = [self.block(g) for g in reversed(groups.values()) if any(s.counts for s in g)]
-        grown = len(counted) >= _DRAW_AGAIN * self._drawn_of
+        grown = len(counted) >= _DRAW_AGAIN_RATIO * self._drawn_of
         if grown or self.counted - self._drawn_at >= self._config.recorded_windows:
             self._drawn_of, self._drawn_at = len(counted), self.counted
             self._drawn = self._draw(counted)

@@ -1,4 +1,4 @@
-"""The model of live windows whose prior mean is the twin's word.
+"""The prior mean: what live windows say, where a twin has had its say before.
 
     y(x) = a + b m(x) + g(x) + noise
 
@@ -33,12 +33,13 @@ from agents.bayes.surrogate import (
 )
 from agents.core.encoding import Encoding
 
-UNIT = 0.2  # of rewards and margins: both are mostly logarithms of ratios
-MISSED = 0.1  # standard deviation of g, believed beforehand
-CHANCE = 0.15  # of a window's noise beyond its known standard error, believed beforehand
-BIAS = 0.1  # of a
-FAR = 1.0  # beyond it an observation is as far off as can be: one must not decide all
-MOST_TRUST = 1.5
+# In the unit of rewards and margins, both of which are mostly logarithms of ratios:
+SCALE = 0.2  # that counts as 1 in the process
+MISSED_SD = 0.1  # of g, believed beforehand
+NOISE_SD = 0.15  # of a window beyond its known standard error, believed beforehand
+BIAS_SD = 0.1  # of a, believed beforehand
+FARTHEST = 1.0  # beyond it an observation is as far off as can be: one must not decide all
+MOST_TRUST = 1.5  # largest b
 Vector = NDArray[np.float64]
 
 
@@ -68,12 +69,12 @@ def trust_in(
     """
     weights = 1.0 / variance
     total = float(weights.sum())
-    x = np.clip(said - float(weights @ said) / total, -FAR, FAR)
-    y = np.clip(measured - float(weights @ measured) / total, -FAR, FAR)
+    x = np.clip(said - float(weights @ said) / total, -FARTHEST, FARTHEST)
+    y = np.clip(measured - float(weights @ measured) / total, -FARTHEST, FARTHEST)
     belief = 1.0 / spread**2
     b = (float(weights @ (x * y)) + belief) / (float(weights @ (x * x)) + belief)
     b = min(MOST_TRUST, max(0.0, b))
-    a = float(weights @ (measured - b * said)) / (total + 1.0 / BIAS**2)
+    a = float(weights @ (measured - b * said)) / (total + 1.0 / BIAS_SD**2)
     return b, a
 
 
@@ -98,8 +99,8 @@ def combine(
     base = default_prior(encoding.inputs, observations.contexts.shape[1], encoding.minor)
     belief = GPPrior(
         base.lengthscales,
-        signal=LogNormal(2.0 * float(np.log(MISSED / UNIT)), 0.7),
-        floor=LogNormal(2.0 * float(np.log(CHANCE / UNIT)), 1.0),
+        signal=LogNormal(2.0 * float(np.log(MISSED_SD / SCALE)), 0.7),
+        floor=LogNormal(2.0 * float(np.log(NOISE_SD / SCALE)), 1.0),
     )
 
     def target(
@@ -111,17 +112,17 @@ def combine(
         else:
             there, _ = source.predict(torch.from_numpy(parameters))
             heard = np.where(np.isnan(heard), there, heard)
-        variance = (errors**2 + CHANCE**2) * observations.inflation
+        variance = (errors**2 + NOISE_SD**2) * observations.inflation
         if source is not None:
             b, a = trust_in(values[known], heard[known], variance[known], spread)
             prior = _scaled(source, b, encoding.inputs)
         else:
             a = float(values[known].mean())
-        left = np.clip((values - a - b * heard)[known] / UNIT, -FAR / UNIT, FAR / UNIT)
+        left = np.clip((values - a - b * heard)[known] / SCALE, -FARTHEST / SCALE, FARTHEST / SCALE)
         process = fit(
-            x[known], left, (errors[known] / UNIT) ** 2, observations.inflation[known], belief
+            x[known], left, (errors[known] / SCALE) ** 2, observations.inflation[known], belief
         )
-        return Target(process, a, UNIT, prior), b
+        return Target(process, a, SCALE, prior), b
 
     reward, b = target(
         observations.rewards, observations.standard_errors, said.rewards, twin.reward

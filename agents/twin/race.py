@@ -1,4 +1,4 @@
-"""The race of candidates over blocks, while a budget lasts.
+"""The race: which candidates are replayed on which blocks, while a budget lasts.
 
 Everything is served the first block.  Then, in turns: points that are known to do well elsewhere
 and the best ones by the twin's own model get the next block that they lack, and the model proposes
@@ -23,7 +23,7 @@ from agents.twin.candidates import Candidates, Table, fit_table, scores, window_
 from agents.twin.config import TwinConfig
 from ewsjf_env.parameters import ParameterSpace
 
-RADII = (0.1, 0.3)  # of proposals round the best point
+PROPOSAL_RADII = (0.1, 0.3)  # edges of the cube, round the best point
 _SEARCH = SearchConfig(candidates=256, refinements=2)
 Judge = Callable[[Sequence[tuple[int, Block]]], bool]
 """Serves candidates, by number, and notes the result; False when the budget is used up."""
@@ -103,7 +103,7 @@ class Race:
         """New points, by the acquisition of the twin's model."""
         best = table.points[int(np.argmax(scores(model, table.points)))]
         numbers = []
-        for k, radius in enumerate(RADII):
+        for k, radius in enumerate(PROPOSAL_RADII):
             seed = np.random.SeedSequence([*self._seed, round_, k]).generate_state(1)[0]
             point = maximise(
                 model.acquisition(()),

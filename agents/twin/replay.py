@@ -1,4 +1,4 @@
-"""A replay of recorded requests under a policy, and the processes that play it.
+"""Replays: what a policy would have made of recorded requests, and the processes that do them.
 
 A replay serves a block (`traffic.Block`) from an empty engine and measures its windows as the
 environment does.  It depends on its arguments alone, so that what was replayed once is never
@@ -26,7 +26,8 @@ from loky import ProcessPoolExecutor
 from agents.core.files import LineFile
 from agents.twin.blocks import Block, Fit, own_latencies
 from ewsjf_env.config import to_dict
-from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.base import Engine, EngineError
+from ewsjf_env.engine.play import begin, run_until
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.env.task import TuningConfig
@@ -37,7 +38,7 @@ from ewsjf_env.policy.policy import Policy
 
 RESULTS = "twin.jsonl"
 IDLE_S = 60.0  # a worker without work ends after this
-TRIES = 3  # of a replay whose process was killed
+REPLAY_TRIES = 3  # where its process was killed
 LOOK_S = 1.0  # between two looks whether the processes live
 NICENESS = 10
 _NAMES = tuple(f.name for f in dataclasses.fields(WindowMetrics))
@@ -137,24 +138,23 @@ def serve(task: TuningConfig, replay: Replay) -> Result:
     """
     started = time.process_time()
     block = replay.block
-    engine: Any
+    engine: Engine
     if replay.latency is not None and task.engine == "simulated":
         engine = SimulatedEngine(task.simulated, replay.latency)
     else:
         engine = task.build_engine()
     windows = []
     try:
-        engine.install(replay.policy)
-        engine.reset(block.trace)
+        begin(engine, replay.policy, block.trace)
         for window, values in zip(block.windows, replay.values, strict=True):
-            _run_until(engine, window.switch_s)
+            run_until(engine, window.switch_s)
             engine.apply(values)
-            _run_until(engine, window.start_s)
+            run_until(engine, window.start_s)
             metrics = engine.run_window(window.end_s - window.start_s)
             records, cuts = engine.records(), engine.cuts()
             if window.fallback is not None:
                 engine.apply(window.fallback)
-            _run_until(engine, window.until_s)
+            run_until(engine, window.until_s)
             prompts = prompts_arrived(records, window.start_s, window.end_s)
             queues = queue_statistics(prompts, cuts, engine.prefill_cost_s)
             fit = own_latencies(engine.records(), window.since_s, window.until_s)
@@ -162,11 +162,6 @@ def serve(task: TuningConfig, replay: Replay) -> Result:
     finally:
         engine.close()
     return Result(tuple(windows), time.process_time() - started)
-
-
-def _run_until(engine: Any, moment_s: float) -> None:
-    if moment_s > engine.now() + 1e-9:
-        engine.run_window(moment_s - engine.now())
 
 
 class Replayer:
@@ -223,11 +218,6 @@ class Replayer:
                 self._file.append(*lines)
         return [self._known.get(r.key) for r in replays]
 
-    def copy_to(self, folder: Path) -> None:
-        """Write all results into another folder."""
-        lines = [json.dumps({"key": k, **r.to_dict()}) + "\n" for k, r in self._known.items()]
-        (folder / RESULTS).write_text("".join(lines), encoding="utf-8")
-
     def close(self) -> None:
         """End the processes; may be called more than once."""
         if self._pool is not None:
@@ -238,7 +228,7 @@ class Replayer:
         if self._jobs == 0:
             return [_try(self._task, replay) for replay in replays]
         found: dict[str, Result | None] = {}
-        for _ in range(TRIES):
+        for _ in range(REPLAY_TRIES):
             left = [replay for replay in replays if replay.key not in found]
             if not left:
                 break

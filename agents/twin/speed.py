@@ -22,11 +22,12 @@ from ewsjf_env.engine.simulated.latency import Coefficients, LatencyModel
 from ewsjf_env.engine.steps.step_fit import fit_steps
 from ewsjf_env.engine.steps.step_samples import read_steps
 
-LOWEST, HIGHEST = 0.33, 3.0  # speeds
-FIRST_STEP = 0.1  # of ln speed
-TRIES = 4
-CLOSE = 0.02  # a mean log error that needs no better speed
-GROWN, NEWEST_STEPS = 1.5, 5_000
+LOWEST_SPEED, HIGHEST_SPEED = 0.33, 3.0
+FIRST_STEP_LN = 0.1  # of ln speed
+SPEED_TRIES = 4
+NO_BIAS_LN = 0.02  # a mean log error that needs no better speed
+NEW_STEPS_RATIO = 1.5  # over the steps fitted to last: the model is fitted anew
+NEWEST_STEPS = 5_000
 _TIMES = tuple(f.name for f in dataclasses.fields(Coefficients) if f.name != "captured_tokens")
 _FLOOR_S = 0.05  # differences of shorter waits are chance
 
@@ -72,7 +73,7 @@ def refit(model: LatencyModel, log: str, known: int) -> tuple[LatencyModel, int]
     """
     try:
         steps = read_steps(log)
-        if len(steps) < GROWN * max(1, known):
+        if len(steps) < NEW_STEPS_RATIO * max(1, known):
             return model, known
         return fit_steps(model, steps[-NEWEST_STEPS:]).model, len(steps)
     except ConfigError:
@@ -99,24 +100,24 @@ def fit_speed(replay: Callable[[float], SpeedFit | None], first: SpeedFit) -> Sp
         replay: speed -> comparison; None when the budget is used up.
         first: the comparison at the speed so far.
     """
-    found = [first]
-    step = math.copysign(FIRST_STEP, first.bias)  # the twin too slow: it has to be faster
-    for _ in range(TRIES):
-        if min(abs(f.bias) for f in found) < CLOSE:
+    compared = [first]
+    step = math.copysign(FIRST_STEP_LN, first.bias)  # the twin too slow: it has to be faster
+    for _ in range(SPEED_TRIES):
+        if min(abs(f.bias) for f in compared) < NO_BIAS_LN:
             break
-        if len(found) > 1:
-            a, b = sorted(found, key=lambda f: abs(f.bias))[:2]
+        if len(compared) > 1:
+            a, b = sorted(compared, key=lambda f: abs(f.bias))[:2]
             slope = (b.bias - a.bias) / (math.log(b.speed / a.speed) or math.inf)
             base = a
-            step = -a.bias / slope if slope < 0 else math.copysign(FIRST_STEP, a.bias)
+            step = -a.bias / slope if slope < 0 else math.copysign(FIRST_STEP_LN, a.bias)
             step = max(-0.4, min(0.4, step))
         else:
             base = first
-        speed = min(HIGHEST, max(LOWEST, base.speed * math.exp(step)))
-        if any(abs(math.log(speed / f.speed)) < 1e-3 for f in found):
+        speed = min(HIGHEST_SPEED, max(LOWEST_SPEED, base.speed * math.exp(step)))
+        if any(abs(math.log(speed / f.speed)) < 1e-3 for f in compared):
             break
         tried = replay(speed)
         if tried is None:
             break
-        found.append(tried)
-    return min(found, key=lambda f: abs(f.bias))
+        compared.append(tried)
+    return min(compared, key=lambda f: abs(f.bias))

@@ -6,13 +6,17 @@ The twin keeps the newest windows (`memory`), replays them under candidate polic
 replays of what really ran take as long as it did, and then candidates race (`race`).
 
 What it knows is a function of its seed and the windows: all choices are made by what was
-replayed, and the budget counts simulated seconds where time is virtual.
+replayed, and the budget counts simulated seconds where time is virtual (`budget`).
+
+Between two windows the twin is in one of two states.  `add` makes it `State.DUE`: a window came
+in that it has not thought about.  `think` makes it `State.RESTED`, and does nothing then.
 """
 
 from __future__ import annotations
 
+import enum
+import functools
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +28,7 @@ from agents.core.encoding import Encoding
 from agents.core.requests import RecordedTraffic
 from agents.theory.start import start_values
 from agents.twin.blocks import Block
+from agents.twin.budget import Budget
 from agents.twin.candidates import Candidates, Judgement, Table, scores, window_id
 from agents.twin.config import TwinConfig
 from agents.twin.memory import Memory, Past
@@ -39,9 +44,14 @@ from ewsjf_env.measure.objective import Outcome
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy.policy import Policy
 
-MOST_TRIED = 8  # of the points known or tried, first and last ones, that are looked at again
-_FOR_BEST = 0.6  # of a budget, for serving the best candidates everything
-_SIMULATED_PER_CPU = 60.0  # simulated seconds in a CPU second, before any was measured
+SEEN_POINTS = 8  # of the points known or tried, first and last ones, that are looked at again
+
+
+class State(enum.Enum):
+    """Whether the twin has thought about the windows that it knows."""
+
+    RESTED = "it has, or there is none"
+    DUE = "a window came in since"
 
 
 class Twin:
@@ -57,8 +67,8 @@ class Twin:
 
     Attributes:
         speed: of the machine over its latency model, as fitted last.
-        spent: by the last `think`: CPU seconds, or simulated seconds where time is virtual.
-        replays: done by it.
+        state: see the module.
+        budget: what the last `think` has spent.
         table: candidates by the newest windows; None before the first.
         model: the twin's own model of them, without context.
         thoughts: how many models there have been.
@@ -87,13 +97,10 @@ class Twin:
         self.speed = SpeedFit(1.0, 0.0, math.nan)
         self.table: Table | None = None
         self.model: Surrogate | None = None
-        self.replays, self.spent, self.thoughts = 0, 0.0, 0
+        self.thoughts = 0
+        self.state, self.budget = State.RESTED, Budget(config, self._real)
         self._memory = Memory(self._task, config, seed)
-        self._thought = True
-        self._paid: set[str] = set()
-        self._steps = 0
-        self._new, self._deadline_s = True, math.inf
-        self._cpu_s, self._simulated_s = 1.0, _SIMULATED_PER_CPU  # until more is known
+        self._logged_steps = 0  # of the server, that the latency model was fitted to
         self._candidates = Candidates(encoding, self._space.defaults)
         known = known_points(self._task)
         self.known = [self._candidates.number(v) for v in known]
@@ -131,33 +138,31 @@ class Twin:
         """
         # As it was done before this window was served.  On a real engine only what is known is
         # taken up again: there a run that is resumed is another run, and users are waiting.
-        self.think(new=not self._real)
+        self.think(known_only=self._real)
         segment = self._memory.add(
             number, recorded, values, counts=counts, shifted=shifted, ended=ended
         )
         tried = self._candidates.number(values)
         if tried not in self._first:
             self._first.append(tried)
-        self._thought = False
+        self.state = State.DUE
         if not segment.counts:
             return None
-        self._new = True
-        found = self._relive(self._memory.history(), self.speed.speed)
-        return None if found is None else found[0][-1]
+        relived = self._relive(self._memory.history(), self.speed.speed)
+        return None if relived is None else relived[0][-1]
 
-    def think(self, new: bool = True) -> None:
+    def think(self, known_only: bool = False) -> None:
         """Spend one budget on replays of the windows so far; nothing to do without a new one.
 
         Args:
-            new: False: nothing is replayed that is not known.
+            known_only: nothing is replayed that an earlier process has not replayed.
         """
-        if self._thought:
+        if self.state is State.RESTED:
             return
-        self._thought, self._new = True, new
-        self.replays, self.spent = 0, 0.0
-        self._deadline_s = time.monotonic() + self._limit
+        self.state = State.RESTED
+        self.budget.begin()
         self._refit()
-        self._fit_speed()
+        self._fit_speed(known_only)
         blocks = self._affordable(self._memory.blocks())
         if not blocks:
             return
@@ -171,9 +176,10 @@ class Twin:
             (self._seed, 3, self._memory.newest.number),
             self.known,
         )
-        found = race.run(self._to_look_at(), self._judge_all)
-        if found is not None:
-            self.table, self.model = found
+        judge = functools.partial(self._judge_all, known_only)
+        judged = race.run(self._to_look_at(), judge)
+        if judged is not None:
+            self.table, self.model = judged
             self.thoughts += 1
 
     def values_of(self, number: int) -> dict[str, Value]:
@@ -194,13 +200,11 @@ class Twin:
             return list(range(len(self._candidates.values)))
         best = np.argsort(-scores(self.model, self.table.points), kind="stable")
         kept = [self.table.numbers[i] for i in best[: 2 * self._config.finalists]]
-        return list(dict.fromkeys([*kept, *self._first[:MOST_TRIED], *self._first[-MOST_TRIED:]]))
+        return list(dict.fromkeys([*kept, *self._first[:SEEN_POINTS], *self._first[-SEEN_POINTS:]]))
 
     def _affordable(self, blocks: Sequence[Block]) -> list[Block]:
         """The first blocks, so many that known and best candidates can be served all of them."""
-        most_s = _FOR_BEST * self._limit / (len(self.known) + self._config.finalists)
-        if self._real:
-            most_s *= self._simulated_s / self._cpu_s
+        most_s = self.budget.share_s(len(self.known) + self._config.finalists)
         total_s, kept = 0.0, list(blocks[:1])
         for block in blocks[1:]:
             total_s += block.seconds
@@ -216,19 +220,19 @@ class Twin:
         log = self._config.step_log
         if not (log and self._real and self._latency is not None):
             return
-        self._latency, steps = refit(self._latency, log, self._steps)
-        if steps != self._steps:
-            self._steps, self.speed = steps, SpeedFit(1.0, 0.0, math.nan)
+        self._latency, steps = refit(self._latency, log, self._logged_steps)
+        if steps != self._logged_steps:
+            self._logged_steps, self.speed = steps, SpeedFit(1.0, 0.0, math.nan)
             self._candidates.keep([])
 
-    def _fit_speed(self) -> None:
+    def _fit_speed(self, known_only: bool) -> None:
         if not self._config.fit_speed or self._latency is None:
             return
         history = self._memory.history()
 
         def replay(speed: float) -> SpeedFit | None:
-            found = self._relive(history, speed) if self._left else None
-            return None if found is None else found[1]
+            relived = self._relive(history, speed, known_only) if self.budget.left else None
+            return None if relived is None else relived[1]
 
         here = replay(self.speed.speed)
         if here is None or math.isnan(here.error):
@@ -240,14 +244,16 @@ class Twin:
         if self.speed.speed != before:
             self._candidates.keep([])
 
-    def _relive(self, history: Past, speed: float) -> tuple[list[Judgement], SpeedFit] | None:
+    def _relive(
+        self, history: Past, speed: float, known_only: bool = False
+    ) -> tuple[list[Judgement], SpeedFit] | None:
         """Serve windows again under the values that were in force."""
         segments = [s for s, _ in history]
         if not any(len(s.recorded) for s in segments):
             return None
         block, values = self._memory.block(segments), tuple(v for _, v in history)
-        served = self._serve([self._replay(block, values, speed)])[0]
-        judged = self._judge(block, served, speed)
+        served = self._serve([self._replay(block, values, speed)], known_only)[0]
+        judged = self._judge(block, served, speed, known_only)
         if judged is None or served is None:
             return None
         return judged, compare([w.fit for w in served], [s.fit for s in segments], speed)
@@ -259,55 +265,40 @@ class Twin:
 
     # -- replays -------------------------------------------------------------------------------
 
-    @property
-    def _limit(self) -> float:
-        config = self._config
-        return config.cpu_s_per_window if self._real else config.simulated_s_per_window
-
-    @property
-    def _left(self) -> bool:
-        # Beside a busy server a CPU second takes longer: nobody waits more than if it did not.
-        late = self._real and time.monotonic() > self._deadline_s
-        return self.spent < self._limit and not late
-
-    def _judge_all(self, wanted: Sequence[tuple[int, Block]]) -> bool:
+    def _judge_all(self, known_only: bool, wanted: Sequence[tuple[int, Block]]) -> bool:
         """Serve candidates in groups of as many as run at once, while the budget lasts."""
         size, speed = self.replayer.at_once, self.speed.speed
         for i in range(0, len(wanted), size):
-            if not self._left:
+            if not self.budget.left:
                 return False
             group = wanted[i : i + size]
             replays = []
             for number, block in group:
                 values = (self._candidates.values[number],) * len(block.windows)
                 replays.append(self._replay(block, values, speed))
-            for (number, block), served in zip(group, self._serve(replays), strict=True):
-                judged = self._judge(block, served, speed)
+            for (number, block), served in zip(
+                group, self._serve(replays, known_only), strict=True
+            ):
+                judged = self._judge(block, served, speed, known_only)
                 if judged is not None:
                     self._candidates.note(number, block, judged)
-        return self._left
+        return self.budget.left
 
     def _replay(
         self, block: Block, values: tuple[Values, ...], speed: float, policy: Policy | None = None
     ) -> Replay:
         return Replay(block, policy or self._task.start_policy(), values, self._at(speed))
 
-    def _serve(self, replays: Sequence[Replay]) -> list[tuple[Served, ...] | None]:
-        """Results; each replay is paid for once, also where an earlier process had done it."""
-        done = self.replayer.results(replays, self._new)
+    def _serve(
+        self, replays: Sequence[Replay], known_only: bool
+    ) -> list[tuple[Served, ...] | None]:
+        done = self.replayer.results(replays, new=not known_only)
         for replay, result in zip(replays, done, strict=True):
-            if replay.key not in self._paid and result is not None:
-                self._paid.add(replay.key)
-                self.replays += 1
-                self.spent += result.cpu_s if self._real else replay.block.seconds
-                self._cpu_s += result.cpu_s
-                self._simulated_s += replay.block.seconds
-            elif result is None and not self._real:
-                self.spent += replay.block.seconds  # else it would be asked for again, and again
+            self.budget.pay(replay, result)
         return [None if result is None else result.windows for result in done]
 
     def _judge(
-        self, block: Block, served: tuple[Served, ...] | None, speed: float
+        self, block: Block, served: tuple[Served, ...] | None, speed: float, known_only: bool
     ) -> list[Judgement] | None:
         """Objective and margins of served windows, beside the reference on the same traffic."""
         if served is None:
@@ -316,10 +307,10 @@ class Twin:
         policy = self._task.reference_policy()
         if policy is not None:
             empty: tuple[Values, ...] = ({},) * len(block.windows)
-            found = self._serve([self._replay(block, empty, speed, policy)])[0]
-            if found is None:
+            reference = self._serve([self._replay(block, empty, speed, policy)], known_only)[0]
+            if reference is None:
                 return None
-            compared = found
+            compared = reference
         judged = []
         for ours, theirs in zip(served, compared, strict=True):
             other = None if theirs is None else theirs.metrics

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from ewsjf_env.engine.simulated.latency import LatencyModel
     from ewsjf_env.measure.records import RequestRecord, WindowMetrics
     from ewsjf_env.policy.policy import Policy
     from ewsjf_env.workload.trace import Trace
@@ -100,4 +101,32 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free everything; may be called more than once."""
+        ...
+
+
+class VirtualEngine(Engine, Protocol):
+    """An engine whose seconds are computed: the same every time, and as fast as the machine can."""
+
+    latency: LatencyModel
+    kv_blocks: int
+
+    @property
+    def capped(self) -> dict[str, int]:
+        """`capped_prompts` and `capped_outputs`: how many of the trace were shortened to fit."""
+        ...
+
+    def drain(self, max_s: float = ...) -> WindowMetrics:
+        """Drop what has not arrived yet, serve until all is done, and measure from time 0.
+
+        Args:
+            max_s: at most this many further seconds.
+        """
+        ...
+
+    def measure_capacity(self, backlog: Trace) -> float:
+        """Requests/s that first come first served sustains on lengths that all arrive at 0.
+
+        Raises:
+            ConfigError: too few requests.
+        """
         ...

@@ -1,6 +1,6 @@
-"""How is one window of a tuning episode run: apply, settle, measure, compare?
+"""An episode: one trace, served window by window: apply, settle, measure, compare.
 
-An episode is one trace.  The engine keeps its requests from window to window, so a queue built
+The engine keeps its requests from window to window, so a queue built
 under one candidate is partly served under the next: the settle time before each window is
 discarded, and what is left of the carry-over is the same for the agent to see (queue depth,
 oldest age).  The reference serves the same trace in the same windows (`reference.py`).

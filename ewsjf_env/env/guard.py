@@ -1,4 +1,4 @@
-"""How is tuning kept from hurting users?  A wrapper that may replace or break off a candidate.
+"""The guard of a tuning run: a wrapper that may replace a candidate or break it off.
 
 Every window runs in one of these modes, which `info["guard"]` tells:
 

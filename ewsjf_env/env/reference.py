@@ -1,4 +1,4 @@
-"""How would the reference policy have done in the same window?
+"""The reference policy on the traffic of an environment, in the same windows.
 
 A second engine serves the same trace under one fixed policy, and steps through the same windows.
 What it measured is kept: a trace that comes again (`trace_pool`, a seed used twice) costs nothing.

@@ -32,6 +32,7 @@ from ewsjf_env.config import (
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.real.remote import RemoteConfig
 from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.preset import engine_name
 from ewsjf_env.env.engines import (
     ENGINES,
     FIELDS,
@@ -189,6 +190,13 @@ class TuningConfig:
     def episode_s(self) -> float:
         """Seconds of traffic of an episode."""
         return self.warmup_s + self.windows * (self.settle_s + self.window_s)
+
+    @property
+    def engine_name(self) -> str:
+        """The engine beside a figure: of the simulated one the machine and its budget, too."""
+        if self.engine != "simulated":
+            return self.engine
+        return f"simulated {engine_name(self.simulated)}"
 
     @property
     def traffic_s(self) -> float:

@@ -1,4 +1,4 @@
-"""What happened to each request in a window, and the metrics computed from it.
+"""What happened to each request in a window, and the metrics measured on it.
 
 This is the only place of the project where latencies are computed.  Requests that have not
 finished count: a request without a first token enters every TTFT statistic with its age so
@@ -93,6 +93,9 @@ def metric(
     scale: float = 1.0,
     counted: bool = False,
     beside: bool = False,
+    column: str = "",
+    digits: int = 2,
+    larger_is_better: bool = False,
     default: Any = math.nan,
 ) -> Any:
     """A field of `WindowMetrics`: what it is, and how it is shown; nothing else names it.
@@ -103,17 +106,22 @@ def metric(
         scale: what the number is multiplied by when it is shown.
         counted: it comes from the engine's counters, not from requests.
         beside: the reference's value is shown, too.
+        column: its title in the main table of an evaluation, with `digits` after the point;
+            "" for none.
+        digits: see `column`.
+        larger_is_better: what counts as the best of a column.
         default: where it is not known.
     """
     shown = {"tag": tag, "scale": scale, "one_of": (), "is_set": False}
     own = {"measure": measure, "counted": counted, "beside": beside}
+    own |= {"column": column, "digits": digits, "larger_is_better": larger_is_better}
     field: Any = dataclasses.field(default=default, metadata=shown | own)
     return field
 
 
-def _latency(measure: Measure, word: str, beside: bool = False) -> Any:
+def _latency(measure: Measure, word: str, **how: Any) -> Any:
     """A metric in seconds, shown in ms."""
-    return metric(measure, f"latency/{word}_ms", scale=1000.0, beside=beside)
+    return metric(measure, f"latency/{word}_ms", scale=1000.0, **how)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +140,14 @@ class WindowMetrics:
     window_s: float = metric(lambda w: w.window_s, default=MISSING)
     arrivals: int = metric(lambda w: w.arrivals, default=MISSING)
     finished: int = metric(lambda w: len(w.finished), default=MISSING)
-    outstanding: int = metric(lambda w: len(w.unfinished), "queue/outstanding", default=MISSING)
     output_tokens_per_s: float = metric(
         lambda w: w.counters.output_tokens / w.window_s,
         "throughput/output_tokens_per_s",
         counted=True,
         beside=True,
+        column="out tok/s",
+        larger_is_better=True,
+        digits=0,
     )
     total_tokens_per_s: float = metric(
         lambda w: (w.counters.output_tokens + w.counters.prefill_tokens) / w.window_s,
@@ -148,33 +158,66 @@ class WindowMetrics:
         lambda w: len(w.finished) / w.window_s, "throughput/requests_per_s", counted=True
     )
     goodput_requests_per_s: float = metric(
-        lambda w: w.good / w.window_s, "goodput/requests_per_s", counted=True
+        lambda w: w.good / w.window_s,
+        "goodput/requests_per_s",
+        counted=True,
+        column="goodput req/s",
+        larger_is_better=True,
     )
-    ttft_mean_s: float = _latency(lambda w: _mean(w.ttft), "ttft_mean")
-    ttft_p50_s: float = _latency(lambda w: _percentile(w.ttft, 50), "ttft_p50")
-    ttft_p95_s: float = _latency(lambda w: _percentile(w.ttft, 95), "ttft_p95")
-    ttft_p99_s: float = _latency(lambda w: _percentile(w.ttft, 99), "ttft_p99")
-    ttft_short_mean_s: float = _latency(lambda w: _mean(w.ttft[w.short]), "ttft_short_mean")
+    ttft_mean_s: float = _latency(lambda w: mean(w.ttft), "ttft_mean", column="TTFT mean s")
+    ttft_p50_s: float = _latency(lambda w: percentile(w.ttft, 50), "ttft_p50")
+    ttft_p95_s: float = _latency(lambda w: percentile(w.ttft, 95), "ttft_p95")
+    ttft_p99_s: float = _latency(lambda w: percentile(w.ttft, 99), "ttft_p99", column="p99 s")
+    ttft_short_mean_s: float = _latency(
+        lambda w: mean(w.ttft[w.short]), "ttft_short_mean", column="short mean s"
+    )
     ttft_short_p95_s: float = _latency(
-        lambda w: _percentile(w.ttft[w.short], 95), "ttft_short_p95", beside=True
+        lambda w: percentile(w.ttft[w.short], 95),
+        "ttft_short_p95",
+        beside=True,
+        column="short p95 s",
     )
-    ttft_short_p99_s: float = _latency(lambda w: _percentile(w.ttft[w.short], 99), "ttft_short_p99")
-    ttft_long_mean_s: float = _latency(lambda w: _mean(w.ttft[w.long]), "ttft_long_mean")
+    ttft_short_p99_s: float = _latency(lambda w: percentile(w.ttft[w.short], 99), "ttft_short_p99")
+    ttft_long_mean_s: float = _latency(
+        lambda w: mean(w.ttft[w.long]), "ttft_long_mean", column="long mean s"
+    )
     ttft_long_p95_s: float = _latency(
-        lambda w: _percentile(w.ttft[w.long], 95), "ttft_long_p95", beside=True
+        lambda w: percentile(w.ttft[w.long], 95), "ttft_long_p95", beside=True, column="long p95 s"
     )
-    ttft_long_p99_s: float = _latency(lambda w: _percentile(w.ttft[w.long], 99), "ttft_long_p99")
-    slowdown_mean: float = metric(lambda w: _mean(w.slowdown), "latency/slowdown_mean")
-    slowdown_p99: float = metric(lambda w: _percentile(w.slowdown, 99), "latency/slowdown_p99")
-    slowdown_long_p95: float = metric(
-        lambda w: _percentile(w.slowdown[w.long], 95), "latency/slowdown_long_p95"
-    )
-    tpot_p95_s: float = _latency(lambda w: _percentile(w.tpot, 95), "tpot_p95")
-    e2e_p95_s: float = _latency(lambda w: _percentile(w.e2e, 95), "e2el_p95")
+    ttft_long_p99_s: float = _latency(lambda w: percentile(w.ttft[w.long], 99), "ttft_long_p99")
     wait_max_s: float = metric(
-        lambda w: float(w.ttft.max()) if len(w.ttft) else math.nan, "queue/wait_max_s"
+        lambda w: float(w.ttft.max()) if len(w.ttft) else math.nan,
+        "queue/wait_max_s",
+        column="max wait s",
+        digits=1,
     )
-    jain_slowdown: float = metric(lambda w: jain(w.class_slowdowns), "queue/jain_slowdown")
+    tpot_p95_s: float = _latency(
+        lambda w: percentile(w.tpot, 95), "tpot_p95", column="TPOT p95 s", digits=3
+    )
+    e2e_p95_s: float = _latency(lambda w: percentile(w.e2e, 95), "e2el_p95")
+    slowdown_mean: float = metric(lambda w: mean(w.slowdown), "latency/slowdown_mean")
+    slowdown_p99: float = metric(
+        lambda w: percentile(w.slowdown, 99),
+        "latency/slowdown_p99",
+        column="slowdown p99",
+        digits=1,
+    )
+    slowdown_long_p95: float = metric(
+        lambda w: percentile(w.slowdown[w.long], 95), "latency/slowdown_long_p95"
+    )
+    jain_slowdown: float = metric(
+        lambda w: jain(w.class_slowdowns),
+        "queue/jain_slowdown",
+        column="Jain",
+        larger_is_better=True,
+    )
+    outstanding: int = metric(
+        lambda w: len(w.unfinished),
+        "queue/outstanding",
+        default=MISSING,
+        column="unfinished",
+        digits=0,
+    )
     preemptions: int = metric(
         lambda w: w.counters.preemptions, "engine/preemptions", counted=True, default=MISSING
     )
@@ -211,19 +254,6 @@ class WindowMetrics:
             k: math.nan if v is None and k not in kept else v for k, v in data.items()
         }
         return cls(**values)
-
-
-@dataclass(frozen=True)
-class BucketRow:
-    """TTFT of the requests whose prompt length lies in (low_tokens, high_tokens]."""
-
-    low_tokens: int
-    high_tokens: int | None
-    requests: int
-    unserved: int
-    ttft_mean_s: float
-    ttft_p95_s: float
-    slowdown_mean: float
 
 
 def aggregate(
@@ -292,7 +322,7 @@ class _Sample:
         self.counters = counters
         self.window_s = end_s - start_s
         seen = [r for r in records if r.arrival_s < end_s]
-        waiting = [r for r in seen if r.arrival_s >= start_s or _after(r.first_token_s, start_s)]
+        waiting = [r for r in seen if r.arrival_s >= start_s or after(r.first_token_s, start_s)]
         self.arrivals = sum(r.arrival_s >= start_s for r in seen)
         self.finished = [
             r for r in seen if r.finish_s is not None and start_s <= r.finish_s < end_s
@@ -302,7 +332,7 @@ class _Sample:
 
         prompt = np.array([r.prompt_tokens for r in waiting], dtype=np.int64)
         cost = np.array([prefill_cost_s(r.prompt_tokens) for r in waiting])
-        self.ttft = np.array([_censored(r.first_token_s, r.arrival_s, end_s) for r in waiting])
+        self.ttft = np.array([censored(r.first_token_s, r.arrival_s, end_s) for r in waiting])
         self.slowdown = self.ttft / cost if len(waiting) else self.ttft
         self.short = prompt <= settings.short_max_tokens
         self.long = prompt > settings.long_min_tokens
@@ -310,52 +340,10 @@ class _Sample:
             settings.overdue_floor_s, settings.overdue_cost_factor * cost
         )
         ends = [*self.finished, *self.unfinished]
-        self.e2e = np.array([_censored(r.finish_s, r.arrival_s, end_s) for r in ends])
+        self.e2e = np.array([censored(r.finish_s, r.arrival_s, end_s) for r in ends])
         self.tpot = np.array([t for t in map(_tpot_s, self.finished) if t is not None])
         classes = (self.short, ~(self.short | self.long), self.long)
         self.class_slowdowns = [float(self.slowdown[c].mean()) for c in classes if c.any()]
-
-
-def bucket_table(
-    records: Sequence[RequestRecord],
-    edges_tokens: Sequence[int],
-    end_s: float,
-    prefill_cost_s: Callable[[int], float],
-) -> list[BucketRow]:
-    """TTFT by prompt length for requests that arrived before `end_s`; ages are censored there.
-
-    Args:
-        records: all requests.
-        edges_tokens: ascending upper limits; a last open bucket follows.
-        end_s: the moment at which unserved requests are counted with their age.
-        prefill_cost_s: C(b): prompt tokens -> seconds alone on the machine, > 0.
-    """
-    rows = []
-    limits: list[int | None] = [*edges_tokens, None]
-    low = 0
-    for high in limits:
-        chosen = [
-            r
-            for r in records
-            if r.arrival_s < end_s
-            and r.prompt_tokens > low
-            and (high is None or r.prompt_tokens <= high)
-        ]
-        ttft = np.array([_censored(r.first_token_s, r.arrival_s, end_s) for r in chosen])
-        cost = np.array([prefill_cost_s(r.prompt_tokens) for r in chosen])
-        rows.append(
-            BucketRow(
-                low_tokens=low,
-                high_tokens=high,
-                requests=len(chosen),
-                unserved=sum(_after(r.first_token_s, end_s) for r in chosen),
-                ttft_mean_s=_mean(ttft),
-                ttft_p95_s=_percentile(ttft, 95),
-                slowdown_mean=_mean(ttft / cost) if chosen else math.nan,
-            )
-        )
-        low = high if high is not None else low
-    return rows
 
 
 def jain(values: Sequence[float]) -> float:
@@ -364,13 +352,14 @@ def jain(values: Sequence[float]) -> float:
     return total * total / (len(values) * squares) if squares > 0 else math.nan
 
 
-def _after(moment_s: float | None, limit_s: float) -> bool:
+def after(moment_s: float | None, limit_s: float) -> bool:
+    """The event has not happened by `limit_s`."""
     return moment_s is None or moment_s >= limit_s
 
 
-def _censored(moment_s: float | None, arrival_s: float, end_s: float) -> float:
+def censored(moment_s: float | None, arrival_s: float, end_s: float) -> float:
     """Time from arrival to the event, or the age at `end_s` when it has not happened yet."""
-    return (end_s if _after(moment_s, end_s) else float(moment_s or 0.0)) - arrival_s
+    return (end_s if after(moment_s, end_s) else float(moment_s or 0.0)) - arrival_s
 
 
 def _tpot_s(record: RequestRecord) -> float | None:
@@ -387,9 +376,11 @@ def _is_good(record: RequestRecord, settings: MetricSettings) -> bool:
     return within_ttft and (tpot is None or tpot <= settings.tpot_slo_s)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def mean(values: NDArray[np.float64]) -> float:
+    """Their mean; NaN for no values."""
     return float(values.mean()) if len(values) else math.nan
 
 
-def _percentile(values: NDArray[np.float64], q: float) -> float:
+def percentile(values: NDArray[np.float64], q: float) -> float:
+    """Their q-th percentile, q in [0, 100]; NaN for no values."""
     return float(np.percentile(values, q)) if len(values) else math.nan

@@ -1,4 +1,4 @@
-"""When does an adaptive policy act, and on what?  Every period, on the end of the past one.
+"""The times at which an adaptive policy acts: every period, on the end of the past one.
 
 A policy that comes into force at `origin` acts at origin + P, origin + 2 P, ..., each time on
 the last W seconds before (P is `period_s`, W `window_s` of the policy):

@@ -1,4 +1,4 @@
-"""What is served: an order, its parameter values and a partition, in one JSON file.
+"""A policy: an order, its parameter values and a partition, in one JSON file.
 
 A policy file is plain JSON, versioned and validated: unknown keys, other schema versions and
 values of another parameter space are refused.  Loading needs numpy only and runs no code from
@@ -14,6 +14,7 @@ Its `kind` says whether some parameters follow the traffic (`adaptive`):
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -32,10 +33,12 @@ from ewsjf_env.policy.rules import RULES
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.orders.spec import OrderSpec
 from ewsjf_env.scheduling.partition.partition import Partition
+from ewsjf_env.strict_json import read_json
 
 SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 8_000_000  # four layers of 256 have 200,000 weights of up to 25 characters
 DEFAULT_PATH = Path(__file__).parent / "default.json"
+SHIPPED_ORDER = "ewsjf"
 STATIC = "static"
 KINDS = (STATIC, *RULES)
 _KEYS = (
@@ -58,7 +61,7 @@ class Policy:
 
     Attributes:
         name: label of the arm in comparisons, unique there.
-        order: a key of `scheduling.rivals.ORDERS`.
+        order: a key of `scheduling.orders.registry.ORDERS`.
         parameters: values of all parameters of that order's space.
         partition: the queues to start with; refreshed from traffic by partitioned orders.
         adaptive: how some of the parameters follow the traffic; None: they do not.  `parameters`
@@ -75,7 +78,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ConfigError(f"name: expected a text, got {self.name!r}")
+            raise ConfigError(f"name: expected a string, got {self.name!r}")
         values = self.spec.space.validate(self.parameters, f"policy {self.name!r}")
         object.__setattr__(self, "parameters", values)
         if self.adaptive is not None:
@@ -86,9 +89,7 @@ class Policy:
     @property
     def spec(self) -> OrderSpec:
         """The registry entry of the order; ConfigError for an unknown order."""
-        if not isinstance(self.order, str) or self.order not in ORDERS:
-            raise ConfigError(f"order: unknown {self.order!r}{nearest(str(self.order), ORDERS)}")
-        return ORDERS[self.order]
+        return order_spec(self.order, "order")
 
     @property
     def space(self) -> ParameterSpace:
@@ -147,9 +148,10 @@ class Policy:
     def from_dict(cls, data: object, where: str = "policy") -> Policy:
         """Inverse of `to_dict`.
 
-        Only `order` is required: an inline policy may be as short as {"order": "hrrn"}.  A
-        `parameter_space_hash`, where given, must be that of the order's space or of an earlier
-        generation of it; a policy that is not static must have one.
+        Only `order` is required: an inline policy may be as short as {"order": "hrrn"}, and
+        {"order": "ewsjf"} is the shipped policy, to the digit.  A `parameter_space_hash`, where
+        given, must be that of the order's space or of an earlier generation of it; a policy that
+        is not static must have one.
 
         Raises:
             ConfigError: naming the key, its value and what is allowed.
@@ -163,49 +165,21 @@ class Policy:
         kind = data.get("kind", STATIC)
         if not isinstance(kind, str) or kind not in KINDS:
             raise ConfigError(f"{where}: kind: {kind!r} is not one of {', '.join(KINDS)}")
-        order = data.get("order")
-        if not isinstance(order, str) or order not in ORDERS:
-            hint = nearest(str(order), ORDERS)
-            raise ConfigError(f"{where}: order: unknown {order!r}{hint}")
-        space = ORDERS[order].space
-        given_hash = data.get(
-            "parameter_space_hash", space.content_hash if kind == STATIC else None
-        )
-        generations = space.generations()
-        if not isinstance(given_hash, str) or given_hash not in generations:
-            raise ConfigError(
-                f"{where}: parameter_space_hash: {given_hash!r} is not {space.content_hash!r}, the "
-                f"space of order {order!r} in this version; export the policy again"
-            )
-        parameters = data.get("parameters", {})
-        if not isinstance(parameters, Mapping):
-            raise ConfigError(f"{where}: parameters: expected a mapping, got {parameters!r}")
-        if "parameter_space_hash" in data:
-            for name in parameters:
-                if name in space and name not in generations[given_hash]:
-                    raise ConfigError(
-                        f"{where}: parameters: {name!r} is not in the space {given_hash!r} that "
-                        f"the policy names; its own is {space.content_hash!r}"
-                    )
-        partition = ONE_QUEUE
-        if data.get("partition") is not None:
-            partition = Partition.from_dict(data["partition"], f"{where}: partition")
-        elif ORDERS[order].partitioned and DEFAULT_PATH.exists():
-            partition = default_partition()
-        name = data.get("name", order)
+        spec = order_spec(data.get("order"), f"{where}: order")
+        name = data.get("name", spec.name)
         if not isinstance(name, str) or not name:
-            raise ConfigError(f"{where}: name: expected a text, got {name!r}")
-        provenance = data.get("provenance", {})
-        if not isinstance(provenance, Mapping):
-            raise ConfigError(f"{where}: provenance: expected a mapping, got {provenance!r}")
-        return cls(
+            raise ConfigError(f"{where}: name: expected a string, got {name!r}")
+        parameters = _mapping(data, "parameters", where)
+        _check_space(data, kind, spec, parameters, where)
+        policy = cls(
             name=name,
-            order=order,
-            parameters=space.validate(parameters, where),
-            partition=partition,
-            adaptive=_adaptive(data, kind, space, where),
-            provenance=dict(provenance),
+            order=spec.name,
+            parameters=spec.space.validate(parameters, where),
+            partition=_partition(data, spec, where),
+            adaptive=_adaptive(data, kind, spec.space, where),
+            provenance=dict(_mapping(data, "provenance", where)),
         )
+        return policy if "provenance" in data else _as_shipped(policy)
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:
@@ -222,14 +196,8 @@ class Policy:
 
     @classmethod
     def from_json(cls, content: bytes | str, where: str) -> Policy:
-        """Parse JSON text; NaN, infinities and deep nesting are refused."""
-        try:
-            data = json.loads(
-                content, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats
-            )
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{where}: not valid JSON: {error}") from None
-        return cls.from_dict(data, where)
+        """Parse JSON text; ConfigError for what `strict_json` refuses."""
+        return cls.from_dict(read_json(content, where), where)
 
     def save(self, path: str | Path) -> None:
         """Write the policy file atomically: a reader sees the old or the new one, whole."""
@@ -251,6 +219,65 @@ class Policy:
         return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
+def order_spec(order: object, where: str) -> OrderSpec:
+    """The registry entry of an order; ConfigError, naming the nearest, for an unknown one."""
+    if not isinstance(order, str) or order not in ORDERS:
+        raise ConfigError(f"{where}: unknown {order!r}{nearest(str(order), ORDERS)}")
+    return ORDERS[order]
+
+
+def default_policy() -> Policy:
+    """The `ewsjf` policy that ships with the package, learnt from generic training traffic."""
+    return dataclasses.replace(_shipped())
+
+
+@functools.cache
+def _shipped() -> Policy:
+    return Policy.load(DEFAULT_PATH)
+
+
+def _as_shipped(policy: Policy) -> Policy:
+    """With the shipped policy's provenance, where it is that policy."""
+    if policy.order != SHIPPED_ORDER or policy.adaptive is not None:
+        return policy
+    shipped = _shipped()
+    same = policy.parameters == shipped.parameters and policy.partition == shipped.partition
+    return dataclasses.replace(policy, provenance=shipped.provenance) if same else policy
+
+
+def _mapping(data: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{where}: {key}: expected a mapping, got {found!r}")
+    return found
+
+
+def _check_space(
+    data: Mapping[str, Any], kind: str, spec: OrderSpec, parameters: Mapping[str, Any], where: str
+) -> None:
+    """Refuse a policy of another parameter space, and values that its own space does not have."""
+    own, generations = spec.space.content_hash, spec.space.generations()
+    given = data.get("parameter_space_hash", own if kind == STATIC else None)
+    if not isinstance(given, str) or given not in generations:
+        raise ConfigError(
+            f"{where}: parameter_space_hash: {given!r} is not {own!r}, the space of order "
+            f"{spec.name!r} in this version; export the policy again"
+        )
+    for name in parameters:
+        if name in spec.space and name not in generations[given]:
+            raise ConfigError(
+                f"{where}: parameters: {name!r} is not in the space {given!r} that the policy "
+                f"names; its own is {own!r}"
+            )
+
+
+def _partition(data: Mapping[str, Any], spec: OrderSpec, where: str) -> Partition:
+    """The given one, else the shipped one for an order that has queues."""
+    if data.get("partition") is not None:
+        return Partition.from_dict(data["partition"], f"{where}: partition")
+    return _shipped().partition if spec.partitioned else ONE_QUEUE
+
+
 def _adaptive(
     data: Mapping[str, Any], kind: str, space: ParameterSpace, where: str
 ) -> Adaptive | None:
@@ -260,21 +287,6 @@ def _adaptive(
     if given is not None:
         raise ConfigError(f"{where}: adaptive: a static policy has none; expected another kind")
     return None
-
-
-def default_policy() -> Policy:
-    """The `ewsjf` policy that ships with the package, learnt from generic training traffic."""
-    return Policy.load(DEFAULT_PATH)
-
-
-def default_partition() -> Partition:
-    """The partition of the default policy."""
-    return Partition.from_dict(_default_data()["partition"], str(DEFAULT_PATH))
-
-
-def _default_data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(DEFAULT_PATH.read_text(encoding="utf-8"))
-    return data
 
 
 def parse_policies(text: str) -> list[Policy]:
@@ -312,8 +324,6 @@ def parse_policy(text: str) -> Policy:
     if order not in ORDERS:
         raise ConfigError(f"policies: unknown policy {order!r}{nearest(order, ORDERS)}")
     values = _parse_values(text, re.split(r"[,;]", arguments) if arguments else [])
-    if order == "ewsjf":
-        return default_policy().with_parameters(values, name=text)
     return Policy.from_dict({"name": text, "order": order, "parameters": values}, text)
 
 
@@ -335,16 +345,3 @@ def _number_or_text(value: str) -> object:
     except ValueError:
         return value
     return int(number) if math.isfinite(number) and number == int(number) else number
-
-
-def _refuse_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {repeated!r} is given twice")
-    return data
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")

@@ -1,4 +1,4 @@
-"""How does a policy drive the waiting queue, and what does the queue learn from traffic?
+"""The waiting queue under a policy, and what the queue learns from traffic.
 
 `PolicyQueue` is the waiting queue plus the slow state around it: the prefill-cost model C(b),
 the traffic scales, and the partition, which is refreshed from past arrivals by a background
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from ewsjf_env.parameters import Value
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.orders.expected_output import OutputEstimates
-from ewsjf_env.scheduling.orders.order import KeyedOrder, Order
+from ewsjf_env.scheduling.orders.keyed import KeyedOrder
+from ewsjf_env.scheduling.orders.order import Order
 from ewsjf_env.scheduling.orders.scoring import Traffic
-from ewsjf_env.scheduling.orders.spec import OrderContext
+from ewsjf_env.scheduling.orders.spec import OrderContext, number
 from ewsjf_env.scheduling.overdue import OverdueLane, OverdueSettings
 from ewsjf_env.scheduling.partition.partition import PartitionSettings
 from ewsjf_env.scheduling.partition.repartition import Repartitioner, RepartitionSettings
@@ -124,7 +124,7 @@ class PolicyQueue(WaitingQueue[R]):
     @property
     def learns_outputs(self) -> bool:
         """Whether the policy in force has a use for what `finished` tells."""
-        return bool(self._parameter("w_output", 0.0))
+        return bool(self.policy.parameters.get("w_output"))
 
     def finished(self, request: R, prompt_tokens: int, generated_tokens: int) -> None:
         """Learn from a request that ended by itself how much is generated."""
@@ -146,9 +146,6 @@ class PolicyQueue(WaitingQueue[R]):
             "cost_r2": self.cost_model.r2,
         }
 
-    def _parameter(self, name: str, default: Value) -> Value:
-        return self.policy.parameters.get(name, default)
-
     def _build_order(self) -> Order:
         if self._by_priority:
             return KeyedOrder(lambda entry: entry.arrival_key)
@@ -161,27 +158,31 @@ class PolicyQueue(WaitingQueue[R]):
         return policy.spec.build(policy.parameters, policy.partition, self._context)
 
     def _build_overdue(self) -> OverdueLane:
-        settings = OverdueSettings(
-            share=float(self._parameter("overdue_share", 0.0)),
-            floor_s=float(self._parameter("overdue_floor_s", 10.0)),
-            cost_factor=float(self._parameter("overdue_kappa", 60.0)),
-        )
+        values, settings = self.policy.parameters, OverdueSettings()  # off, where none are named
+        if "overdue_share" in values:
+            settings = OverdueSettings(
+                share=number(values, "overdue_share"),
+                floor_s=number(values, "overdue_floor_s"),
+                cost_factor=number(values, "overdue_kappa"),
+            )
         return OverdueLane(settings, self.cost_model.cost_s)
 
     def _start_repartitioner(self) -> None:
         """Follow the policy's settings; what is known of the traffic outlives a policy."""
-        if not self.policy.spec.partitioned or self._parameter("repartition", "on") == "off":
+        values = self.policy.parameters
+        if not self.policy.spec.partitioned or values["repartition"] == "off":
             self._repartitioner = None
             return
         partition = PartitionSettings(
-            alpha=float(self._parameter("alpha", 1.5)),
-            homogeneous_ratio=float(self._parameter("homogeneity", 4.0)),
+            alpha=number(values, "alpha"),
+            homogeneous_ratio=number(values, "homogeneity"),
             fixed_cost_tokens=_fixed_cost_tokens(self.cost_model),
-            max_queues=int(self._parameter("q_max", 16)),
-            prune=self._parameter("prune", "ward"),  # type: ignore[arg-type]
+            max_queues=int(values["q_max"]),
+            prune=values["prune"],  # type: ignore[arg-type]
         )
-        interval_s = float(self._parameter("repartition_s", 600.0))
-        settings = RepartitionSettings(interval_s=interval_s, partition=partition)
+        settings = RepartitionSettings(
+            interval_s=number(values, "repartition_s"), partition=partition
+        )
         if self._repartitioner is None:
             self._repartitioner = Repartitioner(settings, self._executor, seed=self._seed)
         else:

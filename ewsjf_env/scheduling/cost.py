@@ -1,8 +1,8 @@
-"""How long does the prefill of a prompt take on this engine?  C(b), learned from its own steps.
+"""C(b), the time that the prefill of a prompt takes on this engine, learned from its own steps.
 
 Notation:
-    f      features of a step: [1, prefill tokens, prefill attention, decodes, context tokens],
-           divided by SCALES so that each is near one
+    f      features of a step: [1, prefill tokens, prefill attention, decoded tokens, tokens in the
+           cache that these attend to], divided by SCALES so that each is near one
     theta  their coefficients, seconds, >= 0         y   measured step time, seconds
     G, h   sums of f f^T and f y, in which a sample k steps old weighs forgetting^k
 
@@ -14,13 +14,14 @@ first two coefficients and c2 is half the third.  None is negative, so C never f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ewsjf_env.config import Range, Share, check_range, settings
+from ewsjf_env.scheduling.non_negative import non_negative_solution
+from ewsjf_env.scheduling.step_work import StepWork
 
 Array = NDArray[np.float64]
 
@@ -45,23 +46,6 @@ class CostPrior:
     """Cost of a token, seconds."""
     c2_s_per_token2: Annotated[float, Range(0.0, 1e-3)]
     """Cost of a token pair, seconds: attention grows with the square."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepSample:
-    """What one engine step computed.
-
-    Attributes:
-        prefill_tokens: tokens of prefill chunks.
-        prefill_attention: sum over chunks of n (context after - n/2), pairs of tokens.
-        decode_requests: requests that decoded a token.
-        context_tokens: sum of their contexts, tokens.
-    """
-
-    prefill_tokens: int
-    prefill_attention: float
-    decode_requests: int
-    context_tokens: int
 
 
 class PrefillCostModel:
@@ -133,19 +117,20 @@ class PrefillCostModel:
         cost = self._c0 + tokens * (self._c1 + tokens * self._c2)
         return cost if cost > self._minimum_s else self._minimum_s
 
-    def observe(self, sample: StepSample, step_s: float) -> None:
+    def observe(self, work: StepWork, step_s: float) -> None:
         """Learn from one step; junk is counted and left out.
 
         Args:
-            sample: what was computed; refused if negative, not finite or nothing at all.
-            step_s: seconds it took; refused unless in (0, 60].
+            work: what was computed; refused if negative, not finite or nothing at all.
+            step_s: seconds that the step took; refused unless in (0, 60].
         """
+        decoded = work.decode_tokens
         row = (
             1.0,
-            float(sample.prefill_tokens),
-            float(sample.prefill_attention),
-            float(sample.decode_requests),
-            float(sample.context_tokens),
+            float(work.prefill_tokens),
+            float(work.prefill_attention),
+            float(decoded),
+            float(work.context_tokens - decoded),  # what the cache held before the step
             float(step_s),
         )
         # One NaN or infinity makes the sum one, and then the comparison fails.
@@ -219,55 +204,3 @@ class PrefillCostModel:
         # Equal step times have no variance to explain, only rounding errors.
         explained = variation > 1e-9 * second
         self.r2 = max(-1.0, 1.0 - squared_error / variation) if explained else 0.0
-
-
-def non_negative_solution(
-    gram: Array, moment: Array, likely: NDArray[np.bool_] | None = None
-) -> Array:
-    """The theta >= 0 with the least theta G theta / 2 - h theta, by active sets.
-
-    Args:
-        gram: G, symmetric positive definite, shape (n, n).
-        moment: h, shape (n,).
-        likely: which are probably positive, shape (n,), for example those of the last solution.
-            The one solution does not depend on it, only the time to find it.
-
-    Returns:
-        Shape (n,), each >= 0.
-
-    Source: Lawson, Hanson, "Solving least squares problems", ch. 23, in the normal-equation form
-    of Bro, De Jong, "A fast non-negativity-constrained least squares algorithm" (1997).
-    """
-    count = len(moment)
-    tolerance = 1e-12 * float(np.max(np.abs(moment), initial=0.0))
-    if likely is not None and likely.any():
-        theta = _solution_on(likely, gram, moment)
-        slope = (moment - gram @ theta)[~likely]
-        if theta[likely].min() > 0.0 and slope.max(initial=-np.inf) <= tolerance:
-            return theta
-    theta, free = np.zeros(count), np.zeros(count, dtype=bool)
-    for _ in range(4 * count):  # each pass frees one; more would be cycling by rounding errors
-        slope = np.where(free, -np.inf, moment - gram @ theta)
-        if float(np.max(slope)) <= tolerance:
-            break
-        free[np.argmax(slope)] = True
-        while True:
-            trial = _solution_on(free, gram, moment)
-            negative = free & (trial <= 0.0)
-            if not negative.any():
-                break
-            # Walk towards the trial until the first coefficient reaches zero, and fix that one.
-            ratios = np.full(count, np.inf)
-            ratios[negative] = theta[negative] / (theta[negative] - trial[negative])
-            theta = theta + float(np.min(ratios)) * (trial - theta)
-            free[np.argmin(ratios)] = False
-            theta[~free] = 0.0
-        theta = trial
-    return np.maximum(theta, 0.0)
-
-
-def _solution_on(free: NDArray[np.bool_], gram: Array, moment: Array) -> Array:
-    """Least squares with all coefficients zero but the free ones; at least one is free."""
-    theta = np.zeros(len(moment))
-    theta[free] = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
-    return theta

@@ -1,4 +1,4 @@
-"""What does the algorithm know about a waiting request?"""
+"""A waiting request as the algorithm sees it."""
 
 from __future__ import annotations
 

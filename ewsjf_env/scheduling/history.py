@@ -1,38 +1,65 @@
-"""What has happened to requests lately, as the scheduler itself sees it?
+"""The history of a scheduler's requests: who arrived, what became of them, and sums of all.
 
-Every event is O(1): an arrival, an admission, a step that produced first tokens, a departure.
-Tokens are not counted step by step: a request knows how many it has, and is asked when somebody
-wants to know.  Requests that have left are kept in a ring, so memory is bounded by what is in
-the scheduler and the ring's capacity.
+One history serves both who ask.  An adaptive policy reads `records` and `totals` on the
+scheduling path; a tuner or a metric reads `window`, now and then and from wherever it stopped
+reading.  Requests that have ended are kept in a ring, so memory is bounded by what is in the
+scheduler and by the ring's capacity, about 400 bytes each.
 
-Times are seconds on the caller's clock and must not go back.
+An event costs O(1), beside one pass over a step's outputs where somebody counts them.  No lock,
+no clock, no I/O: the scheduler tells of each event, in the engine's own thread.  Tokens of a
+request are not counted step by step: the request knows how many it has, and is asked when
+somebody wants to know.
+
+All times are seconds on the scheduler's clock, which never goes back; only differences mean
+something.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
+from typing import Any, Final
 
 from ewsjf_env.measure.records import RequestRecord
 
-CAPACITY = 4096
+CAPACITY = 4096  # ended requests that an adaptive policy can look back on
+MAX_ROWS = 8192  # of ended requests in one answer; the reader asks again for more
+MAX_IDLE_DELAY_S = 1.0  # longest way from the front end to an engine that has nothing to do
+_SWEEP_SLACK = 64
 
-
-class Progress(Protocol):
-    """A request that knows how far it is; vLLM's `Request` does."""
-
-    @property
-    def num_output_tokens(self) -> int:
-        """Output tokens produced so far."""
-        ...
-
-    @property
-    def num_preemptions(self) -> int:
-        """How often it was preempted so far."""
-        ...
+# The first nine are the fields of `RequestRecord`, in its order.
+COLUMNS = (
+    "request_id",
+    "arrival_s",
+    "prompt_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "generated_tokens",
+    "first_token_s",
+    "finish_s",
+    "preemptions",
+    "finish_reason",
+)
+# Sums since the start, in the order of an answer; they only ever grow.
+COUNTERS = (
+    "arrivals",
+    "finished",
+    "aborted",
+    "output_tokens",
+    "prefill_tokens",
+    "preemptions",
+    "kv_usage_s",
+    "admitted_prompt_tokens",
+    "admitted_cached_tokens",
+    "steps",
+    "scheduler_s",
+)
+Row = tuple[str, float, int, int, int, int, float | None, float | None, int, str | None]
+_FIRST_TOKEN_S: Final = 6  # places in a row
+_FINISH_S: Final = 7
 
 
 @dataclass(frozen=True)
@@ -47,145 +74,246 @@ class HistoryTotals:
     kv_usage_s: float
 
 
-class _Live:
-    """A request in the scheduler."""
+class _Open:
+    """A request that has arrived and not ended."""
 
-    __slots__ = (
-        "arrival_s",
-        "cached_tokens",
-        "first_token_s",
-        "output_tokens",
-        "prompt_tokens",
-        "request",
-    )
+    __slots__ = ("arrival_s", "cached_tokens", "first_token_s", "request")
 
-    def __init__(
-        self, request: Progress, arrival_s: float, prompt_tokens: int, output_tokens: int
-    ) -> None:
+    def __init__(self, request: Any, arrival_s: float) -> None:
         self.request = request
         self.arrival_s = arrival_s
-        self.prompt_tokens = prompt_tokens
-        self.output_tokens = output_tokens
-        self.cached_tokens = 0
+        self.cached_tokens: int | None = None  # None until its first step
         self.first_token_s: float | None = None
 
-    def record(self, request_id: str, finish_s: float | None = None) -> RequestRecord:
-        return RequestRecord(
-            request_id=request_id,
-            arrival_s=self.arrival_s,
-            prompt_tokens=self.prompt_tokens,
-            output_tokens=self.output_tokens,
-            cached_tokens=self.cached_tokens,
-            generated_tokens=self.request.num_output_tokens,
-            first_token_s=self.first_token_s,
-            finish_s=finish_s,
-            preemptions=self.request.num_preemptions,
+    def row(self, finish_s: float | None = None, reason: str | None = None) -> Row:
+        request = self.request
+        return (
+            request.request_id,
+            self.arrival_s,
+            request.num_prompt_tokens,
+            request.max_tokens,
+            self.cached_tokens or 0,
+            request.num_output_tokens,
+            self.first_token_s,
+            finish_s,
+            request.num_preemptions,
+            reason,
         )
 
 
 class RequestHistory:
-    """Records of the requests in the scheduler and of those that left it last.
+    """Records of the requests in a scheduler and of those that left it last.
+
+    A request is vLLM's `Request`, or anything with its names.
 
     Attributes:
-        complete_since_s: requests that left before this moment may be missing; all that left
+        complete_since_s: requests that ended before this moment may be missing; all that ended
             later are there.  -inf until the ring is full.
+        counts: sums by the names of `COUNTERS`; units as in `WindowCounters`, `kv_usage_s` and
+            `scheduler_s` in seconds.  Whoever measures the scheduler adds to `scheduler_s`.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
-        """`capacity`: number of departed requests that are kept, >= 1."""
+        """`capacity`: number of ended requests that are kept, >= 1."""
         self.complete_since_s = -math.inf
-        self._capacity = capacity
-        self._live: dict[str, _Live] = {}
-        self._no_token: dict[str, _Live] = {}  # admitted, without a first token
-        self._left: deque[RequestRecord] = deque()
-        self._left_tokens = 0
-        self._left_preemptions = 0
+        self.counts: dict[str, float] = dict.fromkeys(COUNTERS, 0)
+        self._ring: deque[Row] = deque(maxlen=capacity)
+        self._ended = 0  # the place of a reader who has read all
+        self._ended_tokens = self._ended_preemptions = 0  # of requests that have ended
+        self._open: dict[str, _Open] = {}
+        self._without_token: dict[str, _Open] = {}  # have run, no token yet
+        self._flying: deque[tuple[Any, int]] = deque()  # steps and their tokens of prefill
+        self._last_step_s: float | None = None
         self._kv_usage = 0.0
-        self._kv_usage_s = 0.0
         self._kv_since_s: float | None = None
 
     def __len__(self) -> int:
-        return len(self._live) + len(self._left)
+        """Requests that are kept, open and ended ones."""
+        return len(self._open) + len(self._ring)
 
-    def arrived(
-        self,
-        request_id: str,
-        request: Progress,
-        arrival_s: float,
-        prompt_tokens: int,
-        output_tokens: int,
-    ) -> None:
-        """A request entered the scheduler; one that is here already is left alone."""
-        if request_id not in self._live:
-            self._live[request_id] = _Live(request, arrival_s, prompt_tokens, output_tokens)
+    # -- told by the scheduler -----------------------------------------------------------------
 
-    def admitted(self, request_id: str, cached_tokens: int) -> None:
-        """A request was scheduled for the first time, or again after a preemption."""
-        live = self._live.get(request_id)
-        if live is not None and live.first_token_s is None and request_id not in self._no_token:
-            live.cached_tokens = cached_tokens
-            self._no_token[request_id] = live
+    def front_end_arrival_s(self, request: Any, now_s: float, wall_s: float) -> float:
+        """When a request that is handed over now arrived at the front end.
 
-    def produced(self, now_s: float) -> None:
-        """A step has ended: admitted requests may have their first token now."""
-        if self._no_token:
-            started = [i for i, live in self._no_token.items() if live.request.num_output_tokens]
-            for request_id in started:
-                self._no_token.pop(request_id).first_token_s = now_s
+        That is known on the wall clock alone and is carried over as "so long ago", within what
+        can be true: after the step before, not after now.
 
-    def left(self, request_ids: Iterable[str], now_s: float) -> list[Progress]:
-        """Requests finished, or were aborted; names that are not here are skipped.
-
-        Returns those that were here.
-
-        A request that is aborted while it waits counts as served at that moment: what it has
-        waited until then is known, what it would have waited is not.
+        Args:
+            request: not told of yet.
+            now_s: the scheduler's clock.
+            wall_s: the clock of `Request.arrival_time`.
         """
+        earliest_s = now_s - MAX_IDLE_DELAY_S
+        if self._open and self._last_step_s is not None:
+            earliest_s = self._last_step_s
+        delay_s: float = wall_s - request.arrival_time
+        if not delay_s >= 0:  # also NaN: one of the clocks was set meanwhile
+            delay_s = 0.0
+        return max(earliest_s, now_s - delay_s)
+
+    def arrived(self, request: Any, arrival_s: float) -> None:
+        """A request entered the scheduler; one that is here already is left alone."""
+        if request.request_id not in self._open:
+            self._open[request.request_id] = _Open(request, arrival_s)
+            self.counts["arrivals"] += 1
+
+    def scheduled(self, output: Any, now_s: float, usage: float) -> None:
+        """A step was scheduled.
+
+        Args:
+            output: vLLM's `SchedulerOutput` of the step.
+            now_s: when the step began.
+            usage: share of the KV cache in use from now on, [0, 1].
+        """
+        self._use(usage, now_s)
+        self._last_step_s = now_s
+        if output.preempted_req_ids:
+            self.counts["preemptions"] += len(output.preempted_req_ids)
+        for new in output.scheduled_new_reqs:
+            entry = self._open.get(new.req_id)
+            if entry is not None and entry.cached_tokens is None:
+                entry.cached_tokens = int(new.num_computed_tokens)
+                self._without_token[new.req_id] = entry
+                self.counts["admitted_cached_tokens"] += entry.cached_tokens
+                self.counts["admitted_prompt_tokens"] += entry.request.num_prompt_tokens
+
+    def updated(self, ended_ids: Iterable[str], now_s: float, usage: float) -> list[Any]:
+        """The tokens of a step were taken in.
+
+        Args:
+            ended_ids: requests that have ended, among others.
+            now_s: when the step ended.
+            usage: share of the KV cache in use from now on, [0, 1].
+
+        Returns:
+            See `end`.
+        """
+        self._use(usage, now_s)
+        if self._without_token:
+            started = [n for n, e in self._without_token.items() if e.request.num_output_tokens]
+            for name in started:
+                self._without_token.pop(name).first_token_s = now_s
+        return self.end(ended_ids, now_s)
+
+    def end(self, request_ids: Iterable[str], now_s: float) -> list[Any]:
+        """Move those of the named requests that have ended to the ring, and return them."""
         gone = []
         for request_id in request_ids:
-            live = self._live.pop(request_id, None)
-            if live is None:
+            entry = self._open.get(request_id)
+            if entry is None or not entry.request.is_finished():
                 continue
-            gone.append(live.request)
-            self._no_token.pop(request_id, None)
-            if live.first_token_s is None:
-                live.first_token_s = now_s
-            record = live.record(request_id, now_s)
-            self._left.append(record)
-            self._left_tokens += record.generated_tokens
-            self._left_preemptions += record.preemptions
-            if len(self._left) > self._capacity:
-                oldest = self._left.popleft()
-                self.complete_since_s = oldest.finish_s or now_s
+            del self._open[request_id]
+            self._without_token.pop(request_id, None)
+            request = entry.request
+            reason = str(request.get_finished_reason())
+            self.counts["aborted" if reason == "abort" else "finished"] += 1
+            self._ended += 1
+            self._ended_tokens += request.num_output_tokens
+            self._ended_preemptions += request.num_preemptions
+            if len(self._ring) == self._ring.maxlen:
+                self.complete_since_s = self._ring[0][_FINISH_S] or 0.0
+            self._ring.append(entry.row(now_s, reason))
+            gone.append(request)
         return gone
 
-    def used_kv(self, usage: float, now_s: float) -> None:
-        """From now on this share of the KV cache is in use, [0, 1]."""
-        self._kv_usage_s = self._kv_until(now_s)
-        self._kv_since_s = now_s
-        self._kv_usage = usage
+    def sweep(self, known: dict[str, Any], now_s: float) -> None:
+        """Drop what has left the scheduler by a way that was not reported; O(1) amortised."""
+        if len(self._open) > 2 * len(known) + _SWEEP_SLACK:
+            self.end([name for name in self._open if name not in known], now_s)
+            for name in [name for name in self._open if name not in known]:
+                del self._open[name]
+                self._without_token.pop(name, None)
+
+    # A clock of its own sees every event itself, and whoever drives it leaves these out.
+
+    def count_step(self, output: Any, prefill_tokens: int) -> None:
+        """Note the prefill of a step that was scheduled; it counts once the step has run."""
+        if output.total_num_scheduled_tokens:
+            self._flying.append((output, prefill_tokens))
+
+    def count_tokens(self, output: Any, clients: Iterable[Any]) -> None:
+        """Count a step that has run, and its tokens.
+
+        Args:
+            output: vLLM's `SchedulerOutput` of the step.
+            clients: `EngineCoreOutputs` that go to the front ends.
+        """
+        while self._flying and output.total_num_scheduled_tokens:
+            step, prefill_tokens = self._flying.popleft()
+            if step is output:  # else it never came back
+                self.counts["steps"] += 1
+                self.counts["prefill_tokens"] += prefill_tokens
+                break
+        for client in clients:
+            tokens = sum([len(one.new_token_ids) for one in client.outputs])
+            self.counts["output_tokens"] += tokens
+
+    # -- asked by an adaptive policy -----------------------------------------------------------
 
     def records(self, since_s: float = -math.inf) -> list[RequestRecord]:
-        """Those of requests that are here, or left at `since_s` or later; in no order.
+        """Those of requests that are here, or ended at `since_s` or later; in no order.
 
-        They show all that has happened until now.
+        They show all that has happened until now.  A request that was aborted while it waited
+        counts as served at that moment: what it has waited until then is known, what it would
+        have waited is not.
         """
-        found = [live.record(request_id) for request_id, live in self._live.items()]
-        for record in reversed(self._left):  # in order of departure
-            if record.finish_s is not None and record.finish_s < since_s:
+        found = [RequestRecord(*entry.row()[:9]) for entry in self._open.values()]
+        for row in reversed(self._ring):  # in order of departure
+            finish_s = row[_FINISH_S]
+            if finish_s is not None and finish_s < since_s:
                 break
-            found.append(record)
+            fields: list[Any] = list(row[:9])
+            if row[_FIRST_TOKEN_S] is None:
+                fields[_FIRST_TOKEN_S] = finish_s
+            found.append(RequestRecord(*fields))
         return found
 
     def totals(self, now_s: float) -> HistoryTotals:
         """Sums until `now_s`, not before the last event."""
-        requests = [live.request for live in self._live.values()]
+        requests = [entry.request for entry in self._open.values()]
+        since_s = now_s if self._kv_since_s is None else self._kv_since_s
         return HistoryTotals(
-            output_tokens=self._left_tokens + sum(r.num_output_tokens for r in requests),
-            preemptions=self._left_preemptions + sum(r.num_preemptions for r in requests),
-            kv_usage_s=self._kv_until(now_s),
+            output_tokens=self._ended_tokens + sum(r.num_output_tokens for r in requests),
+            preemptions=self._ended_preemptions + sum(r.num_preemptions for r in requests),
+            kv_usage_s=self.counts["kv_usage_s"] + self._kv_usage * (now_s - since_s),
         )
 
-    def _kv_until(self, now_s: float) -> float:
-        since_s = now_s if self._kv_since_s is None else self._kv_since_s
-        return self._kv_usage_s + self._kv_usage * (now_s - since_s)
+    # -- asked by a reader ---------------------------------------------------------------------
+
+    def window(self, since: int, now_s: float, open_requests: bool = True) -> dict[str, Any]:
+        """Requests that ended after place `since`, those still open, and all counters.
+
+        Args:
+            since: `next` of an earlier answer; 0 for all that is kept.
+            now_s: the scheduler's clock.
+            open_requests: also list what has arrived and not ended.
+
+        Returns:
+            Plain values: `now_s`; `columns` of a row; rows `finished`, oldest first, at most
+            `MAX_ROWS` of them; `next` to go on from and whether there is `more`; how many rows
+            were `lost` because the ring has moved on; rows `open`; `counters`.
+        """
+        self._use(self._kv_usage, now_s)
+        oldest = self._ended - len(self._ring)
+        start = since if 0 <= since <= self._ended else 0  # else: a place of an earlier server
+        first = max(start, oldest)
+        last = min(self._ended, first + MAX_ROWS)
+        rows: Iterable[Sequence[Any]] = islice(self._ring, first - oldest, last - oldest)
+        return {
+            "now_s": now_s,
+            "columns": list(COLUMNS),
+            "finished": [list(row) for row in rows],
+            "next": last,
+            "more": last < self._ended,
+            "lost": first - start if since else 0,
+            "open": [list(entry.row()) for entry in self._open.values()] if open_requests else [],
+            "counters": dict(self.counts),
+        }
+
+    def _use(self, usage: float, now_s: float) -> None:
+        """Add the usage so far to its time integral and go on with `usage`."""
+        if self._kv_since_s is not None:
+            self.counts["kv_usage_s"] += self._kv_usage * (now_s - self._kv_since_s)
+        self._kv_since_s = now_s
+        self._kv_usage = usage

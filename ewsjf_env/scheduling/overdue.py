@@ -1,4 +1,4 @@
-"""How long can a request be passed over? The overdue lane (+ beyond the paper).
+"""The overdue lane: a bound on how long a request can be passed over (+ beyond the paper).
 
 The paper admits that EWSJF has no fairness guarantee.  Two mechanisms give one each:
 

@@ -1,4 +1,4 @@
-"""How many prompt tokens may a step compute, and whose?  Beyond the paper.
+"""The shape of a step: how many prompt tokens it computes, and whose.  Beyond the paper.
 
 The order of the queue says who goes next; it cannot help a request that meets a step which is
 full already.  A step with many prompt tokens is long, and whoever decodes, or has just arrived,
@@ -28,28 +28,27 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ewsjf_env.parameters import Parameter, Value
+from ewsjf_env.parameters import Value, linear, log
 
 CACHE_RESERVE = 0.3  # of the KV cache; with 0.1 and 0 yielding cost more than it gave in overload
 STEP_PARAMETERS = (
-    Parameter(
+    log(
         "prefill_share",
         1.0,
-        0.05,
-        1.0,
-        "log",
-        description="most prompt tokens a step, as a share of the engine's token budget",
+        low=0.05,
+        high=1.0,
         named=True,
         generation=3,
+        description="most prompt tokens a step, as a share of the engine's token budget",
     ),
-    Parameter(
+    linear(
         "yield_share",
         0.0,
-        0.0,
-        0.95,
-        description="most that a long prompt under way leaves of these to shorter waiting ones",
+        low=0.0,
+        high=0.95,
         named=True,
         generation=3,
+        description="most that a long prompt under way leaves of these to shorter waiting ones",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Who is served how much? Virtual token counters over tenants, and any order inside each (+).
+"""Accounts of tenants: virtual token counters, and any order inside each tenant (+).
 
 Every tenant has a counter of the service that it got, in weighted tokens:
 

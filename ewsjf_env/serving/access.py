@@ -1,4 +1,4 @@
-"""Who may use /ewsjf?  vLLM's own key check covers its own routes only."""
+"""The key check of /ewsjf: vLLM's own covers its own routes only."""
 
 from __future__ import annotations
 

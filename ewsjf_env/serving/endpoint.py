@@ -27,10 +27,11 @@ from starlette.requests import ClientDisconnect
 from ewsjf_env.config import ConfigError
 from ewsjf_env.serving import openapi
 from ewsjf_env.serving.access import Gate, api_keys, author, is_cross_site
-from ewsjf_env.serving.change import MAX_BODY_BYTES, PolicyChange, read_json
+from ewsjf_env.serving.change import MAX_BODY_BYTES, PolicyChange
 from ewsjf_env.serving.metrics import start_polling
 from ewsjf_env.serving.ranks import EngineUnavailable, Ranks
 from ewsjf_env.serving.settings import patch_is_allowed
+from ewsjf_env.strict_json import read_json
 
 BODY_TIMEOUT_S = 10.0
 MAX_ERROR_CHARACTERS = 500  # an error quotes what was sent
@@ -76,7 +77,7 @@ class Control:
             raise _Refused(403, "a page of another site may not change the policy")
         who = author(request)
         try:
-            change = read_json(await _body(request))
+            change = read_json(await _body(request), "body", MAX_BODY_BYTES)
             PolicyChange.from_dict(change, "body")
             async with self._writer:
                 before = (await ranks.call("ewsjf_state"))[0]
@@ -177,7 +178,7 @@ def _serves_ewsjf(vllm_config: Any) -> bool:
     chosen = vllm_config.scheduler_config.scheduler_cls
     if isinstance(chosen, str):
         chosen = resolve_obj_by_qualname(chosen)
-    return hasattr(chosen, "ewsjf_state")
+    return hasattr(chosen, "ewsjf")
 
 
 def _control(request: Request) -> Control:

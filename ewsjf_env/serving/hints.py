@@ -1,4 +1,4 @@
-"""What does a caller say about a request?  Expected output and tenant, in `extra_args`.
+"""Hints of a caller about a request, in `extra_args`: expected output and tenant.
 
     SamplingParams(extra_args={"ewsjf": {"output_tokens": 120, "tenant": "batch"}})
 

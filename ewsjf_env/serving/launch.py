@@ -1,4 +1,4 @@
-"""Which command and environment start the real `vllm serve` with our scheduler?
+"""The command and the environment that start the real `vllm serve` with our scheduler.
 
     vllm serve MODEL --scheduler-cls CLASS --additional-config {"ewsjf": {...}}
     VLLM_PLUGINS=ewsjf,...

@@ -1,4 +1,4 @@
-"""What is served when a tuner dies in the middle of a trial?
+"""A lease on a policy: what is served when a tuner dies in the middle of a trial.
 
 A change with a lease is on trial: unless it is renewed in time, or another change comes without a
 lease, the scheduler goes back by itself to what was last set without one.  That is looked at

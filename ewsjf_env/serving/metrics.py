@@ -1,4 +1,4 @@
-"""What does the scheduler tell Prometheus?  Metrics `ewsjf_*` beside vLLM's own on /metrics.
+"""Metrics `ewsjf_*` for Prometheus, beside vLLM's own on /metrics.
 
 vLLM hands stat loggers a fixed set of numbers that has no place for ours, and an installed stat
 logger would switch statistics on for servers that asked for none.  So the front end asks the

@@ -1,4 +1,4 @@
-"""How do the routes describe themselves in the server's OpenAPI document?"""
+"""The description of our routes in the server's OpenAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does anything outside of the engine process reach the scheduler?
+"""The way into the engine process: utilities of vLLM's EngineCore that reach our scheduler.
 
 The entry point `ewsjf` in `vllm.general_plugins`, which vLLM calls in each of its processes.  It
 adds three utilities to vLLM's EngineCore.  vLLM calls a utility by its name in the engine's own
@@ -44,9 +44,8 @@ def ewsjf_configure(
         `rank`; `applied` tells whether the change was taken, and if not, `error` says why in one
         line, with `conflict` true where the version was the reason.
     """
-    scheduler = _scheduler(self)
-    scheduler.ewsjf_end_lease(scheduler.ewsjf_now())
-    current = scheduler.waiting.policy_version
+    ewsjf = _extension(self)
+    current = ewsjf.queue.policy_version
     error, conflict = "", True
     if if_version is not None and if_version != current:
         error = f"version: {if_version} is not the one in force, {current}"
@@ -56,17 +55,16 @@ def ewsjf_configure(
         conflict = False
         try:
             asked = PolicyChange.from_dict(change)
-            policy = asked.applied_to(scheduler.waiting.policy)
+            policy = asked.applied_to(ewsjf.queue.policy)
         except ConfigError as reason:
             error = str(reason)
         else:
-            if asked.lease_s is not None and policy == scheduler.waiting.policy:
+            if asked.lease_s is not None and policy == ewsjf.queue.policy:
                 # Installing would order all waiting requests anew, for nothing.
-                until_s = scheduler.ewsjf_now() + asked.lease_s
-                scheduler.ewsjf_lease.grant(policy, until_s)
+                ewsjf.lease.grant(policy, ewsjf.now() + asked.lease_s)
             else:
-                scheduler.install_policy(policy, version, asked.lease_s)
-    answer = _in_force(scheduler)
+                ewsjf.install(policy, version, asked.lease_s)
+    answer = _in_force(self)
     if error:
         return {**answer, "applied": False, "error": error, "conflict": conflict}
     return {**answer, "applied": True}
@@ -80,41 +78,39 @@ def ewsjf_state(self: Any, with_policy: bool = True) -> dict[str, Any]:
         with_policy: include the policy itself.
 
     Returns:
-        `_EWSJFMixin.ewsjf_state` with the keys of `ewsjf_configure`'s answer, `now_s` (the
+        `SchedulerExtension.state` with the keys of `ewsjf_configure`'s answer, `now_s` (the
         scheduler's clock), `running`, `kv_usage` in [0, 1] and `counters`.
     """
-    scheduler = _scheduler(self)
-    scheduler.ewsjf_end_lease(scheduler.ewsjf_now())
-    state = scheduler.ewsjf_state()
-    state.update(_in_force(scheduler))
+    ewsjf, scheduler = _extension(self), self.scheduler
+    state = {**ewsjf.state(), **_in_force(self)}
     if not with_policy:
         del state["policy"]
-    recorder = scheduler.ewsjf_recorder
     return {
         **state,
-        "now_s": scheduler.ewsjf_now(),
+        "now_s": ewsjf.now(),
         "running": len(scheduler.running),
         "kv_usage": float(scheduler.kv_cache_manager.usage),
-        "counters": recorder.counters(),
+        "counters": dict(ewsjf.history.counts),
     }
 
 
 def ewsjf_window(self: Any, since: int = 0, open_requests: bool = True) -> dict[str, Any]:
-    """Request records and counters, see `Recorder.window`, and by which policy they were served.
+    """Request records and counters, and by which policy the requests were served.
+
+    See `RequestHistory.window`.
 
     Args:
         self: the engine core.
         since: `next` of the answer before, of the same `instance`; 0 for all that is kept.
         open_requests: also list requests that have not ended.
     """
-    scheduler = _scheduler(self)
-    scheduler.ewsjf_end_lease(scheduler.ewsjf_now())
+    ewsjf = _extension(self)
     return {
-        "instance": scheduler.ewsjf_instance,
-        "rank": _rank(scheduler),
-        "policy_version": scheduler.waiting.policy_version,
-        "cuts": list(scheduler.waiting.policy.partition.cuts),
-        **scheduler.ewsjf_recorder.window(since, scheduler.ewsjf_now(), open_requests),
+        "instance": ewsjf.instance,
+        "rank": _rank(self),
+        "policy_version": ewsjf.queue.policy_version,
+        "cuts": list(ewsjf.queue.policy.partition.cuts),
+        **ewsjf.window(since, open_requests),
     }
 
 
@@ -123,24 +119,28 @@ def _renews(change: Any, version: int, current: int) -> bool:
     return version == current and isinstance(change, dict) and "lease_s" in change
 
 
-def _in_force(scheduler: Any) -> dict[str, Any]:
+def _in_force(core: Any) -> dict[str, Any]:
+    ewsjf = core.scheduler.ewsjf
     return {
-        "instance": scheduler.ewsjf_instance,
-        "rank": _rank(scheduler),
-        "policy_version": scheduler.waiting.policy_version,
-        "policy": scheduler.waiting.policy.to_dict(),
+        "instance": ewsjf.instance,
+        "rank": _rank(core),
+        "policy_version": ewsjf.queue.policy_version,
+        "policy": ewsjf.queue.policy.to_dict(),
     }
 
 
-def _rank(scheduler: Any) -> int:
-    return int(getattr(scheduler.vllm_config.parallel_config, "data_parallel_index", 0) or 0)
+def _rank(core: Any) -> int:
+    parallel = core.scheduler.vllm_config.parallel_config
+    return int(getattr(parallel, "data_parallel_index", 0) or 0)
 
 
-def _scheduler(core: Any) -> Any:
-    scheduler = core.scheduler
-    if getattr(scheduler, "ewsjf_recorder", None) is None:
+def _extension(core: Any) -> Any:
+    """Ours of a core's scheduler; a lease that has ended meanwhile is over."""
+    ewsjf = getattr(core.scheduler, "ewsjf", None)
+    if ewsjf is None:
         raise ConfigError(
-            f"scheduler: {type(scheduler).__name__} serves no policy of ours; start with "
+            f"scheduler: {type(core.scheduler).__name__} serves no policy of ours; start with "
             "--scheduler-cls ewsjf_env.serving.scheduler.EWSJFScheduler"
         )
-    return scheduler
+    ewsjf.end_lease(ewsjf.now())
+    return ewsjf

@@ -1,4 +1,4 @@
-"""How much of a prompt must still be computed?  A look at vLLM's prefix cache that leaves no trace.
+"""A look at vLLM's prefix cache that leaves no trace: how much of a prompt is still to compute.
 
 vLLM's own look-up counts hits and touches blocks when it admits a request.  This one does
 neither: it asks which hashes are cached, as often as a policy likes.

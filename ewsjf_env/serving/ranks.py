@@ -1,4 +1,4 @@
-"""How is a utility called on every data-parallel rank, and how do all ranks get one policy?
+"""All data-parallel ranks as one: a utility is called on each, and each gets the same policy.
 
 A front end (API server) talks to all engine cores that it manages; several front ends may do so
 at once.  The first rank decides: it applies a change and numbers it.  The others are told the

@@ -1,4 +1,4 @@
-"""What may an operator configure in `additional_config["ewsjf"]`, and on which vLLM?"""
+"""What an operator may configure in `additional_config["ewsjf"]`, and on which vLLM."""
 
 from __future__ import annotations
 

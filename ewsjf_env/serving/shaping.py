@@ -1,4 +1,4 @@
-"""How does a policy's step shape reach vLLM's `schedule`?
+"""The way of a policy's step shape into vLLM's `schedule`.
 
 By the two limits that `schedule` itself reads in every step, `max_num_scheduled_tokens` and
 `long_prefill_token_threshold`, and by a waiting queue that closes at a length.  With shaping off

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from agents.experiments.jobs import Job, simulate
+from agents.experiments.policy_runs import PolicyRun, simulate
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.measure.records import RequestRecord, WindowCounters, WindowMetrics, aggregate
 from ewsjf_env.policy.policy import Policy
@@ -95,19 +95,19 @@ class SingleServer:
         return aggregate(records, counters, 0.0, end_s, self.prefill_cost_s)
 
 
-def fails_for_hrrn(job: Job) -> dict[str, Any]:
+def fails_for_hrrn(job: PolicyRun) -> dict[str, Any]:
     if job.policy.name == "hrrn":
         raise RuntimeError("the scheduler is stuck\nat step 7")
     return played(job)
 
 
-def killed_for_hrrn(job: Job) -> dict[str, Any]:
+def killed_for_hrrn(job: PolicyRun) -> dict[str, Any]:
     if job.policy.name == "hrrn":
         os.kill(os.getpid(), signal.SIGKILL)
     return played(job)
 
 
-def killed_once(job: Job, marker: Path) -> dict[str, Any]:
+def killed_once(job: PolicyRun, marker: Path) -> dict[str, Any]:
     """Kill the worker the first time that any run starts."""
     if not marker.exists():
         marker.touch()
@@ -115,13 +115,13 @@ def killed_once(job: Job, marker: Path) -> dict[str, Any]:
     return played(job)
 
 
-def interrupted_for_hrrn(job: Job) -> dict[str, Any]:
+def interrupted_for_hrrn(job: PolicyRun) -> dict[str, Any]:
     if job.policy.name == "hrrn":
         raise KeyboardInterrupt
     return played(job)
 
 
-def played(job: Job) -> dict[str, Any]:
+def played(job: PolicyRun) -> dict[str, Any]:
     """The record of a job on the stand-in; patched here, for worker processes have no fixture."""
-    with mock.patch("agents.experiments.jobs.cached_engine", SingleServer):
+    with mock.patch("agents.experiments.policy_runs.cached_engine", SingleServer):
         return simulate(job)

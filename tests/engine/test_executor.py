@@ -7,63 +7,35 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.simulated.machine import preset_names
-from ewsjf_env.engine.simulated.vllm_config import build_scheduler, stock_scheduler_class
+from ewsjf_env.engine.simulated.vllm_config import load_vllm
 from ewsjf_env.engine.stand_in.model_folder import WORD_TOKENS, model_folder, words
 from ewsjf_env.engine.stand_in.plugin import SWITCH
 from ewsjf_env.engine.stand_in.settings import ExecutorSettings
-from ewsjf_env.engine.steps.step_work import StepWork
-from tests.serving.vllm_traffic import finish_step, make_request, make_setup, run_step
+from ewsjf_env.scheduling.step_work import StepWork
 
 LATENCY = "llama2-13b_a100-80g"
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_step_is_understood_from_the_outside(asynchronous: bool) -> None:
-    """As the virtual core understands it, which sees the requests themselves."""
-    setup = make_setup(kv_blocks=24, asynchronous=asynchronous)
-    scheduler = build_scheduler(setup, stock_scheduler_class(asynchronous))
-    work = StepWork()
-    in_flight: list[Any] = []
-    preempted = 0
-    for index in range(400):
-        if index < 60:
-            request = make_request(setup, f"r{index}", 2 + 37 * index % 120, 1 + index % 40, 0.0)
-            scheduler.add_request(request)
-        if not scheduler.has_requests():
-            break
-        # What is in flight when depth is 2 has not been taken in yet, as in the engine.
-        output = run_step(scheduler, in_flight, 2 if asynchronous else 10**9)
-        preempted += len(output.preempted_req_ids or ())
-        sampled = in_flight[-1][1] if in_flight else {}
-        seen = work.of(output)
-        prefill = decode = context = 0
-        attention = 0.0
-        for name, tokens in output.num_scheduled_tokens.items():
-            request = scheduler.requests[name]
-            after = request.num_computed_tokens
-            if tokens == 1 and after > request.num_prompt_tokens:
-                decode, context = decode + 1, context + after
-            else:
-                prefill += tokens
-                attention += tokens * (after - 0.5 * tokens)
-        assert (seen.prefill_tokens, seen.decode_requests) == (prefill, decode)
-        assert (seen.context_tokens, seen.prefill_attention) == (context, attention)
-        assert seen.request_ids == list(output.num_scheduled_tokens)
-        if sampled:
-            tokens_expected = [bool(sampled[name]) for name in seen.request_ids]
-            assert [position >= 0 for position in seen.positions] == tokens_expected
-        if not asynchronous:
-            finish_step(scheduler, in_flight.pop())
-    assert preempted > 0
-    assert not scheduler.requests
-    work.of(scheduler.schedule())
-    assert len(work) == 0
+def test_a_request_samples_the_token_after_those_computed() -> None:
+    load_vllm()
+    from ewsjf_env.engine.stand_in.executor import sampled_positions
+
+    output = SimpleNamespace(
+        num_scheduled_tokens={"decodes": 1, "halfway": 8, "whole": 5},
+        scheduled_new_reqs=[SimpleNamespace(req_id="whole", num_computed_tokens=0)],
+        scheduled_cached_reqs=SimpleNamespace(
+            req_ids=["halfway", "decodes"], num_computed_tokens=[16, 40]
+        ),
+    )
+    work = StepWork(13, 1.0, 1, 41, completed=("whole",), unfinished=("halfway",))
+    assert sampled_positions(output, work) == [41, -1, 5]
 
 
 @pytest.mark.parametrize(
@@ -127,8 +99,6 @@ def simulated_vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(SWITCH, "1")
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"))
-    from ewsjf_env.engine.simulated.vllm_config import load_vllm
-
     load_vllm()
     return
 

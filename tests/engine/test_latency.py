@@ -12,7 +12,6 @@ from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.simulated.latency import (
     Coefficients,
     LatencyModel,
-    _non_negative_least_squares,
 )
 from ewsjf_env.engine.simulated.machine import MODEL_DIRECTORY, PRESET_DIRECTORY, preset_names
 
@@ -160,13 +159,6 @@ def test_fit_refuses_samples_that_cannot_tell_the_parts_apart() -> None:
         model.fit(decodes)
     with pytest.raises(ConfigError, match="positive"):
         model.fit([*samples, (samples[0][0], 0.0)])
-
-
-def test_least_squares_stay_at_zero_where_the_optimum_is_negative() -> None:
-    columns = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
-    assert _non_negative_least_squares(columns, np.array([3.0, 2.0, 1.0])) == pytest.approx([2, 0])
-    assert _non_negative_least_squares(columns, np.array([1.0, 3.0, 5.0])) == pytest.approx([1, 2])
-    assert _non_negative_least_squares(columns, -np.ones(3)) == pytest.approx([0, 0])
 
 
 def test_save_and_load_give_the_same_model(tmp_path: Path) -> None:

@@ -35,10 +35,10 @@ class InProcess:
         from ewsjf_env.serving.scheduler import SyncEWSJFScheduler  # vLLM is loaded by now
 
         self.scheduler = build_scheduler(self.setup, SyncEWSJFScheduler)
-        self.scheduler.install_policy(START)
+        self.scheduler.ewsjf.install(START)
         self.now_s = 100.0 * number
-        self.scheduler._ewsjf_clock = lambda: self.now_s
-        self.scheduler._ewsjf_now_s = self.now_s
+        self.scheduler.ewsjf.read_clock = lambda: self.now_s
+        self.scheduler.ewsjf._now_s = self.now_s
         self.down = False
         self.refuses: object = ""
         self.loses_answers: object = ""

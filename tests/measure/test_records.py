@@ -5,13 +5,13 @@ from dataclasses import fields, replace
 import pytest
 
 from ewsjf_env.config import ConfigError
+from ewsjf_env.measure.buckets import bucket_table
 from ewsjf_env.measure.records import (
     MetricSettings,
     RequestRecord,
     WindowCounters,
     WindowMetrics,
     aggregate,
-    bucket_table,
     jain,
 )
 

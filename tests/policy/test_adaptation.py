@@ -13,13 +13,9 @@ from ewsjf_env.policy.adaptation import Adaptation
 from ewsjf_env.policy.policy import Policy, default_policy
 from ewsjf_env.scheduling.history import RequestHistory
 from tests.policy.adaptive_policies import BUSY, CALM, FALLBACK, SPACE, adaptive, policy, table
+from tests.scheduling.history_requests import Request, end
 
 RATE = next(f for f in FEATURES if f.name == "arrival_rate_per_s")
-
-
-class Request:
-    num_output_tokens = 0
-    num_preemptions = 0
 
 
 class Stage:
@@ -29,14 +25,14 @@ class Stage:
         self.history = RequestHistory(capacity)
         self.adaptation = Adaptation(self.history, lambda b: 1e-3 * b, lambda: 3)
         self.policy = first
-        self.arrivals = 0
+        self.arrived: list[Request] = []
         self.adaptation.follow(first, start_s)
 
     def arrive(self, *moments_s: float) -> None:
         for moment_s in moments_s:
             self.adaptation.roll(moment_s)
-            self.history.arrived(str(self.arrivals), Request(), moment_s, 100, 10)
-            self.arrivals += 1
+            self.arrived.append(Request(str(len(self.arrived)), 100, 10))
+            self.history.arrived(self.arrived[-1], moment_s)
 
     def step(self, now_s: float) -> dict[str, Any] | None:
         """A scheduler step: the values put in force, or None."""
@@ -108,14 +104,12 @@ def test_an_idle_engine_wakes_up_to_the_present_not_to_the_past() -> None:
 def test_counters_are_of_the_window() -> None:
     inputs = ("output_tokens_per_s", "kv_usage_mean", "queues")
     stage = Stage(policy(adaptive(table(3), inputs, period_s=10.0, window_s=5.0)))
-    request = Request()
-    stage.history.arrived("x", request, 0.5, 100, 1000)
-    stage.history.admitted("x", 0)
+    request = Request("x", 100, 1000)
+    stage.history.arrived(request, 0.5)
     for now_s, tokens, usage in ((1.0, 100, 0.2), (4.0, 200, 0.8), (7.0, 500, 0.3), (10.0, 900, 1)):
         stage.adaptation.roll(now_s)
         request.num_output_tokens = tokens
-        stage.history.produced(now_s)
-        stage.history.used_kv(usage, now_s)
+        stage.history.updated([], now_s, usage)
     stage.step(10.0)
     scales = {f.name: f for f in FEATURES}
     seen = stage.adaptation.inputs
@@ -130,7 +124,7 @@ def test_a_ring_that_is_too_small_shortens_the_window() -> None:
     for number in range(100):  # ten a second; each leaves at once
         now_s = 0.05 + number / 10
         stage.arrive(now_s)
-        stage.history.left([str(number)], now_s)
+        end(stage.history, stage.arrived[-1], now_s)
     stage.step(10.0)
     assert stage.rate_per_s == pytest.approx(10.0, rel=0.1)
     assert stage.adaptation.fallbacks == 0

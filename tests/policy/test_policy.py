@@ -14,8 +14,11 @@ from ewsjf_env.policy.policy import (
     Policy,
     default_policy,
     parse_policies,
+    parse_policy,
 )
 from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.serving.change import PolicyChange
+from ewsjf_env.serving.settings import SchedulerSettings
 
 
 def write(path: Path, **changes: object) -> Path:
@@ -55,8 +58,8 @@ def test_the_default_policy_is_ewsjf_learnt_from_other_traffic() -> None:
         ({"parameters": [1]}, "parameters: expected a mapping"),
         ({"cuts": [1]}, "unknown key 'cuts'"),
         ({"provenance": 3}, "provenance: expected a mapping"),
-        ({"name": ""}, "name: expected a text"),
-        ({"name": 7}, "name: expected a text"),
+        ({"name": ""}, "name: expected a string"),
+        ({"name": 7}, "name: expected a string"),
         (
             {"partition": {"cuts": [500, 100], "means": [1, 2, 3], "masses": [0.2, 0.3, 0.5]}},
             "cuts",
@@ -136,6 +139,39 @@ def test_bad_lists_are_refused(text: str, message: str) -> None:
 
 def test_only_oracles_are_marked() -> None:
     assert [name for name, spec in ORDERS.items() if spec.oracle] == ["sjf_total"]
+
+
+def test_a_name_means_the_same_policy_everywhere() -> None:
+    """`ewsjf` over HTTP and in additional_config was another policy than the shipped one."""
+    shipped = default_policy()
+    assert parse_policy("ewsjf") == shipped
+    assert Policy.from_dict({"order": "ewsjf"}) == shipped
+    assert SchedulerSettings.from_additional_config({"ewsjf": {"order": "ewsjf"}}).policy == shipped
+    assert SchedulerSettings.from_additional_config({}).policy == shipped
+    assert dict(ORDERS["ewsjf"].space.defaults) == dict(shipped.parameters)
+    for order in ORDERS:
+        named = parse_policy(order)
+        change = PolicyChange.from_dict({"order": order})
+        assert change.applied_to(parse_policy("fcfs")) == named
+        inline = SchedulerSettings.from_additional_config({"ewsjf": {"order": order}})
+        assert inline.policy == named
+    changed = {"order": "ewsjf", "parameters": {"k": 8}}
+    assert Policy.from_dict(changed).parameters == parse_policy("ewsjf(k=8)").parameters
+    assert Policy.from_dict(changed).provenance == {}  # those values were not learnt
+
+
+def test_fcfs_and_back_is_the_shipped_policy_to_the_digit() -> None:
+    tuned = default_policy().with_parameters({"k": 7.0, "alpha": 2.0}, name="tuned")
+    policy = tuned
+    for order in ("fcfs", "ewsjf"):
+        policy = PolicyChange.from_dict({"order": order}).applied_to(policy)
+    assert policy == default_policy()
+    assert policy.to_dict() == json.loads(DEFAULT_PATH.read_text(encoding="utf-8"))
+
+
+def test_nobody_can_change_the_shipped_policy() -> None:
+    dict.update(default_policy().parameters, k=1.0)  # type: ignore[arg-type, call-overload]
+    assert default_policy().parameters["k"] == ORDERS["ewsjf"].space["k"].default
 
 
 OLD_HASH = "a2c557e45ee4e315"  # of the space of `ewsjf` before it had weights of work

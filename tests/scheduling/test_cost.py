@@ -9,9 +9,8 @@ from ewsjf_env.config import ConfigError
 from ewsjf_env.scheduling.cost import (
     CostPrior,
     PrefillCostModel,
-    StepSample,
-    non_negative_solution,
 )
+from ewsjf_env.scheduling.step_work import StepWork
 
 PRIOR = CostPrior(c0_s=0.002, c1_s_per_token=3e-4, c2_s_per_token2=1e-9)
 TRUTH = (0.018, 1.2e-4, 2.4e-9, 6e-5, 1.1e-7)  # overhead, token, pair, decode, context token
@@ -26,7 +25,7 @@ def steps(count, seed=0, noise=0.05, truth=TRUTH):
         before = int(rng.integers(0, 8192)) if rng.random() < 0.3 else 0
         if tokens + decodes == 0:
             continue
-        sample = StepSample(
+        sample = StepWork(
             tokens, tokens * (before + tokens / 2), decodes, decodes * int(rng.integers(64, 3000))
         )
         yield sample, true_s(sample, truth) * rng.lognormal(0, noise)
@@ -43,7 +42,7 @@ def true_s(sample, truth=TRUTH):
 
 
 def alone_s(tokens, truth=TRUTH):
-    return true_s(StepSample(tokens, tokens * tokens / 2, 0, 0), truth)
+    return true_s(StepWork(tokens, tokens * tokens / 2, 0, 0), truth)
 
 
 def taught(count, prior=PRIOR, **kwargs):
@@ -101,7 +100,7 @@ def test_decode_steps_alone_leave_the_prefill_prior():
     model = PrefillCostModel(PRIOR)
     for _ in range(2000):
         decodes = int(rng.integers(1, 200))
-        sample = StepSample(0, 0.0, decodes, 1000 * decodes)
+        sample = StepWork(0, 0.0, decodes, 1000 * decodes)
         model.observe(sample, true_s(sample) * rng.lognormal(0, 0.02))
     assert model.coefficients[1] == pytest.approx(PRIOR.c1_s_per_token)
     assert model.coefficients[2] == pytest.approx(PRIOR.c2_s_per_token2)
@@ -115,7 +114,7 @@ def test_full_steps_keep_the_proportions_of_the_prior():
         decodes = int(rng.integers(20, 120))
         tokens = 2048 - decodes
         before = int(rng.integers(0, 8192))
-        sample = StepSample(tokens, tokens * (before + tokens / 2), decodes, 800 * decodes)
+        sample = StepWork(tokens, tokens * (before + tokens / 2), decodes, 800 * decodes)
         model.observe(sample, true_s(sample) * rng.lognormal(0, 0.03))
     assert not model.uses_prior
     assert model.cost_s(2048) == pytest.approx(alone_s(2048), rel=0.05)
@@ -140,16 +139,16 @@ def test_stalls_teach_little():
 
 
 JUNK = [
-    (StepSample(100, 5000.0, 0, 0), float("nan")),
-    (StepSample(100, 5000.0, 0, 0), float("inf")),
-    (StepSample(100, 5000.0, 0, 0), 0.0),
-    (StepSample(100, 5000.0, 0, 0), -1.0),
-    (StepSample(100, 5000.0, 0, 0), 60.1),
-    (StepSample(0, 0.0, 0, 0), 0.1),
-    (StepSample(-100, 5000.0, 0, 0), 0.1),
-    (StepSample(100, float("nan"), 0, 0), 0.1),
-    (StepSample(100, float("inf"), 0, 0), 0.1),
-    (StepSample(100, 5000.0, 0, 10**300), 0.1),
+    (StepWork(100, 5000.0, 0, 0), float("nan")),
+    (StepWork(100, 5000.0, 0, 0), float("inf")),
+    (StepWork(100, 5000.0, 0, 0), 0.0),
+    (StepWork(100, 5000.0, 0, 0), -1.0),
+    (StepWork(100, 5000.0, 0, 0), 60.1),
+    (StepWork(0, 0.0, 0, 0), 0.1),
+    (StepWork(-100, 5000.0, 0, 0), 0.1),
+    (StepWork(100, float("nan"), 0, 0), 0.1),
+    (StepWork(100, float("inf"), 0, 0), 0.1),
+    (StepWork(100, 5000.0, 0, 10**300), 0.1),
 ]
 
 
@@ -185,7 +184,7 @@ def test_junk_between_steps_changes_nothing():
 def test_never_negative_never_decreasing_always_finite(rows, repeats):
     model = PrefillCostModel(PRIOR, min_r2=0.0)
     for tokens, attention, decodes, context, step_s in rows * repeats:
-        model.observe(StepSample(tokens, attention, decodes, context), step_s)
+        model.observe(StepWork(tokens, attention, decodes, context), step_s)
     costs = [model.cost_s(b) for b in (0, 1, 10, 100, 1000, 10_000, 1_000_000)]
     assert costs[0] >= 1e-3 and costs == sorted(costs) and np.isfinite(costs).all()
     assert min(model.coefficients) >= 0 and -1 <= model.r2 <= 1
@@ -194,7 +193,7 @@ def test_never_negative_never_decreasing_always_finite(rows, repeats):
 def test_equal_step_times_explain_nothing():
     model = PrefillCostModel(PRIOR)
     for _ in range(500):
-        model.observe(StepSample(2048, 2048**2 / 2, 0, 0), 0.25)
+        model.observe(StepWork(2048, 2048**2 / 2, 0, 0), 0.25)
     assert model.r2 == 0.0 and model.uses_prior
 
 
@@ -202,31 +201,6 @@ def test_the_minimum_holds():
     model = PrefillCostModel(CostPrior(0.0, 1e-6, 0.0), minimum_s=0.01)
     assert model.cost_s(1) == 0.01
     assert model.cost_s(100_000) == pytest.approx(0.1)
-
-
-@settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 5))
-def test_non_negative_solution_meets_the_optimality_conditions(seed, count):
-    rng = np.random.default_rng(seed)
-    columns = rng.normal(size=(count + 3, count))
-    gram, moment = columns.T @ columns, rng.normal(size=count)
-    theta = non_negative_solution(gram, moment)
-    slope = gram @ theta - moment
-    size = 1e-8 * (1 + np.abs(gram).max() * np.abs(theta).max())
-    assert (theta >= 0).all()
-    assert (slope >= -size).all()
-    assert np.abs(slope[theta > 0]).max(initial=0.0) <= size
-
-
-@settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), likely=st.lists(st.booleans(), min_size=4, max_size=4))
-def test_a_guess_does_not_change_the_solution(seed, likely):
-    rng = np.random.default_rng(seed)
-    columns = rng.normal(size=(9, 4))
-    gram, moment = columns.T @ columns, rng.normal(size=4)
-    theta = non_negative_solution(gram, moment)
-    assert np.array_equal(non_negative_solution(gram, moment, likely=np.array(likely)), theta)
-    assert np.array_equal(non_negative_solution(gram, moment, likely=theta > 0), theta)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 from ewsjf_env.policy.policy import Policy
-from ewsjf_env.scheduling.orders.order import Order, ScoredOrder
+from ewsjf_env.scheduling.orders.order import Order
+from ewsjf_env.scheduling.orders.scored import ScoredOrder
 from ewsjf_env.serving.scheduler import EWSJFScheduler
 
 
@@ -22,16 +23,22 @@ class _Raising:
 class FaultyScheduler(EWSJFScheduler):
     """See the module."""
 
-    def install_policy(
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._install = self.ewsjf.install
+        self.ewsjf.install = self._install_faulty  # type: ignore[method-assign]
+
+    def _install_faulty(
         self, policy: Policy, version: int | None = None, lease_s: float | None = None
     ) -> None:
-        super().install_policy(policy, version, lease_s)
-        self._ewsjf_clock = time.monotonic
+        ewsjf = self.ewsjf
+        self._install(policy, version, lease_s)
+        ewsjf.read_clock = time.monotonic
         if policy.name == "jumpy":
             jumps = itertools.cycle((0.0, 3600.0, -3600.0, 7200.0))
-            self._ewsjf_clock = lambda: time.monotonic() + next(jumps)
+            ewsjf.read_clock = lambda: time.monotonic() + next(jumps)
         if policy.name == "faulty":
-            build = self.waiting._build_order
+            build = ewsjf.queue._build_order
 
             def build_raising() -> Order:
                 order = build()
@@ -39,4 +46,4 @@ class FaultyScheduler(EWSJFScheduler):
                 order.scorer = _Raising()
                 return order
 
-            self.waiting.replace_orders(build_raising, self.waiting._build_overdue)
+            ewsjf.queue.replace_orders(build_raising, ewsjf.queue._build_overdue)

@@ -72,7 +72,7 @@ def configured(setup: VllmSetup, config: dict[str, Any], asynchronous: bool = Fa
 def test_the_scheduler_takes_hints_and_counts_bad_ones() -> None:
     setup = make_setup(kv_blocks=60, asynchronous=False)
     scheduler = configured(setup, {"tenants": {"max_tenants": 2}})
-    scheduler.install_policy(parse_policy("ewsjf(w_output=1)"))
+    scheduler.ewsjf.install(parse_policy("ewsjf(w_output=1)"))
     for name, extra in (
         ("a", {"ewsjf": {"output_tokens": 30, "tenant": "gold"}}),
         ("b", {"ewsjf": {"output_tokens": "many"}}),
@@ -82,7 +82,7 @@ def test_the_scheduler_takes_hints_and_counts_bad_ones() -> None:
     entries = {r.request_id: scheduler.waiting.entry(r) for r in scheduler.waiting}
     assert [entries[name].output_hint for name in "abc"] == [30, None, 256]  # max_model_len
     assert [entries[name].tenant for name in "abc"] == ["gold", "", "gold"]
-    state = scheduler.ewsjf_state()
+    state = scheduler.ewsjf.state()
     assert state["hints"] == {"given": 2, "ignored": 1}
     assert {row["tenant"] for row in state["tenants"]} == {"gold", ""}
 
@@ -107,7 +107,7 @@ def test_with_tenants_all_is_served_and_charged_to_the_token(
     """Preemption, aborts and cache resets included; tenants come as priorities."""
     setup = make_setup(kv_blocks=kv_blocks, asynchronous=asynchronous, caching=caching)
     scheduler = configured(setup, {"tenants": {"by": "priority", "prompt_weight": 0}}, asynchronous)
-    scheduler.install_policy(parse_policy(policy))
+    scheduler.ewsjf.install(parse_policy(policy))
     generated = {"tokens": 0}
     update = scheduler.update_from_output
 
@@ -152,8 +152,8 @@ def test_a_remembered_look_at_the_prefix_cache_is_always_that_of_a_whole_one(see
     load_vllm()
     setup = make_setup(kv_blocks=40, asynchronous=False, seqs=4, caching=True)
     scheduler = build_scheduler(setup, ours(False))
-    scheduler.install_policy(parse_policy("ewsjf(w_cached=1)"))
-    cache = scheduler._ewsjf_prefix
+    scheduler.ewsjf.install(parse_policy("ewsjf(w_cached=1)"))
+    cache = scheduler.ewsjf.reader.prefix
     assert cache.block_tokens == 16  # else nothing is remembered
     rng, in_flight, added = random.Random(seed), [], 0
     probes: list[tuple[Any, Any]] = []

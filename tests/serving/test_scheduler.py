@@ -126,8 +126,8 @@ def test_every_order_serves_everything_under_kv_pressure(asynchronous: bool, ord
     setup = make_setup(kv_blocks=20, asynchronous=asynchronous)
     scheduler = build_scheduler(setup, ours(asynchronous))
     clock = iter(range(10**9))
-    scheduler.bind_clock(lambda: 0.05 * next(clock), lambda request: request.arrival_time)
-    scheduler.install_policy(parse_policy(order))
+    scheduler.ewsjf.bind_clock(lambda: 0.05 * next(clock), lambda request: request.arrival_time)
+    scheduler.ewsjf.install(parse_policy(order))
     events: list[tuple[str, Any]] = []
     for index in range(40):
         events += [("add", (1 + 37 * index % 120, 1 + index % 30)), ("step", 1)]
@@ -145,19 +145,19 @@ def test_policy_swaps_while_requests_wait() -> None:
     for index in range(60):
         scheduler.add_request(make_request(setup, f"r{index}", 1 + 31 * index % 110, 5, 0.0))
         run_step(scheduler, in_flight, 2)
-        scheduler.install_policy(parse_policy(names[index % len(names)]))
+        scheduler.ewsjf.install(parse_policy(names[index % len(names)]))
     while in_flight:
         finish_step(scheduler, in_flight.pop(0))
-    assert scheduler.ewsjf_state()["policy_version"] == 60
+    assert scheduler.ewsjf.state()["policy_version"] == 60
     play(scheduler, setup, [("step", 1)], 2, [0])
 
 
 def test_the_scheduler_learns_the_cost_of_prefill_from_its_own_steps() -> None:
     setup = make_setup(kv_blocks=400, asynchronous=False, budget=256, seqs=16)
     scheduler = build_scheduler(setup, ours(False))
-    scheduler.install_policy(parse_policy("ewsjf"))
+    scheduler.ewsjf.install(parse_policy("ewsjf"))
     clock = [0.0]
-    scheduler.bind_clock(lambda: clock[0], lambda request: request.arrival_time)
+    scheduler.ewsjf.bind_clock(lambda: clock[0], lambda request: request.arrival_time)
     in_flight: list[Any] = []
     for index in range(400):
         prompt = 10 + 61 * index % 240
@@ -174,7 +174,7 @@ def test_probing_the_prefix_cache_leaves_no_trace(caching: bool) -> None:
     setup = make_setup(kv_blocks=60, asynchronous=False, caching=caching)
 
     scheduler = build_scheduler(setup, ours(False))
-    scheduler.install_policy(parse_policy("spf"))
+    scheduler.ewsjf.install(parse_policy("spf"))
 
     scheduler.add_request(make_request(setup, "a", 100, 2, 0.0))
     in_flight: list[Any] = []
@@ -183,7 +183,7 @@ def test_probing_the_prefix_cache_leaves_no_trace(caching: bool) -> None:
     again = make_request(setup, "b", 100, 2, 0.0)
     pool = scheduler.kv_cache_manager.block_pool
     before = [block.block_id for block in pool.free_block_queue.get_all_free_blocks()]
-    probe = scheduler._ewsjf_prefix.probe(again)
+    probe = scheduler.ewsjf.reader.prefix.probe(again)
     for _ in range(2):  # the second look takes the short way
         assert probe() == (100 - 96 if caching else 100)
     assert [block.block_id for block in pool.free_block_queue.get_all_free_blocks()] == before

@@ -21,8 +21,8 @@ def scheduler_with(asynchronous: bool, policy: str, kv_blocks: int = 200) -> tup
     setup = make_setup(kv_blocks=kv_blocks, asynchronous=asynchronous, budget=BUDGET)
     scheduler = build_scheduler(setup, ours(asynchronous))
     clock: Iterator[int] = iter(range(10**9))
-    scheduler.bind_clock(lambda: 0.05 * next(clock), lambda request: request.arrival_time)
-    scheduler.install_policy(parse_policy(policy))
+    scheduler.ewsjf.bind_clock(lambda: 0.05 * next(clock), lambda request: request.arrival_time)
+    scheduler.ewsjf.install(parse_policy(policy))
     return setup, scheduler
 
 
@@ -106,7 +106,7 @@ def test_without_shaping_the_engines_limits_are_back() -> None:
     run_step(scheduler, in_flight, 2)
     assert scheduler.max_num_scheduled_tokens == 7
     assert engines.long_prefill_token_threshold == 0  # the worker's view is never touched
-    scheduler.install_policy(parse_policy("ewsjf"))
+    scheduler.ewsjf.install(parse_policy("ewsjf"))
     run_step(scheduler, in_flight, 2)
     assert scheduler.max_num_scheduled_tokens == BUDGET
     assert scheduler.scheduler_config.long_prefill_token_threshold == 0
@@ -119,7 +119,7 @@ def test_an_operators_own_threshold_is_kept() -> None:
     config.long_prefill_token_threshold = 20
     try:
         scheduler = build_scheduler(setup, ours(False))
-        scheduler.install_policy(parse_policy(SHAPED.format(0.9, 0.1)))
+        scheduler.ewsjf.install(parse_policy(SHAPED.format(0.9, 0.1)))
         in_flight: list[Any] = []
         for name, prompt in (("long", 240), ("short", 12)):
             scheduler.add_request(make_request(setup, name, prompt, 2, 0.0))
@@ -135,7 +135,7 @@ def test_an_engine_that_takes_prompts_whole_is_left_alone() -> None:
     config.enable_chunked_prefill = False
     try:
         scheduler = build_scheduler(setup, ours(False))
-        scheduler.install_policy(parse_policy(SHAPED.format(0.1, 0.9)))
+        scheduler.ewsjf.install(parse_policy(SHAPED.format(0.1, 0.9)))
         scheduler.add_request(make_request(setup, "long", 240, 2, 0.0))
         in_flight: list[Any] = []
         assert dict(run_step(scheduler, in_flight, 1).num_scheduled_tokens) == {"long": 240}
@@ -150,9 +150,9 @@ def test_nobody_yields_to_who_cannot_come() -> None:
     scheduler.add_request(make_request(setup, "long", 240, 2, 0.0))
     run_step(scheduler, in_flight, 1)
     scheduler.add_request(short)
-    shaper, config = scheduler._ewsjf_shaper, scheduler.scheduler_config
+    shaper, config = scheduler.ewsjf.shaper, scheduler.scheduler_config
     waiting = short.status
     for status, chunk in ((waiting, BUDGET - 12), (type(waiting).WAITING_FOR_REMOTE_KVS, 0)):
         short.status = status
-        shaper.begin_step(scheduler.waiting, scheduler.ewsjf_now())
+        shaper.begin_step(scheduler.waiting, scheduler.ewsjf.now())
         assert config.long_prefill_token_threshold == chunk

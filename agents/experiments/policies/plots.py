@@ -1,4 +1,4 @@
-"""What does the frontier between the policies look like? frontier.png."""
+"""The picture of an evaluation, frontier.png: who beats whom in two metrics at once."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from agents.experiments.policies.summary import REFERENCE, Run, groups, values
+from agents.analysis.plots import save
+from agents.experiments.objectives import REFERENCE
+from agents.experiments.policies.summary import Run, groups, values
 
 OURS = "ewsjf"
 COLOURS = {"ours": "#0072B2", "fcfs": "#000000", "oracle": "#888888", "rival": "#D55E00"}
@@ -53,10 +52,7 @@ def frontier(runs: Sequence[Run], path: Path) -> None:
     figure.tight_layout()
     for panel, shown in panels:  # the layout must stand before labels can avoid each other
         label_points(panel, shown)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png")
-    plt.close(figure)
-    temporary.replace(path)
+    save(figure, path)
 
 
 def _kind(name: str, oracle: bool) -> str:

@@ -1,17 +1,29 @@
-"""How is an evaluation told to a reader? evaluation.md: tables, losers shown too."""
+"""The report of an evaluation, evaluation.md: tables that show the losers, too."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agents.analysis.tables import (
+    WORSE,
+    best,
+    bold,
+    few_seeds,
+    interval,
+    number,
+    table,
+    text_table,
+    token_range,
+)
 from agents.core.words import counted
-from agents.experiments.policies.summary import REFERENCE, Group, Run, against, groups, values
-from ewsjf_env.measure.records import MetricSettings
+from agents.experiments.objectives import REFERENCE
+from agents.experiments.policies.summary import Group, Run, against, groups, values
+from ewsjf_env.measure.records import MetricSettings, WindowMetrics
 
-WORSE = "▲"
 WORSE_SHARE = 0.01  # a smaller relative difference is not marked, however sure it is
 
 NEAR_CAPACITY = (0.9, 1.05)  # loads from and to which a title says "near capacity"
@@ -27,23 +39,21 @@ class Column:
     larger_is_better: bool = False
     digits: int = 2
 
+    @property
+    def form(self) -> str:
+        """Format of its values."""
+        return f".{self.digits}f"
 
-COLUMNS = (
-    Column("out tok/s", "output_tokens_per_s", larger_is_better=True, digits=0),
-    Column("drained tok/s", "output_tokens_per_s", "drained", larger_is_better=True, digits=0),
-    Column("goodput req/s", "goodput_requests_per_s", larger_is_better=True),
-    Column("TTFT mean s", "ttft_mean_s"),
-    Column("p99 s", "ttft_p99_s"),
-    Column("short mean s", "ttft_short_mean_s"),
-    Column("short p95 s", "ttft_short_p95_s"),
-    Column("long mean s", "ttft_long_mean_s"),
-    Column("long p95 s", "ttft_long_p95_s"),
-    Column("max wait s", "wait_max_s", digits=1),
-    Column("TPOT p95 s", "tpot_p95_s", digits=3),
-    Column("slowdown p99", "slowdown_p99", digits=1),
-    Column("Jain", "jain_slowdown", larger_is_better=True),
-    Column("unfinished", "outstanding", digits=0),
+
+_SHOWN = tuple(
+    Column(how["column"], field.name, "metrics", how["larger_is_better"], how["digits"])
+    for field in dataclasses.fields(WindowMetrics)
+    if (how := field.metadata).get("column")
 )
+_DRAINED = Column("drained tok/s", "output_tokens_per_s", "drained", True, 0)
+COLUMNS = (_SHOWN[0], _DRAINED, *_SHOWN[1:])
+"""Those that `WindowMetrics` names, and the throughput of the same requests all served."""
+
 RATIO_COLUMNS = tuple(
     c
     for c in COLUMNS
@@ -105,10 +115,11 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any], other: str | None = N
         f"at the digits shown); {WORSE} marks a value that is worse "
         f"than fcfs by {WORSE_SHARE:.0%} or more and with its whole 95 % interval (paired "
         "bootstrap over seeds; two seeds or more); (oracle) reads true output lengths.",
+        *few_seeds(meta["seeds"]),
     ]
-    lines += ["", "Rates and loads:", "", *_table(_traffic_rows(runs, meta))]
+    lines += ["", "Rates and loads:", "", *table(_traffic_rows(runs, meta))]
     for group, arms in groups(runs).items():
-        lines += ["", f"## {_title(group, arms)}", "", *_main_table(arms)]
+        lines += ["", f"## {_title(group, arms)}", "", *table(_main_rows(arms))]
         if REFERENCE in arms and len(arms) > 1:
             lines += ["", "Ratio to fcfs, 95 % interval:", "", *_ratio_table(arms, REFERENCE)]
         if other is not None and other in arms and other != REFERENCE:
@@ -121,15 +132,16 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any], other: str | None = N
 
 def console_table(runs: Sequence[Run], meta: Mapping[str, Any] | None = None) -> str:
     """The main tables alone, after the rates with `meta`, for a terminal of 160 columns."""
-    blocks = [] if meta is None else ["\n".join(_aligned(_traffic_rows(runs, meta)))]
+    blocks = [] if meta is None else ["\n".join(text_table(_traffic_rows(runs, meta)))]
     for group, arms in groups(runs).items():
-        rows = [["policy", *(c.title for c in COLUMNS)], *_main_rows(arms)]
-        blocks.append("\n".join([_title(group, arms), *_aligned(rows)]))
+        blocks.append("\n".join([_title(group, arms), *text_table(_main_rows(arms))]))
     legend = (
         f"* the one best without oracles   {WORSE} surely worse than fcfs, by {WORSE_SHARE:.0%} "
         "or more"
     )
-    return "\n\n".join([*blocks, legend])
+    seeds = len({run["seed"] for run in runs})
+    warning = [line.strip("*") for line in few_seeds(seeds) if line]
+    return "\n\n".join([*blocks, *warning, legend])
 
 
 def _traffic_rows(runs: Sequence[Run], meta: Mapping[str, Any]) -> list[list[str]]:
@@ -193,38 +205,20 @@ def _label(name: str, arms: Mapping[str, list[Run]]) -> str:
     return f"{name} ({', '.join(notes)})" if notes else name
 
 
-def _main_table(arms: Mapping[str, list[Run]]) -> list[str]:
-    return _table([["policy", *(c.title for c in COLUMNS)], *_main_rows(arms)])
-
-
 def _main_rows(arms: Mapping[str, list[Run]]) -> list[list[str]]:
-    best = {}
+    names = _sorted(arms)
+    rows = [["policy", *(c.title for c in COLUMNS)], *([_label(n, arms)] for n in names)]
     for column in COLUMNS:
-        fair = [_mean(arm, column) for arm in arms.values() if not arm[0]["oracle"]]
-        known = [v for v in fair if not math.isnan(v)]
-        if known:
-            best[column] = max(known) if column.larger_is_better else min(known)
-    rows = [[_label(name, arms)] for name in _sorted(arms)]
-    for column in COLUMNS:
-        shown = {name: _shown(_mean(arm, column), column) for name, arm in arms.items()}
+        means = {name: _mean(arms[name], column) for name in names}
         # A value that is surely worse may round to the best all the same.
-        worse = {name for name in arms if _is_worse(arms, name, column)}
-        first = [
-            name
-            for name, arm in arms.items()
-            if column in best
-            and shown[name] == _shown(best[column], column)
-            and name not in worse
-            and not arm[0]["oracle"]
-        ]
-        for name, cells in zip(_sorted(arms), rows, strict=True):
-            text = f"**{shown[name]}**" if first == [name] else shown[name]
+        worse = {name for name in names if _is_worse(arms, name, column)}
+        fair = {n: m for n, m in means.items() if n not in worse and not arms[n][0]["oracle"]}
+        first = best(fair, column.larger_is_better, column.form)
+        for name, cells in zip(names, rows[1:], strict=True):
+            text = number(means[name], column.form)
+            text = bold(text) if name == first else text
             cells.append(text + (f" {WORSE}" if name in worse else ""))
     return rows
-
-
-def _shown(value: float, column: Column) -> str:
-    return "-" if math.isnan(value) else f"{value:.{column.digits}f}"
 
 
 def _is_worse(arms: Mapping[str, list[Run]], name: str, column: Column) -> bool:
@@ -244,10 +238,9 @@ def _ratio_table(arms: Mapping[str, list[Run]], reference: str) -> list[str]:
         cells = [_label(name, arms)]
         for column in RATIO_COLUMNS:
             share, _ = against(arms[name], arms[reference], column.metric, column.part)
-            limits = f" [{share.low:.3g}, {share.high:.3g}]" if share.bounded else ""
-            cells.append(f"{share.value:.3g}{limits}" if share.known else "-")
+            cells.append(interval(share))
         rows.append(cells)
-    return _table(rows)
+    return table(rows)
 
 
 def _bucket_table(arms: Mapping[str, list[Run]]) -> list[str]:
@@ -258,12 +251,12 @@ def _bucket_table(arms: Mapping[str, list[Run]]) -> list[str]:
         for i in range(len(limits))
     ]
     used = [i for i, count in enumerate(counts) if count]
-    rows = [["policy", *(_range(*limits[i]) for i in used)]]
+    rows = [["policy", *(token_range(*limits[i]) for i in used)]]
     rows.append(["requests a policy", *(str(counts[i]) for i in used)])
     rows += [
         [_label(name, arms), *(_bucket_cell(arms[name], i) for i in used)] for name in _sorted(arms)
     ]
-    return _table(rows)
+    return table(rows)
 
 
 def _bucket_cell(arm: Sequence[Run], index: int) -> str:
@@ -274,38 +267,3 @@ def _bucket_cell(arm: Sequence[Run], index: int) -> str:
     wait = sum(bucket["ttft_mean_s"] * bucket["requests"] for bucket in buckets) / n
     unserved = sum(bucket["unserved"] for bucket in buckets) / n
     return f"{wait:.2f}" + (f" ({unserved:.0%})" if unserved else "")
-
-
-def _range(low: int, high: int | None) -> str:
-    return f"> {low}" if high is None else f"{low + 1}-{high}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
-    return lines
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines of text columns, numbers to the right; long titles take two lines."""
-    first = [title.rsplit(" ", 1) if len(title) > 8 else [title] for title in rows[0]]
-    head = [
-        [parts[0] if len(parts) > 1 else "" for parts in first],
-        [parts[-1] for parts in first],
-    ]
-    body = [[_plain(cell) for cell in row] for row in rows[1:]]
-    lines = [*head, *body]
-    widths = [max(len(row[i]) for row in lines) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in lines
-    ]
-
-
-def _plain(cell: str) -> str:
-    """A table cell for a terminal: `*` instead of bold, the mark without a space."""
-    text = cell.replace("**", "") + ("*" if "**" in cell else "")
-    return text.replace(f" {WORSE}", WORSE)

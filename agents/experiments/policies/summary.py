@@ -1,4 +1,4 @@
-"""What do the runs of an evaluation say, with intervals, against FCFS?"""
+"""The summary of an evaluation: means with intervals, and each policy against FCFS."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from agents.analysis.statistics import UNKNOWN, Estimate, difference, mean, ratio
+from agents.experiments.objectives import REFERENCE
+from agents.experiments.policy_runs import Record
 
-REFERENCE = "fcfs"
 SKIPPED = ("exact", "scheduler_us_per_step")
-Run = dict[str, Any]
+Run = Record
 Group = tuple[str, float | None, float]
 
 

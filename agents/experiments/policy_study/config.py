@@ -1,8 +1,8 @@
-"""What is compared in the study of policies, on which traffic?  One YAML file.
+"""The configuration of a study of policies: families, traffics and engines, from one YAML file.
 
-Every key is explained in `configs/policy_study.yaml`.  A policy is tuned on one part of a
-workload and judged on another: a recording is split in time (or in rows, where it has no times),
-a synthetic workload has seeds for training and others for judging.
+Every key is explained in `configs/policy_study.yaml`.  Paths in the file are relative to it.  A
+policy is tuned on one part of a workload and judged on another: a recording is split in time (or in
+rows, where it has no times), a synthetic workload has seeds for training and others for judging.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from agents.experiments.jobs import Source
 from agents.experiments.policy_study.families import FamilyConfig, completed
+from agents.experiments.source import Source
 from ewsjf_env.config import (
     ConfigError,
     Count,
@@ -34,7 +34,7 @@ from ewsjf_env.engine.simulated.preset import load_engine
 from ewsjf_env.seeds import TRAINING_SEEDS
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import Workload, load_workload
-from ewsjf_env.workload.spec import ReplaySpec, replay_workload
+from ewsjf_env.workload.spec import YAML_SUFFIXES, ReplaySpec, replay_workload
 
 MAX_SEEDS = 1000
 Loads = tuple[Positive, ...]
@@ -147,7 +147,7 @@ class ControlPlan:
 
 
 @settings
-class StudyConfig:
+class PolicyStudyConfig:
     """The whole study."""
 
     workloads: Mapping[str, WorkloadConfig]
@@ -155,7 +155,7 @@ class StudyConfig:
     families: Mapping[str, FamilyConfig]
     """What is compared, by the label that begins the names of its arms."""
     traces: str = "."
-    """Folder of the recordings, beside the YAML file or from the working directory."""
+    """Folder of the recordings; relative to the YAML file."""
     split: Annotated[float, Range(0.01, 0.99)] = 0.6
     """Recordings are trained on before and judged after this fraction."""
     loads: Loads = (0.5, 0.7, 0.95, 1.2, 1.5)
@@ -192,7 +192,7 @@ class StudyConfig:
             if load not in self.loads:
                 raise ConfigError(f"controls: loads: {load:g} is not one of loads {self.loads}")
 
-    def only(self, names: Sequence[str]) -> StudyConfig:
+    def only(self, names: Sequence[str]) -> PolicyStudyConfig:
         """The same study with some of its workloads; ConfigError for an unknown one."""
         for name in names:
             if name not in self.workloads:
@@ -242,7 +242,7 @@ class StudyConfig:
 
 def load_study(
     path: str | Path, traces: str | None = None, sets: Sequence[str] = ()
-) -> StudyConfig:
+) -> PolicyStudyConfig:
     """Read the YAML file.
 
     Args:
@@ -253,15 +253,25 @@ def load_study(
     Raises:
         ConfigError: naming what is wrong with it, or with a file that it names.
     """
-    data = load_yaml(find_config(path, "", "--config"))
-    config = from_dict(StudyConfig, data, str(path), sets)
-    if traces is not None:
-        return dataclasses.replace(config, traces=traces)
-    beside = Path(path).parent / config.traces
-    return dataclasses.replace(config, traces=str(beside)) if beside.is_dir() else config
+    file = find_config(path, "", "--config")
+    config = from_dict(PolicyStudyConfig, load_yaml(file), str(path), sets)
+    beside = file.parent
+    workloads = {name: _resolved(w, beside) for name, w in config.workloads.items()}
+    folder = str(beside / config.traces) if traces is None else traces
+    return dataclasses.replace(config, workloads=workloads, traces=folder)
 
 
-def check_files(config: StudyConfig) -> None:
+def _resolved(workload: WorkloadConfig, beside: Path) -> WorkloadConfig:
+    """The paths of a file as they are from here; names stay."""
+    engine, synthetic = workload.engine, workload.workload
+    if engine is not None and Path(engine).suffix in YAML_SUFFIXES:
+        engine = str(beside / engine)
+    if synthetic is not None and Path(synthetic).suffix in YAML_SUFFIXES:
+        synthetic = str(beside / synthetic)
+    return dataclasses.replace(workload, engine=engine, workload=synthetic)
+
+
+def check_files(config: PolicyStudyConfig) -> None:
     """Read all traffic and engines before anything runs; ConfigError naming the workload."""
     for name, workload in config.workloads.items():
         try:
@@ -270,10 +280,12 @@ def check_files(config: StudyConfig) -> None:
                 config.source(name, training).load()
             config.controlled(name)
         except ConfigError as error:
-            raise ConfigError(f"workloads: {name}: {error}") from None
+            missing = workload.trace and not (Path(config.traces) / workload.trace).exists()
+            hint = "; --traces names the folder of the recordings" if missing else ""
+            raise ConfigError(f"workloads: {name}: {error}{hint}") from None
 
 
-def described(config: StudyConfig) -> dict[str, object]:
+def described(config: PolicyStudyConfig) -> dict[str, object]:
     """The study as plain values."""
     found: dict[str, object] = to_dict(config)
     return found

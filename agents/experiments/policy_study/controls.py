@@ -12,14 +12,15 @@ from statistics import fmean
 from typing import Any
 
 from agents.analysis.statistics import Estimate, difference, mean
+from agents.experiments.objectives import fcfs
+from agents.experiments.policy_runs import Record
 from agents.experiments.policy_study.families import CONTROL
-from agents.experiments.policy_study.study import SUBJECT, Record, Study
-from agents.experiments.policy_study.tuning import fcfs
+from agents.experiments.policy_study.study import SUBJECT, PolicyStudy
 from ewsjf_env.measure.objective import relative_objective
 from ewsjf_env.measure.records import WindowMetrics
 
 
-def engine_controls(study: Study) -> list[dict[str, Any]]:
+def engine_controls(study: PolicyStudy) -> list[dict[str, Any]]:
     """What other settings of the engine do to J without reordering, and with it."""
     rows = []
     for cell, engines in study.control_runs.items():
@@ -54,7 +55,7 @@ def _objective(runs: Mapping[int, Record], reference: Mapping[int, Record]) -> E
     )
 
 
-def policy_controls(study: Study) -> list[dict[str, Any]]:
+def policy_controls(study: PolicyStudy) -> list[dict[str, Any]]:
     """Each control beside the family of the same order, and the subject against it: over all."""
     rows = []
     for label, family in study.config.families.items():
@@ -75,7 +76,7 @@ def policy_controls(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def gained(study: Study, ours: str, theirs: str) -> dict[str, Any]:
+def gained(study: PolicyStudy, ours: str, theirs: str) -> dict[str, Any]:
     """By how much the J of an arm over everything exceeds another's: paired, and as a share."""
     a, b = study.overall(ours), study.overall(theirs)
     share = fmean(a) / fmean(b) - 1.0 if fmean(b) > 0 else None

@@ -1,4 +1,4 @@
-"""Which policies does the study compare?  Families: an order, what of it is tuned, and for whom.
+"""Families of policies that the study compares: an order, what of it is tuned, and for whom.
 
 A family is known by its label, most often the name of its order.  Another label is a second way
 to tune an order: its values are `<label> tuned`, while its defaults are those of the order.
@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated
 
+from agents.experiments.objectives import REFERENCE
 from ewsjf_env.config import Among, ConfigError, Range, nearest, settings
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 
-REFERENCE, MAIN = "fcfs", "ewsjf"
+MAIN = "ewsjf"
 OURS = ("ewsjf", "ewsjf_normalised", "ewsjf_hrrn")
 """Orders of this project; all others, the authors' own code and the published score among them,
 are rivals unless a family says otherwise."""

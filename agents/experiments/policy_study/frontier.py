@@ -1,4 +1,4 @@
-"""Which policies does another one beat in everything that a user of the queue feels?
+"""Dominance: one policy beats another in everything that a user of the queue feels.
 
 A policy is dominated when another is at least as good in mean, p99, and longest TTFT, and in the
 p95 of long prompts, and better in one.  J leaves the mean out: its best point can be dominated.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
-Record = Mapping[str, Any]
-Cell = tuple[str, float]  # workload and load
+from agents.experiments.objectives import Cell
+from agents.experiments.policy_runs import Record
 
 METRICS = ("ttft_mean_s", "ttft_p99_s", "wait_max_s", "ttft_long_p95_s")
 """What an arm must be no worse in to dominate another."""

@@ -1,4 +1,4 @@
-"""What does the frontier look like on every workload of the study?  study.png."""
+"""The picture of a study of policies, study.png: the frontier on every workload."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from agents.analysis.plots import save
+from agents.experiments.objectives import REFERENCE
 from agents.experiments.policies.plots import Points, draw_points, front, label_points
-from agents.experiments.policy_study.families import REFERENCE
 from agents.experiments.policy_study.report import shown_loads
 from agents.experiments.policy_study.study import PER_LOAD, SUBJECT
 
@@ -53,10 +51,7 @@ def picture(found: Mapping[str, Any], path: Path) -> None:
     figure.tight_layout()
     for panel, points in panels:
         label_points(panel, points, {*ALWAYS_NAMED, found["single_rival"], *front(points)})
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png")
-    plt.close(figure)
-    temporary.replace(path)
+    save(figure, path)
 
 
 def _points(cell: Mapping[str, Any], metric: str, oracles: set[str]) -> Points:

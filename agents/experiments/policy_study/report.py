@@ -1,17 +1,28 @@
-"""How is the study of policies told to a reader?  study.md, made of `study.json` alone."""
+"""The report of a study of policies, study.md: made of `study.json` alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from agents.analysis.tables import (
+    WORSE,
+    best,
+    bold,
+    few_seeds,
+    interval,
+    table,
+    token_range,
+    value_of,
+)
 from agents.experiments.policy_study.families import CONTROL, MAIN, RIVAL
 from agents.experiments.policy_study.study import SUBJECT
 
-WORSE = "▲"
 WORSE_SHARE = 0.01
 SHOWN_LOADS = (0.95, 1.3)
 """Where tables and pictures cannot show all loads, the judged ones nearest to these."""
+J = ".2f"
+MORE = "+.2f"
 Summary = Mapping[str, Any]
 
 
@@ -29,6 +40,7 @@ def markdown(found: Summary) -> str:
         "nearest training load.  What judges was not seen in tuning: the rest of a recording "
         f"(tuned on its first {config['split']:.0%}), or other seeds.  (oracle) reads true output "
         "lengths; a (control) is another order with something of ours, and counts as no rival.",
+        *few_seeds(config["seeds"]),
         "",
         *_section("Who wins over everything", _comparisons(found)),
         *_section("J by workload, mean over loads", _overall_table(found)),
@@ -81,7 +93,7 @@ def _comparisons(found: Summary) -> list[str]:
         f"**{found['single_rival']}**; training traffic would have chosen "
         f"**{found['rival_chosen_in_training']}**.  The aim was {aim:+.0%} of J for `{SUBJECT}`.",
         "",
-        *_table(rows),
+        *table(rows),
     ]
 
 
@@ -89,23 +101,26 @@ def _overall_table(found: Summary) -> list[str]:
     names = list(found["by_workload"])
     order = sorted(found["overall"], key=lambda x: -found["overall"][x][0])
     fair = [label for label in order if not _arm(found, label)["oracle"]]
-    best = {}
-    for place, means in _means(found).items():
-        best[place] = max(zip(map(means.__getitem__, fair), fair, strict=True))[1]
+    means = _means(found)
+    first = {
+        place: best({x: means[place][x] for x in fair}, larger=True, form=J) for place in means
+    }
     rows = [["arm", "all", *names]]
     for label in order:
         cells = [_label(found, label)]
         for place in ("", *names):
             value = found["by_workload"][place][label] if place else found["overall"][label]
-            text = _estimate(value)
-            cells.append(f"**{text}**" if best[place] == label else text)
+            text = interval(value, J)
+            cells.append(bold(text) if first[place] == label else text)
         rows.append(cells)
-    return _table(rows)
+    return table(rows)
 
 
 def _means(found: Summary) -> dict[str, dict[str, float]]:
-    means = {"": {x: v[0] for x, v in found["overall"].items()}}
-    return means | {n: {x: v[0] for x, v in w.items()} for n, w in found["by_workload"].items()}
+    means = {"": {x: value_of(v) for x, v in found["overall"].items()}}
+    return means | {
+        n: {x: value_of(v) for x, v in w.items()} for n, w in found["by_workload"].items()
+    }
 
 
 def _load_table(found: Summary, name: str) -> list[str]:
@@ -118,9 +133,9 @@ def _load_table(found: Summary, name: str) -> list[str]:
     ]
     rows = [["arm", *head, "mean"]]
     for label in sorted(means, key=lambda x: -means[x][0]):
-        values = [_estimate(arms[label][0]) for arms in cells.values()]
-        rows.append([_label(found, label), *values, _estimate(means[label])])
-    return _table(rows)
+        values = [interval(arms[label][0], J) for arms in cells.values()]
+        rows.append([_label(found, label), *values, interval(means[label], J)])
+    return table(rows)
 
 
 def _duels(found: Summary) -> list[str]:
@@ -131,10 +146,10 @@ def _duels(found: Summary) -> list[str]:
                 row["workload"],
                 f"{row['load']:g}",
                 str(row["seeds"]),
-                _estimate(row["gain"], "+"),
+                interval(row["gain"], MORE),
                 row["verdict"],
                 row["best_rival_here"],
-                _estimate(row["gain_over_it"], "+"),
+                interval(row["gain_over_it"], MORE),
             ]
         )
     counts: dict[str, int] = {}
@@ -148,7 +163,7 @@ def _duels(found: Summary) -> list[str]:
         "The best rival here was picked in hindsight out of all rival arms, one policy a "
         "load included.",
         "",
-        *_table(rows),
+        *table(rows),
     ]
 
 
@@ -173,24 +188,24 @@ def _dominated(found: Summary) -> list[str]:
     rows = [["workload", "load", "arm", "by"]]
     by_place: dict[tuple[str, float, str], list[str]] = {}
     for r in found["dominated"]:
-        name = f"**{r['by']}**" if r["surely"] else str(r["by"])
+        name = bold(r["by"]) if r["surely"] else str(r["by"])
         by_place.setdefault((r["workload"], r["load"], r["arm"]), []).append(name)
     rows += [[w, f"{x:g}", arm, ", ".join(by)] for (w, x, arm), by in by_place.items()]
-    return [*lines, "", *_table(rows)] if by_place else lines
+    return [*lines, "", *table(rows)] if by_place else lines
 
 
 def _lengths(found: Summary) -> list[str]:
     loads = shown_loads(found["config"])
     chosen = [row for row in found["lengths"] if row["load"] in loads]
     limits = sorted({(r["above"], r["up_to"] or float("inf")) for r in chosen})
-    rows = [["workload", "load", "arm", *(_range(*limit) for limit in limits)]]
+    rows = [["workload", "load", "arm", *(token_range(*limit) for limit in limits)]]
     cells: dict[tuple[str, float, str], dict[tuple[int, float], str]] = {}
     for r in chosen:
         key = (r["workload"], r["load"], r["arm"])
         limit = (r["above"], r["up_to"] or float("inf"))
         value, low, _ = r["ratio"]
         worse = low is not None and low > 1.0 and value >= 1.0 + WORSE_SHARE
-        cells.setdefault(key, {})[limit] = _estimate(r["ratio"]) + (f" {WORSE}" if worse else "")
+        cells.setdefault(key, {})[limit] = interval(r["ratio"], J) + (f" {WORSE}" if worse else "")
     for (name, load, arm), row in sorted(cells.items(), key=lambda item: item[0][:2]):
         rows.append([name, f"{load:g}", arm, *(row.get(limit, "-") for limit in limits)])
     return [
@@ -198,23 +213,19 @@ def _lengths(found: Summary) -> list[str]:
         "Who has not been served when the window ends counts with the age.  Other loads: "
         "`study.json`.",
         "",
-        *_table(rows),
+        *table(rows),
     ]
-
-
-def _range(low: int, high: float) -> str:
-    return f"> {low}" if high == float("inf") else f"{low + 1}-{high:.0f}"
 
 
 def _nothing(found: Summary) -> list[str]:
     rows = [["workload", "load", "best arm", "its J"]]
     rows += [
-        [r["workload"], f"{r['load']:g}", r["best"], _estimate(r["objective"])]
+        [r["workload"], f"{r['load']:g}", r["best"], interval(r["objective"], J)]
         for r in found["nothing_helps"]
     ]
     if len(rows) == 1:
         return ["Somebody gains somewhere at every load and workload judged."]
-    return ["The best arm of all gains little or nothing here:", "", *_table(rows)]
+    return ["The best arm of all gains little or nothing here:", "", *table(rows)]
 
 
 def _controls(found: Summary) -> list[str]:
@@ -224,14 +235,14 @@ def _controls(found: Summary) -> list[str]:
     rows = [[*head, f"{SUBJECT} as it is"]]
     keys = ("fcfs_over_fcfs", "ewsjf_over_fcfs", "ewsjf_over_fcfs_there", "ewsjf_without_it")
     for r in found["controls"]:
-        values = [_estimate(r[key]) for key in keys]
+        values = [interval(r[key], J) for key in keys]
         rows.append([r["workload"], f"{r['load']:g}", r["engine"], *values])
     return [
         "J over FCFS on the engine as it is, but for the last but one column: over FCFS on the "
         "changed engine.  A setting that alone reaches the last column would make the order "
         "superfluous; one at which the last but one column is 0 leaves it nothing to do.",
         "",
-        *_table(rows),
+        *table(rows),
     ]
 
 
@@ -241,15 +252,15 @@ def _policy_controls(found: Summary) -> list[str]:
     head = ["control", "plain arm", "J plain", "J control", "control more by"]
     rows = [[*head, f"{SUBJECT} over control", "that is"]]
     for r in found["policy_controls"]:
-        values = [_estimate(r["plain_objective"]), _estimate(r["control_objective"])]
-        values += [_estimate(r["gain"], "+"), *_gain(r["subject_over_control"])]
+        values = [interval(r["plain_objective"], J), interval(r["control_objective"], J)]
+        values += [interval(r["gain"], MORE), *_gain(r["subject_over_control"])]
         rows.append([r["control"], r["plain"], *values])
     return [
         "A control is another order with something that ours has, tuned alike: what that is "
         "worth without our order (`control more by`), and what our order is worth beside it.  "
         "Mean J over everything judged.",
         "",
-        *_table(rows),
+        *table(rows),
     ]
 
 
@@ -271,7 +282,7 @@ def _tuned(found: Summary) -> list[str]:
                     by_load,
                 ]
             )
-    return _table(rows) if len(rows) > 1 else ["Nothing was tuned."]
+    return table(rows) if len(rows) > 1 else ["Nothing was tuned."]
 
 
 def _values(values: Mapping[str, Any]) -> str:
@@ -282,18 +293,4 @@ def _values(values: Mapping[str, Any]) -> str:
 
 def _gain(row: Mapping[str, Any]) -> list[str]:
     share = "-" if row["share"] is None else f"{row['share']:+.0%}"
-    return [_estimate(row["gain"], "+"), share]
-
-
-def _estimate(value: Sequence[float | None], sign: str = "") -> str:
-    middle, low, high = value
-    if middle is None:
-        return "-"
-    text = f"{middle:{sign}.2f}"
-    return text if low is None or high is None else f"{text} [{low:{sign}.2f}, {high:{sign}.2f}]"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
-    return lines
+    return [interval(row["gain"], MORE), share]

@@ -1,4 +1,4 @@
-"""The study: every policy, at its defaults and tuned, on traffic that no tuning has seen.
+"""The study of policies: each at its defaults and tuned, on traffic that no tuning has seen.
 
     capacity   FCFS capacity of every training and every judging traffic
     tuning     see `tuning`
@@ -6,7 +6,7 @@
                loads), `X per load` (that of the nearest training load), and other engines
     more seeds where the comparison that matters is undecided
 
-All runs are files (`runs.py`): started again after whatever ended it, the study repeats nothing.
+All runs are files of a store: started again after whatever ended it, the study repeats nothing.
 """
 
 from __future__ import annotations
@@ -18,35 +18,27 @@ from statistics import fmean
 from typing import Any
 
 from agents.analysis.statistics import Estimate, difference
-from agents.experiments.grid import Plan, make_jobs, measure_capacities
-from agents.experiments.jobs import Job, Progress, run_jobs, simulate_window
-from agents.experiments.policy_study.config import StudyConfig
+from agents.core.progress import Progress
+from agents.experiments.capacity import measure_capacities
+from agents.experiments.grid import Plan, make_runs
+from agents.experiments.objectives import Cell, canonical, fcfs, objectives, unique
+from agents.experiments.policy_runs import PolicyRun, Record, run_every
+from agents.experiments.policy_study.config import PolicyStudyConfig
 from agents.experiments.policy_study.families import MAIN, OUR, RIVAL, FamilyConfig
 from agents.experiments.policy_study.traces import trace_seeds
-from agents.experiments.policy_study.tuning import (
-    Tuned,
-    Tuner,
-    canonical,
-    fcfs,
-    objectives,
-    round_robin,
-    unique,
-)
+from agents.experiments.policy_study.tuning import Tuned, Tuner, round_robin
 from ewsjf_env.config import ConfigError
-from ewsjf_env.engine.base import EngineError
 from ewsjf_env.policy.policy import Policy, parse_policy
 
 TUNED, PER_LOAD = " tuned", " per load"
 SUBJECT = MAIN + TUNED
 SMALLEST_AIM = 0.02  # of J: where there is nothing to gain, less than this decides nothing
-Record = dict[str, Any]
-Cell = tuple[str, float]
 Shown = Callable[[str], Progress]
 """Name of a stage -> how its progress is shown."""
 
 
 @dataclass
-class Study:
+class PolicyStudy:
     """What is known of a study that has been run.
 
     Attributes:
@@ -62,7 +54,7 @@ class Study:
         training_digests, judging_digests: of all traces.
     """
 
-    config: StudyConfig
+    config: PolicyStudyConfig
     capacities: dict[str, float] = field(default_factory=dict)
     seeds: dict[str, list[int]] = field(default_factory=dict)
     tuned: dict[str, dict[str, Tuned]] = field(default_factory=dict)
@@ -158,7 +150,7 @@ class Study:
         return found
 
 
-def run_study(config: StudyConfig, out: Path, workers: int, shown: Shown) -> Study:
+def run_study(config: PolicyStudyConfig, out: Path, workers: int, shown: Shown) -> PolicyStudy:
     """Run what has no result yet.
 
     Args:
@@ -171,7 +163,7 @@ def run_study(config: StudyConfig, out: Path, workers: int, shown: Shown) -> Stu
         ConfigError: traffic that an engine cannot serve.
         EngineError: some runs failed; the others are kept.
     """
-    study = Study(config)
+    study = PolicyStudy(config)
     study.capacities = _capacities(config, out, workers, shown)
     most = config.seeds + config.extra_rounds * config.extra_seeds
     study.seeds = {  # before anything is tuned: what cannot be judged is told at once
@@ -184,19 +176,21 @@ def run_study(config: StudyConfig, out: Path, workers: int, shown: Shown) -> Stu
         for name in config.workloads
         for load in config.loads
     }
-    _judge(study, _judging_jobs(study), out, workers, shown("judging"))
+    _judge(study, _judging_runs(study), out, workers, shown("judging"))
     _control(study, out, workers, shown)
     for number in range(config.extra_rounds if config.extra_seeds else 0):
         rival = study.single_rival()
         cells = study.undecided(rival)
         if not cells:
             break
-        jobs = _extra_jobs(study, cells, rival, config.seeds + number * config.extra_seeds)
-        _judge(study, jobs, out, workers, shown(f"more seeds ({number + 1})"))
+        runs = _extra_runs(study, cells, rival, config.seeds + number * config.extra_seeds)
+        _judge(study, runs, out, workers, shown(f"more seeds ({number + 1})"))
     return study
 
 
-def arms_of(config: StudyConfig, tuned: Mapping[str, Tuned], load: float) -> dict[str, Policy]:
+def arms_of(
+    config: PolicyStudyConfig, tuned: Mapping[str, Tuned], load: float
+) -> dict[str, Policy]:
     """The arms on one workload at one load: defaults, tuned, per load."""
     families = config.families.items()
     arms = {x: canonical(parse_policy(x)) for x, family in families if family.order == x}
@@ -205,7 +199,9 @@ def arms_of(config: StudyConfig, tuned: Mapping[str, Tuned], load: float) -> dic
     return arms | {x + PER_LOAD: tuned[x].at(load) for x in per_load}
 
 
-def _capacities(config: StudyConfig, out: Path, workers: int, shown: Shown) -> dict[str, float]:
+def _capacities(
+    config: PolicyStudyConfig, out: Path, workers: int, shown: Shown
+) -> dict[str, float]:
     """One call an engine: its traffics are measured side by side."""
     by_engine: dict[Any, list[str]] = {}
     for name, workload in config.workloads.items():
@@ -214,11 +210,12 @@ def _capacities(config: StudyConfig, out: Path, workers: int, shown: Shown) -> d
     for engine, names in by_engine.items():
         sources = tuple(config.source(n, training) for n in names for training in (True, False))
         plan = Plan((fcfs(),), sources, config.loads, (), 1, 1.0, engine)
-        found |= measure_capacities(plan, out, workers, shown("capacity"))
+        traffics = plan.workloads()
+        found |= measure_capacities(traffics, engine, out, workers, shown("capacity"))
     return found
 
 
-def _tune(study: Study, out: Path, workers: int, shown: Shown) -> None:
+def _tune(study: PolicyStudy, out: Path, workers: int, shown: Shown) -> None:
     tuner = Tuner(study.config, study.capacities)
     records = _played(tuner.first_round(), out, workers, shown("tuning, round 1"))
     first = tuner.measured(records)
@@ -227,30 +224,32 @@ def _tune(study: Study, out: Path, workers: int, shown: Shown) -> None:
     study.tuned = tuner.winners(first, tuner.measured([*records, *more]))
 
 
-def _judging_jobs(study: Study) -> list[Job]:
-    jobs: list[list[Job]] = []
+def _judging_runs(study: PolicyStudy) -> list[PolicyRun]:
+    runs: list[list[PolicyRun]] = []
     for cell, arms in study.arms.items():
         policies = unique([fcfs(), *arms.values()])
-        jobs += _jobs(study, cell, policies, study.judged(cell[0]))
-    return round_robin(jobs)
+        runs += _runs(study, cell, policies, study.judged(cell[0]))
+    return round_robin(runs)
 
 
-def _extra_jobs(study: Study, cells: Sequence[Cell], rival: str, first: int) -> list[Job]:
-    jobs: list[list[Job]] = []
+def _extra_runs(
+    study: PolicyStudy, cells: Sequence[Cell], rival: str, first: int
+) -> list[PolicyRun]:
+    runs: list[list[PolicyRun]] = []
     last = first + study.config.extra_seeds
     for cell in cells:
         policies = unique([fcfs(), study.arms[cell][SUBJECT], study.arms[cell][rival]])
-        jobs += _jobs(study, cell, policies, study.seeds[cell[0]][first:last])
-    return round_robin(jobs)
+        runs += _runs(study, cell, policies, study.seeds[cell[0]][first:last])
+    return round_robin(runs)
 
 
-def _jobs(
-    study: Study,
+def _runs(
+    study: PolicyStudy,
     cell: Cell,
     policies: Sequence[Policy],
     seeds: Sequence[int],
     engine: Any = None,
-) -> list[list[Job]]:
+) -> list[list[PolicyRun]]:
     """Runs by trace."""
     name, load = cell
     workload = study.config.workloads[name]
@@ -267,11 +266,13 @@ def _jobs(
         )
         for seed in seeds
     ]
-    return [make_jobs(plan, study.capacities) for plan in plans]
+    return [make_runs(plan, study.capacities) for plan in plans]
 
 
-def _judge(study: Study, jobs: list[Job], out: Path, workers: int, progress: Progress) -> None:
-    records = _played(jobs, out, workers, progress)
+def _judge(
+    study: PolicyStudy, runs: list[PolicyRun], out: Path, workers: int, progress: Progress
+) -> None:
+    records = _played(runs, out, workers, progress)
     study.judging_digests |= {r["notes"]["trace"] for r in records}
     if shared := study.judging_digests & study.training_digests:
         raise ConfigError(f"trace {min(shared)} would judge what was tuned on it")
@@ -283,33 +284,26 @@ def _judge(study: Study, jobs: list[Job], out: Path, workers: int, progress: Pro
             study.objectives.setdefault(cell, {}).setdefault(policy, {}).update(seeds)
 
 
-def _control(study: Study, out: Path, workers: int, shown: Shown) -> None:
+def _control(study: PolicyStudy, out: Path, workers: int, shown: Shown) -> None:
     """FCFS and tuned EWSJF under other settings of the engine, on the judged traces."""
-    config, jobs, places = study.config, [], {}
+    config, places = study.config, {}
+    groups: list[list[PolicyRun]] = []
     for name in config.workloads:
         for label, engine in config.controlled(name).items():
             for load in config.controls.loads:
                 cell = (name, load)
                 policies = unique([fcfs(), study.arms[cell][SUBJECT]])
-                found = _jobs(study, cell, policies, study.judged(name), engine)
-                jobs += found
-                for job in (job for group in found for job in group):
-                    places[job.key] = (cell, label, job.policy.name, job.seed)
-    ordered = round_robin(jobs)
-    for job, record in zip(ordered, _played(ordered, out, workers, shown("controls")), strict=True):
-        cell, label, policy, seed = places[job.key]
-        runs = study.control_runs.setdefault(cell, {}).setdefault(label, {})
-        runs.setdefault(policy, {})[seed] = record
+                found = _runs(study, cell, policies, study.judged(name), engine)
+                groups += found
+                for run in (run for group in found for run in group):
+                    places[run.key] = (cell, label, run.policy.name, run.seed)
+    ordered = round_robin(groups)
+    for run, record in zip(ordered, _played(ordered, out, workers, shown("controls")), strict=True):
+        cell, label, policy, seed = places[run.key]
+        by_policy = study.control_runs.setdefault(cell, {}).setdefault(label, {})
+        by_policy.setdefault(policy, {})[seed] = record
 
 
-def _played(jobs: list[Job], out: Path, workers: int, progress: Progress) -> list[Record]:
-    """The records of all jobs, in their order."""
-    if not jobs:
-        return []
-    records, failures = run_jobs(jobs, out, workers, progress, simulate_window)
-    for key, reason in failures.items():
-        raise EngineError(
-            f"{len(failures)} runs failed; the first: {key}: {reason}; the same command tries "
-            "them again"
-        )
-    return records
+def _played(runs: list[PolicyRun], out: Path, workers: int, progress: Progress) -> list[Record]:
+    """The records of all runs, in their order."""
+    return run_every(runs, out, workers, progress) if runs else []

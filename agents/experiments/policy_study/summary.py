@@ -1,4 +1,4 @@
-"""What does the study of policies say?  Plain values for `study.json`, from which all is told.
+"""The summary of a study of policies: plain values for `study.json`, from which all is told.
 
 An estimate is a list [value, low, high], the limits of its 95 % interval null where there is
 none.  Everything is paired: J of a run is against first come first served on the same trace,
@@ -16,6 +16,8 @@ from typing import Any
 
 from agents.analysis.statistics import Estimate, difference, mean, ratio
 from agents.core.files import write_text
+from agents.experiments.objectives import REFERENCE, Cell, fcfs
+from agents.experiments.policy_runs import Record
 from agents.experiments.policy_study.config import described
 from agents.experiments.policy_study.controls import (
     engine_controls,
@@ -24,18 +26,15 @@ from agents.experiments.policy_study.controls import (
     policy_controls,
     rounded,
 )
-from agents.experiments.policy_study.families import MAIN, OUR, REFERENCE
+from agents.experiments.policy_study.families import MAIN, OUR
 from agents.experiments.policy_study.frontier import METRICS, SURE_SHARE, metric
 from agents.experiments.policy_study.study import (
     PER_LOAD,
     SMALLEST_AIM,
     SUBJECT,
     TUNED,
-    Cell,
-    Record,
-    Study,
+    PolicyStudy,
 )
-from agents.experiments.policy_study.tuning import fcfs
 from ewsjf_env.policy.policy import Policy
 
 MORE_METRICS = (
@@ -45,10 +44,10 @@ MORE_METRICS = (
     "overdue_share",
     "tpot_p95_s",
 )
-NOTHING = 0.05  # of J: an arm that gains less helps nobody
+LEAST_HELP = 0.05  # of J: an arm that gains less helps nobody
 
 
-def summarise(study: Study) -> dict[str, Any]:
+def summarise(study: PolicyStudy) -> dict[str, Any]:
     """The content of `study.json`; `meta` is added by the command."""
     single, chosen = study.single_rival(), study.chosen_rival()
     wanted = dict.fromkeys(("ewsjf", SUBJECT, "ewsjf" + PER_LOAD, single))
@@ -85,7 +84,7 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
-def _arms(study: Study) -> list[dict[str, Any]]:
+def _arms(study: PolicyStudy) -> list[dict[str, Any]]:
     first = next(iter(study.arms.values()))
     return [
         {
@@ -99,7 +98,7 @@ def _arms(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def _by_workload(study: Study) -> dict[str, dict[str, Any]]:
+def _by_workload(study: PolicyStudy) -> dict[str, dict[str, Any]]:
     """Mean J over the loads of each workload."""
     found: dict[str, dict[str, Any]] = {}
     for name in study.config.workloads:
@@ -113,7 +112,7 @@ def _by_workload(study: Study) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _comparisons(study: Study, single: str, chosen: str) -> list[dict[str, Any]]:
+def _comparisons(study: PolicyStudy, single: str, chosen: str) -> list[dict[str, Any]]:
     """Ours against rivals over everything; who of them is the strongest is told in hindsight."""
     rivals = study.rivals()
     default = study.best_rival([r for r in rivals if not r.endswith((TUNED, PER_LOAD))])
@@ -143,7 +142,7 @@ def _comparisons(study: Study, single: str, chosen: str) -> list[dict[str, Any]]
     return rows
 
 
-def _duel(study: Study, cell: Cell, single: str) -> dict[str, Any]:
+def _duel(study: PolicyStudy, cell: Cell, single: str) -> dict[str, Any]:
     """Tuned EWSJF against the best single rival, and against whoever is best in this place."""
     means = {r: fmean(study.common(cell, r)) for r in study.rivals()}
     local = max(means, key=lambda r: means[r])
@@ -171,7 +170,7 @@ def _duel(study: Study, cell: Cell, single: str) -> dict[str, Any]:
     }
 
 
-def _dominated(study: Study) -> list[dict[str, Any]]:
+def _dominated(study: PolicyStudy) -> list[dict[str, Any]]:
     """Which arms of another order are at least as good as ours in all of `METRICS`.
 
     `surely`: with the whole interval of each difference.  One metric must surely be better.
@@ -200,7 +199,9 @@ def _dominated(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def _gap(study: Study, cell: Cell, label: str, other: str, name: str) -> tuple[Estimate, float]:
+def _gap(
+    study: PolicyStudy, cell: Cell, label: str, other: str, name: str
+) -> tuple[Estimate, float]:
     """Difference of a metric between two arms, and the ratio of its means."""
     a, b = study.records(cell, label), study.records(cell, other)
     seeds = sorted(set(a) & set(b))
@@ -209,7 +210,7 @@ def _gap(study: Study, cell: Cell, label: str, other: str, name: str) -> tuple[E
     return difference(ours, theirs), ratio(ours, theirs).value
 
 
-def _lengths(study: Study, label: str) -> list[dict[str, Any]]:
+def _lengths(study: PolicyStudy, label: str) -> list[dict[str, Any]]:
     """Mean TTFT by prompt length over that of first come first served."""
     rows = []
     for cell in study.arms:
@@ -226,20 +227,20 @@ def _lengths(study: Study, label: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _nothing_helps(study: Study) -> list[dict[str, Any]]:
-    """Cells where no arm without an oracle gains `NOTHING` or more, and surely anything."""
+def _nothing_helps(study: PolicyStudy) -> list[dict[str, Any]]:
+    """Cells where no arm without an oracle gains `LEAST_HELP` or more, and surely anything."""
     rows = []
     for cell, arms in study.arms.items():
         fair = [label for label, policy in arms.items() if not policy.oracle]
         gains = {label: mean(study.common(cell, label)) for label in fair}
-        if not any(g.value >= NOTHING and (not g.bounded or g.low > 0) for g in gains.values()):
+        if not any(g.value >= LEAST_HELP and (not g.bounded or g.low > 0) for g in gains.values()):
             best = max(fair, key=lambda label: gains[label].value)
             row = {"workload": cell[0], "load": cell[1], "best": best}
             rows.append({**row, "objective": plain(gains[best])})
     return rows
 
 
-def _tuned(study: Study) -> dict[str, dict[str, Any]]:
+def _tuned(study: PolicyStudy) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, families in study.tuned.items():
         for label, tuned in families.items():
@@ -264,7 +265,7 @@ def _values(policy: Policy, names: Sequence[str]) -> dict[str, Any]:
     return {n: float(f"{v:.4g}") if isinstance(v, float) else v for n, v in values.items()}
 
 
-def _cell(study: Study, cell: Cell) -> dict[str, Any]:
+def _cell(study: PolicyStudy, cell: Cell) -> dict[str, Any]:
     """All arms in one place: J, and means of the metrics in the order of `metrics`."""
     arms: dict[str, Any] = {}
     for label in study.arms[cell]:

@@ -1,4 +1,4 @@
-"""Which seeds give the traces of the study?  Those whose slice of the traffic holds requests.
+"""Seeds of the traces of the study: those whose slice of the traffic holds requests.
 
 A bursty recording has lulls in which nobody arrives for minutes: such a slice says nothing about
 any policy, and one without a single request cannot be played.  The next seed takes its place.
@@ -7,7 +7,7 @@ Only arrivals are looked at, so no policy gains by it.
 
 from __future__ import annotations
 
-from agents.experiments.policy_study.config import StudyConfig
+from agents.experiments.policy_study.config import PolicyStudyConfig
 from ewsjf_env.config import ConfigError
 from ewsjf_env.seeds import TRAINING_SEEDS
 from ewsjf_env.workload import Workload
@@ -16,7 +16,7 @@ PASSED_OVER = 200  # seeds in a row without one that serves: then something else
 
 
 def trace_seeds(
-    config: StudyConfig, name: str, training: bool, count: int, capacity_per_s: float
+    config: PolicyStudyConfig, name: str, training: bool, count: int, capacity_per_s: float
 ) -> list[int]:
     """The first `count` seeds of a workload, ascending; more of them begin with the same ones.
 

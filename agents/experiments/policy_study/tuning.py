@@ -1,4 +1,4 @@
-"""Which fixed parameters of each order suit the training traffic best?  Two rounds of runs.
+"""The tuning of each family on the training traffic, in two rounds of runs.
 
 Round one plays every point of every family on a few training traces; the best ones, and always
 the defaults, meet more traces in round two.  The winner over all loads is the family's static
@@ -10,34 +10,25 @@ busy to the end, and a point of round two keeps the traces of round one.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
-from typing import Any
 
 from agents.experiments.default_policy import training_partition
-from agents.experiments.grid import Plan, make_jobs
-from agents.experiments.jobs import Job, cached_engine
-from agents.experiments.policy_study.config import StudyConfig
-from agents.experiments.policy_study.families import REFERENCE, RIVAL, FamilyConfig
+from agents.experiments.engines import cached_engine
+from agents.experiments.grid import Plan, make_runs
+from agents.experiments.objectives import Cell, Objectives, canonical, fcfs, objectives, unique
+from agents.experiments.policy_runs import PolicyRun, Record
+from agents.experiments.policy_study.config import PolicyStudyConfig
+from agents.experiments.policy_study.families import RIVAL, FamilyConfig
 from agents.experiments.policy_study.frontier import dominated
 from agents.experiments.policy_study.traces import trace_seeds
 from agents.experiments.static_search import ScanPlan, candidates
-from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.measure.objective import relative_objective
-from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy.policy import Policy, parse_policy
 from ewsjf_env.workload import Workload
-
-Record = dict[str, Any]
-Cell = tuple[str, float]  # workload and load
-Scores = Mapping[Cell, Mapping[str, Mapping[int, float]]]
-"""J by workload and load, name of the policy, and seed."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +40,7 @@ class Measured:
         dominated: names of the policies that a rival's point dominates, by workload and load.
     """
 
-    scores: Scores
+    scores: Objectives
     dominated: Mapping[Cell, frozenset[str]]
 
 
@@ -79,19 +70,6 @@ class Tuned:
         return self.by_load[min(self.by_load, key=lambda trained: (abs(trained - load), trained))]
 
 
-def canonical(policy: Policy) -> Policy:
-    """The same policy under a name that tells its content, so that equal ones are run once."""
-    content = {k: v for k, v in policy.to_dict().items() if k not in ("name", "provenance")}
-    text = json.dumps(content, sort_keys=True)
-    name = f"{policy.order}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-    return dataclasses.replace(policy, name=name)
-
-
-def fcfs() -> Policy:
-    """The reference of J."""
-    return canonical(parse_policy(REFERENCE))
-
-
 def family_points(
     family: FamilyConfig, workload: Workload, engine: SimulatedConfig
 ) -> list[Policy]:
@@ -114,28 +92,6 @@ def family_points(
     return list({p.name: p for p in map(canonical, [default, *points])}.values())
 
 
-def objectives(records: Sequence[Record]) -> dict[Cell, dict[str, dict[int, float]]]:
-    """J of every record against first come first served on the same trace.
-
-    Raises:
-        ConfigError: a trace without the run of the reference.
-    """
-    reference = fcfs().name
-    by_trace: dict[tuple[str, float, int], WindowMetrics] = {
-        (r["workload"], r["load"], r["seed"]): WindowMetrics.from_dict(r["metrics"])
-        for r in records
-        if r["policy"] == reference
-    }
-    found: dict[Cell, dict[str, dict[int, float]]] = {}
-    for r in records:
-        trace = (r["workload"], r["load"], r["seed"])
-        if trace not in by_trace:
-            raise ConfigError(f"{trace}: {REFERENCE} was not run on this trace")
-        score = relative_objective(WindowMetrics.from_dict(r["metrics"]), by_trace[trace]).total
-        found.setdefault(trace[:2], {}).setdefault(r["policy"], {})[r["seed"]] = score
-    return found
-
-
 class Tuner:
     """The points of all families on all workloads, and what was found about them.
 
@@ -144,7 +100,7 @@ class Tuner:
         capacities: FCFS capacity in requests/s by label of the traffic.
     """
 
-    def __init__(self, config: StudyConfig, capacities: Mapping[str, float]) -> None:
+    def __init__(self, config: PolicyStudyConfig, capacities: Mapping[str, float]) -> None:
         self.config = config
         self._capacities = dict(capacities)
         self.points = {
@@ -159,13 +115,13 @@ class Tuner:
             for name in config.workloads
         }
 
-    def first_round(self) -> list[Job]:
+    def first_round(self) -> list[PolicyRun]:
         """Every point on few traces."""
         chosen = {
             name: [policy for points in families.values() for policy in points]
             for name, families in self.points.items()
         }
-        return self._jobs(chosen, 0, self.config.tuning.seeds)
+        return self._runs(chosen, 0, self.config.tuning.seeds)
 
     def measured(self, records: Sequence[Record]) -> Measured:
         """All that records of either round say."""
@@ -181,14 +137,14 @@ class Tuner:
         }
         return Measured(objectives(records), dominated(records, judges))
 
-    def second_round(self, first: Measured) -> list[Job]:
+    def second_round(self, first: Measured) -> list[PolicyRun]:
         """The finalists, and what is not tuned, on more traces."""
         plan = self.config.tuning
         chosen = {
             name: [p for label in families for p in self._finalists(name, label, first)]
             for name, families in self.points.items()
         }
-        return self._jobs(chosen, plan.seeds, plan.finalist_seeds)
+        return self._runs(chosen, plan.seeds, plan.finalist_seeds)
 
     def winners(self, first: Measured, both: Measured) -> dict[str, dict[str, Tuned]]:
         """The tuned policies by workload and label of the family.
@@ -249,16 +205,18 @@ class Tuner:
         beaten = frozenset[str]().union(*(found.dominated[label, x] for x in loads))
         return [p for p in points if p.name not in beaten] or points[:1]
 
-    def _means(self, name: str, policy: Policy, scores: Scores) -> dict[float, float]:
+    def _means(self, name: str, policy: Policy, scores: Objectives) -> dict[float, float]:
         label = self.config.source(name, training=True).label
         return {
             load: fmean(scores[label, load][policy.name].values())
             for load in self.config.tuning.loads
         }
 
-    def _jobs(self, chosen: Mapping[str, Sequence[Policy]], first: int, last: int) -> list[Job]:
+    def _runs(
+        self, chosen: Mapping[str, Sequence[Policy]], first: int, last: int
+    ) -> list[PolicyRun]:
         """Runs on the training traces from number `first` up to number `last`."""
-        jobs = []
+        runs = []
         for name, policies in chosen.items():
             workload, source = self.config.workloads[name], self.config.source(name, training=True)
             capacity = self._capacities[source.label]
@@ -273,16 +231,11 @@ class Tuner:
                     engine=workload.simulated,
                     first_seed=seed,
                 )
-                jobs.append(make_jobs(plan, self._capacities))
-        return round_robin(jobs)
+                runs.append(make_runs(plan, self._capacities))
+        return round_robin(runs)
 
 
-def unique(policies: Sequence[Policy]) -> tuple[Policy, ...]:
-    """Each name once, in order."""
-    return tuple({p.name: p for p in policies}.values())
-
-
-def round_robin(groups: Sequence[Sequence[Job]]) -> list[Job]:
+def round_robin(groups: Sequence[Sequence[PolicyRun]]) -> list[PolicyRun]:
     """A trace of every workload before the next one: what is left can be told from what is done.
 
     Args:
@@ -291,7 +244,7 @@ def round_robin(groups: Sequence[Sequence[Job]]) -> list[Job]:
     number: dict[tuple[str, float | None], int] = {}
     ranked = []
     for group in groups:
-        for place in dict.fromkeys((job.workload, job.load) for job in group):
+        for place in dict.fromkeys((run.workload, run.load) for run in group):
             rank = number[place] = number.get(place, -1) + 1
-            ranked += [(rank, job) for job in group if (job.workload, job.load) == place]
-    return [job for _, job in sorted(ranked, key=lambda pair: pair[0])]
+            ranked += [(rank, run) for run in group if (run.workload, run.load) == place]
+    return [run for _, run in sorted(ranked, key=lambda pair: pair[0])]

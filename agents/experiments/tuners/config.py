@@ -1,4 +1,4 @@
-"""Which tuners are compared on which tasks?  One YAML file; every key has a comment there."""
+"""The configuration of a comparison: tuners and tasks, from a YAML file that explains its keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good is what an agent recommends, on traffic that it has not been tuned on?
+"""The judgement of what an agent recommends, on traffic that it has not been tuned on.
 
 The recommendation serves held-out traces through the environment of its task, without a guard
 and without learning.  An agent that follows the traffic is asked before every window, as it
@@ -9,18 +9,17 @@ recommended, so that no queue of the start is held against it.  All agents meet 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from importlib.metadata import version
 from statistics import fmean
 from typing import Annotated, Any
 
-from agents.core.files import write_json
+from agents.core.store import Result, Store, digest, key_of
 from agents.core.window import WindowRecord
 from agents.runs.config import RunConfig
 from agents.runs.context import Smoother
-from ewsjf_env.config import Count, Positive, Range, settings, to_dict
+from ewsjf_env import __version__
+from ewsjf_env.config import Count, Positive, Range, settings
 from ewsjf_env.env.env import FIRST_TRACE_SEED, SchedulerTuningEnv
 from ewsjf_env.env.registration import REAL_TIME
 from ewsjf_env.env.task import TuningConfig
@@ -60,7 +59,7 @@ def judge(
     held_out: HeldOut,
     recommend: Recommend,
     start: Mapping[str, Value] | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Mean objective and violations of a recommendation.
 
     Args:
@@ -106,32 +105,25 @@ def judge(
 
 
 def judge_always(
-    config: RunConfig, held_out: HeldOut, values: Mapping[str, Value], kept: Path | None = None
-) -> dict[str, Any]:
+    config: RunConfig, held_out: HeldOut, values: Mapping[str, Value], kept: Store | None = None
+) -> Result:
     """`judge`, of values that are in force throughout.
 
     Args:
         config: of the run.
         held_out: the traffic.
         values: complete.
-        kept: folder of what was judged before, by any run of the same task: it is not served
-            again where time is virtual; None: nothing is kept.
+        kept: what was judged before, by any run of the same task: it is not served again where
+            time is virtual; None: nothing is kept.
     """
-    if kept is None or config.task.engine in REAL_TIME:
+
+    def judged() -> Result:
         return judge(config, held_out, lambda _: values, values)
-    content = [RULES, to_dict(config.task), to_dict(held_out), dict(values)]
-    text = json.dumps(content, sort_keys=True)
-    path = kept / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = None
-    if isinstance(known, dict) and isinstance(known.get("score"), float):
-        return known
-    found = judge(config, held_out, lambda _: values, values)
-    kept.mkdir(parents=True, exist_ok=True)
-    write_json(path, found)
-    return found
+
+    if kept is None or config.task.engine in REAL_TIME:
+        return judged()
+    content = [RULES, config.task, held_out, dict(values), version("vllm"), __version__]
+    return kept.get(key_of(content, "point"), judged)
 
 
 def judge_curve(
@@ -140,7 +132,7 @@ def judge_curve(
     records: Sequence[WindowRecord],
     final: Mapping[str, Value],
     windows: Sequence[int],
-    kept: Path | None = None,
+    kept: Store | None = None,
 ) -> list[dict[str, Any]]:
     """Scores of what was recommended after so many windows, each served as a static point.
 
@@ -158,7 +150,7 @@ def judge_curve(
         if done > len(records):
             continue
         values = final if done == len(records) else records[done].plan.incumbent
-        key = json.dumps(values, sort_keys=True)
+        key = digest(dict(values))
         if key not in known:
             known[key] = judge_always(config, held_out, values, kept)["score"]
         curve.append({"windows": done, "score": known[key]})

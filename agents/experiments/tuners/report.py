@@ -1,4 +1,4 @@
-"""How is a comparison of tuners told to a reader? comparison.md and comparison.png."""
+"""The report of a comparison of tuners: comparison.md and comparison.png."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from agents.analysis.plots import save
+from agents.analysis.tables import (
+    UNKNOWN,
+    best,
+    bold,
+    few_seeds,
+    interval,
+    known_columns,
+    number,
+    table,
+    value_of,
+)
 from agents.core.words import counted
 from agents.experiments.tuners.summary import DEFAULT
 
@@ -21,6 +30,23 @@ NOTES = {
     "sac_long": "  `sac_long` has more windows.",
 }
 Row = Mapping[str, Any]
+WINDOWS_UNTIL = (
+    ("windows to 95 %", "windows_to_steady"),
+    ("of the best run", "windows_to_95"),
+    ("after the jump", "windows_after_jump"),
+)
+FELT = (  # title, key, format, and whether more is better
+    ("online", "online_mean", "+.3f", True),
+    ("regret", "regret", ".1f", False),
+    ("violating", "violating", ".0%", False),
+    ("held out", "held_out_violations", ".0%", False),
+    ("worst window", "worst_window", "+.2f", True),
+)
+OVERALL = (
+    ("score (IQM)", "iqm"),
+    ("P(better than default)", "probability_over_default"),
+    ("P(better than random)", "probability_over_random"),
+)
 
 
 def markdown(summary: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
@@ -43,10 +69,15 @@ def markdown(summary: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
         "that any run or policy has), the median over seeds.  "
         "*Violating*: share of the windows, while tuning and held out, that broke a "
         "constraint.  Brackets are 95 % intervals, bootstrapped over seeds; p: two-sided "
-        "sign-flip test, seed by seed." + "".join(NOTES[arm] for arm in NOTES if arm in arms),
+        "sign-flip test, seed by seed.  **Bold** is the one best value of a column; whether it "
+        "surely is, the intervals say." + "".join(NOTES[arm] for arm in NOTES if arm in arms),
+        *few_seeds(min([meta["seeds"], *(t["seeds"] for t in summary["tasks"].values())])),
     ]
     for name, task in summary["tasks"].items():
-        lines += ["", f"## {name}", "", _best_gains(task), ""]
+        lines += ["", f"## {name}", ""]
+        if name in meta.get("engines", {}):
+            lines += [f"Engine: {meta['engines'][name]}.", ""]
+        lines += [_best_gains(task), ""]
         lines += _task_table(task)
     if summary["overall"]:
         lines += ["", "## Over all tasks", ""]
@@ -70,95 +101,66 @@ def _best_gains(task: Mapping[str, Any]) -> str:
 
 
 def _task_table(task: Mapping[str, Any]) -> list[str]:
-    header = [
-        "tuner",
-        "windows",
-        "gain",
-        "over random",
-        "p",
-        "windows to 95 %",
-        "of the best run",
-        "after the jump",
-        "online",
-        "regret",
-        "violating",
-        "held out",
-        "worst window",
-        "tuner s/window",
+    arms = dict(sorted(task["arms"].items(), key=lambda item: -(item[1]["gain"]["value"] or 0.0)))
+    over = {name: arm.get("over_random") or {} for name, arm in arms.items()}
+    columns = [
+        ("tuner", {name: name for name in arms}),
+        ("windows", {name: number(arm["windows"], ".0f") for name, arm in arms.items()}),
+        ("gain", _best_bold({n: arm["gain"] for n, arm in arms.items()}, "+.3f")),
+        ("over random", _best_bold({n: row.get("difference") for n, row in over.items()}, "+.3f")),
+        ("p", {name: number(row.get("p"), ".3f") for name, row in over.items()}),
+        *(
+            (title, {name: _windows(arm.get(key)) for name, arm in arms.items()})
+            for title, key in WINDOWS_UNTIL
+        ),
+        *(
+            (title, _best_bold({n: _alone(arm[key]) for n, arm in arms.items()}, form, larger))
+            for title, key, form, larger in FELT
+        ),
+        ("tuner s/window", {n: number(a["tuner_s_per_window"], ".2f") for n, a in arms.items()}),
     ]
-    arms = sorted(task["arms"].items(), key=lambda item: -(item[1]["gain"]["value"] or 0.0))
-    rows = []
-    for name, arm in arms:
-        over = arm.get("over_random")
-        rows.append(
-            [
-                f"**{name}**" if name == OURS else name,
-                f"{arm['windows']:.0f}",
-                _estimate(arm["gain"]),
-                _estimate(over["difference"]) if over else "-",
-                _number(over["p"], ".3f") if over else "-",
-                _windows(arm.get("windows_to_steady")),
-                _windows(arm.get("windows_to_95")),
-                _windows(arm.get("windows_after_jump")),
-                _number(arm["online_mean"]["value"], "+.3f"),
-                _number(arm["regret"]["value"], ".1f"),
-                _number(arm["violating"]["value"], ".0%"),
-                _number(arm["held_out_violations"]["value"], ".0%"),
-                _number(arm["worst_window"], "+.2f"),
-                _number(arm["tuner_s_per_window"], ".2f"),
-            ]
-        )
-    return _table(header, rows, without=_empty(rows))
+    return _shown(columns, list(arms))
 
 
 def _overall_table(overall: Mapping[str, Row]) -> list[str]:
-    header = ["tuner", "score (IQM)", "P(better than default)", "P(better than random)"]
-    arms = sorted(overall.items(), key=lambda item: -(item[1]["iqm"]["value"] or 0.0))
-    rows = [
-        [
-            f"**{name}**" if name == OURS else name,
-            _estimate(arm["iqm"], ".2f"),
-            _estimate(arm.get("probability_over_default"), ".2f"),
-            _estimate(arm.get("probability_over_random"), ".2f"),
-        ]
-        for name, arm in arms
+    arms = dict(sorted(overall.items(), key=lambda item: -(item[1]["iqm"]["value"] or 0.0)))
+    columns = [
+        ("tuner", {name: name for name in arms}),
+        *(
+            (title, _best_bold({name: arm.get(key) for name, arm in arms.items()}, ".2f"))
+            for title, key in OVERALL
+        ),
     ]
-    return _table(header, rows, without=_empty(rows))
+    return _shown(columns, list(arms))
 
 
-def _empty(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Columns that say nothing of any arm."""
-    return [i for i, column in enumerate(zip(*rows, strict=True)) if set(column) == {"-"}]
+def _shown(columns: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str]) -> list[str]:
+    """The table of some arms, without columns that say nothing of any arm."""
+    rows = [[title for title, _ in columns]]
+    rows += [[cells[name] for _, cells in columns] for name in names]
+    return table(known_columns(rows))
 
 
-def _table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[int] = ()
-) -> list[str]:
-    kept = [i for i in range(len(header)) if i not in without]
-    lines = [[header[i] for i in kept], ["---" for _ in kept]]
-    lines += [[row[i] for i in kept] for row in rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+def _best_bold(
+    estimates: Mapping[str, Row | None], form: str, larger: bool = True
+) -> dict[str, str]:
+    """The cells of a column by name, the one best of them bold."""
+    first = best({n: value_of(e) for n, e in estimates.items()}, larger, form)
+    cells = {name: interval(estimate, form) for name, estimate in estimates.items()}
+    return {name: bold(cell) if name == first else cell for name, cell in cells.items()}
 
 
-def _estimate(estimate: Row | None, form: str = "+.3f") -> str:
-    if estimate is None or estimate["value"] is None:
-        return "-"
-    text = format(estimate["value"], form)
-    if estimate["low"] is None:
-        return text
-    return f"{text} [{format(estimate['low'], form)}, {format(estimate['high'], form)}]"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _alone(value: Row | float | None) -> Row:
+    """A value without its interval: the table is wide enough."""
+    known = value["value"] if isinstance(value, Mapping) else value
+    return {"value": known, "low": None, "high": None}
 
 
 def _windows(found: Row | None) -> str:
+    """A median with its interval; runs that never get there count as more than any number."""
     if found is None:
-        return "-"
-    low, high = (x if isinstance(x, str) else f"{x:.0f}" for x in (found["low"], found["high"]))
-    middle = found["median"] if isinstance(found["median"], str) else f"{found['median']:.0f}"
-    return f"{middle} [{low}, {high}]"
+        return UNKNOWN
+    return interval([found[key] for key in ("median", "low", "high")], ".0f")
 
 
 def picture(summary: Mapping[str, Any], path: Path) -> None:
@@ -173,10 +175,7 @@ def picture(summary: Mapping[str, Any], path: Path) -> None:
         _draw_gains(right, task)
         right.set_title(f"{name}: final recommendation")
     figure.tight_layout()
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png")
-    plt.close(figure)
-    temporary.replace(path)
+    save(figure, path)
 
 
 def _draw_curves(panel: Axes, task: Mapping[str, Any]) -> None:

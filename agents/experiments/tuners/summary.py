@@ -1,4 +1,4 @@
-"""What do many judged tuning runs say about the tuners?  Plain numbers for comparison.json.
+"""The summary of many judged tuning runs: plain numbers for comparison.json.
 
 The unit that is resampled is the tuning seed: its windows share traffic and one agent's memory.
 All arms of a seed met the same traffic, and all recommendations are judged on the same held-out
@@ -20,8 +20,8 @@ from agents.analysis.scores import iqm, probability_of_improvement, stratified
 from agents.analysis.statistics import Estimate, difference, mean
 
 DEFAULT, RANDOM = "default", "random"
-ENOUGH = 0.95  # of the best gain: the best that anyone found, or the best mean of a tuner
-RECOVERED = 0.9  # of the new best, after a jump
+NEAR_BEST_SHARE = 0.95  # of the best gain: the best that anyone found, or the best mean of a tuner
+RECOVERED_SHARE = 0.9  # of the new best, after a jump
 LEAST_GAIN = 0.01  # a task whose best gain is smaller has nothing to share out
 Judged = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -59,7 +59,7 @@ def _task(runs: Sequence[Judged]) -> dict[str, Any]:
         name: _arm(found, scores, name, zero, best_gain, new_best) for name, found in arms.items()
     }
     if steady_gain >= LEAST_GAIN:
-        target = zero + ENOUGH * steady_gain
+        target = zero + NEAR_BEST_SHARE * steady_gain
         for name, row in table.items():
             if "curve" in row:
                 curves = [run["curve"] for run in arms[name].values()]
@@ -101,15 +101,18 @@ def _arm(
         "failed": float(_column(found, "failed").sum()),
         "tuner_s_per_window": float(np.nanmean(_column(found, "tuner_s_per_window"))),
     }
+    if all("metrics" in run for run in found.values()):
+        names = next(iter(found.values()))["metrics"]
+        row["metrics"] = {n: mean(_column(found, "metrics", n)) for n in names}
     if RANDOM in scores and name != RANDOM:
         row["over_random"] = _paired(scores[name], scores[RANDOM])
     if all("curve" in run for run in found.values()):
         row["curve"] = _mean_curve([run["curve"] for run in found.values()], zero)
         if shared:
-            target = zero + ENOUGH * best_gain
+            target = zero + NEAR_BEST_SHARE * best_gain
             row["windows_to_95"] = _first([run["curve"] for run in found.values()], target)
     if all(run.get("after_jump") for run in found.values()) and not math.isnan(new_best):
-        target = new_best - (1.0 - RECOVERED) * abs(new_best)
+        target = new_best - (1.0 - RECOVERED_SHARE) * abs(new_best)
         row["windows_after_jump"] = _first([run["after_jump"] for run in found.values()], target)
     return row
 

@@ -67,12 +67,12 @@ class SimulatedEngine:
         """
         self._check_open()
         core = self._build_core(trace, self._scheduler_class(), self.config.measure_overhead)
-        scheduler = core.scheduler
-        if hasattr(scheduler, "bind_clock"):
-            scheduler.bind_clock(core.now, _arrival_s)
-            scheduler.set_cost_prior(self.latency.cost_prior(self.config.max_num_batched_tokens))
+        ewsjf = getattr(core.scheduler, "ewsjf", None)
+        if ewsjf is not None:
+            ewsjf.bind_clock(core.now, _arrival_s)
+            ewsjf.set_cost_prior(self.latency.cost_prior(self.config.max_num_batched_tokens))
             if self._policy is not None:
-                scheduler.install_policy(self._policy)
+                ewsjf.install(self._policy)
         self._core = core
 
     def install(self, policy: Policy) -> None:
@@ -88,7 +88,7 @@ class SimulatedEngine:
             )
         self._policy = policy
         if self._core is not None:
-            self._core.scheduler.install_policy(policy)
+            self._core.scheduler.ewsjf.install(policy)
 
     def apply(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
         """See `Engine.apply`; integers and choices come back as they are in force.
@@ -278,9 +278,8 @@ class SimulatedEngine:
 
     def _scheduler_state(self) -> dict[str, Any]:
         """Of our scheduler; the stock one has none."""
-        state: Callable[[], dict[str, Any]]
-        state = getattr(self._running_core().scheduler, "ewsjf_state", dict)
-        return state()
+        ewsjf = getattr(self._running_core().scheduler, "ewsjf", None)
+        return {} if ewsjf is None else dict(ewsjf.state())
 
     def _running_core(self) -> VirtualCore:
         self._check_open()

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -45,6 +44,7 @@ from ewsjf_env.config import (
 )
 from ewsjf_env.engine.simulated.machine import PRESET_DIRECTORY, Machine, preset_names
 from ewsjf_env.scheduling.cost import CostPrior
+from ewsjf_env.scheduling.non_negative import non_negative_least_squares
 from ewsjf_env.shipped import find_config
 
 Array = NDArray[np.float64]
@@ -53,7 +53,7 @@ _MIN_SAMPLES_OF_A_KIND = 8
 
 
 class StepLike(Protocol):
-    """What was computed in one step (`scheduling.cost.StepSample` is one)."""
+    """What was computed in one step (`scheduling.step_work.StepWork` is one)."""
 
     @property
     def prefill_tokens(self) -> int:
@@ -222,7 +222,7 @@ class LatencyModel:
         target = np.array([self.prefill_s(int(b), budget_tokens) for b in lengths])
         b = lengths.astype(np.float64)
         columns = np.stack([np.ones_like(b), b, b * b], axis=1) / target[:, None]
-        c0, c1, c2 = _non_negative_least_squares(columns, np.ones_like(target))
+        c0, c1, c2 = non_negative_least_squares(columns, np.ones_like(target))
         return CostPrior(c0_s=float(c0), c1_s_per_token=float(c1), c2_s_per_token2=float(c2))
 
     def fit(
@@ -272,7 +272,7 @@ class LatencyModel:
             parts = (np.ones_like(tokens), np.maximum(break_even, tokens), attention, context)
             columns = np.stack([np.bincount(group, part) for part in parts], axis=1)
             scaled, target = columns / scale[:, None], total_s / scale
-            solution = _non_negative_least_squares(scaled, target)
+            solution = non_negative_least_squares(scaled, target)
             residual = scaled @ solution - target
             return float(residual @ residual), solution
 
@@ -315,34 +315,3 @@ def _fit_error(modelled: Array, seconds: Array) -> FitError:
         relative_error_p95=float(np.percentile(relative, 95)),
         r2=1.0 - missed / spread if spread > 0 else 0.0,
     )
-
-
-def _non_negative_least_squares(columns: Array, target: Array) -> Array:
-    """Exact solution of min |columns x - target| with x >= 0 for a handful of columns.
-
-    The minimum is the unconstrained one of some subset of columns, so with d <= 5 columns all
-    2^d - 1 subsets are tried.
-
-    Args:
-        columns: shape (n, d).
-        target: shape (n,).
-
-    Returns:
-        x, shape (d,), all >= 0.
-    """
-    count = columns.shape[1]
-    scale = np.linalg.norm(columns, axis=0)
-    scale[scale == 0] = 1.0
-    best, best_error = np.zeros(count), float(target @ target)
-    for size in range(1, count + 1):
-        for chosen in itertools.combinations(range(count), size):
-            index = list(chosen)
-            part = columns[:, index] / scale[index]
-            solution = np.linalg.lstsq(part, target, rcond=None)[0]
-            if (solution < 0).any():
-                continue
-            error = float(((part @ solution - target) ** 2).sum())
-            if error < best_error:
-                best, best_error = np.zeros(count), error
-                best[index] = solution / scale[index]
-    return best

@@ -1,6 +1,6 @@
-"""In which order does vLLM's engine core schedule, run and update, on a virtual clock?
+"""vLLM's engine core on a virtual clock: the same loop, with a step time for a GPU.
 
-The loop of `EngineCore`, with the GPU replaced by a step time.  `depth` steps may be in flight:
+The loop of `EngineCore`.  `depth` steps may be in flight:
 
     repeat:  take in what has arrived
              if the scheduler has requests: schedule a step and queue it
@@ -25,6 +25,7 @@ from typing import Any
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.simulated.trace_requests import SAMPLED_TOKEN, TraceRequests
 from ewsjf_env.measure.records import RequestRecord
+from ewsjf_env.scheduling.step_work import StepFollower, StepWork
 
 _MAX_EMPTY_STEPS = 64
 _NO_TOKEN: list[int] = []
@@ -57,10 +58,9 @@ class _Step:
     """A scheduled step: vLLM's output, when it ends, and what it computes."""
 
     output: Any
+    work: StepWork
     end_s: float
     sampled: list[list[int]] = field(default_factory=list)
-    completed_prefills: list[str] = field(default_factory=list)
-    prefill_tokens: int = 0
 
 
 class VirtualCore:
@@ -100,6 +100,7 @@ class VirtualCore:
         self._runner_output = ModelRunnerOutput
         self._empty_output = EMPTY_MODEL_RUNNER_OUTPUT
         self._totals = Totals()
+        self._follower = StepFollower()
         self._queue: deque[_Step] = deque()
         self._waiting_for_step = False
         self._gpu_free_s = 0.0
@@ -198,6 +199,7 @@ class VirtualCore:
             totals.scheduler_s += self._wall() - started
         totals.preemptions += len(output.preempted_req_ids or ())
         self._set_kv_usage(self.scheduler.kv_cache_manager.usage)
+        work = self._follower.of(output)
         if output.total_num_scheduled_tokens == 0:
             self._empty_steps += 1
             if self._empty_steps > _MAX_EMPTY_STEPS and self._live:
@@ -205,7 +207,7 @@ class VirtualCore:
                     f"no progress at {self.clock_s:.3f} s: {len(self._live)} requests are waiting "
                     "or running, but the scheduler schedules none of them"
                 )
-            return _Step(output, self.clock_s)
+            return _Step(output, work, self.clock_s)
         self._empty_steps = 0
         for new in output.scheduled_new_reqs:
             index = int(new.req_id)
@@ -213,35 +215,20 @@ class VirtualCore:
                 self._cached_tokens[index] = new.num_computed_tokens
                 totals.admitted_cached_tokens += new.num_computed_tokens
                 totals.admitted_prompt_tokens += self.requests.prompt_tokens[index]
-        return self._start(output)
+        return self._start(output, work)
 
-    def _start(self, output: Any) -> _Step:
-        """Put the step on the GPU: what it computes, what it samples and when it ends."""
-        scheduled, live = output.num_scheduled_tokens, self._live
-        sampled = [_ONE_TOKEN] * len(scheduled)
-        step = _Step(output, 0.0, sampled)
-        prefill_tokens = context_tokens = prefills = 0
-        attention = 0.0
-        position = -1
-        for request_id, tokens in scheduled.items():
-            position += 1
-            request = live[request_id]
-            context = request.num_computed_tokens  # vLLM has counted this step already
-            if tokens == 1 and context > request.num_prompt_tokens:
-                context_tokens += context
-                continue
-            prefills += 1
-            prefill_tokens += tokens
-            attention += tokens * (context - 0.5 * tokens)
-            if request.is_prefill_chunk:
-                sampled[position] = _NO_TOKEN
-            else:
-                step.completed_prefills.append(request_id)
-        seconds = self._step_s(prefill_tokens, len(scheduled) - prefills, context_tokens, attention)
+    def _start(self, output: Any, work: StepWork) -> _Step:
+        """Put the step on the GPU: what it samples and when it ends."""
+        names = list(output.num_scheduled_tokens)
+        sampled = [_ONE_TOKEN] * len(names)
+        for request_id in work.unfinished:
+            sampled[names.index(request_id)] = _NO_TOKEN
+        seconds = self._step_s(
+            work.prefill_tokens, work.decode_tokens, work.context_tokens, work.prefill_attention
+        )
         start_s = self.clock_s if self.clock_s > self._gpu_free_s else self._gpu_free_s
-        step.end_s = self._gpu_free_s = start_s + seconds
-        step.prefill_tokens = prefill_tokens
-        return step
+        self._gpu_free_s = start_s + seconds
+        return _Step(output, work, self._gpu_free_s, sampled)
 
     def _update(self, step: _Step) -> None:
         totals, scheduler = self._totals, self.scheduler
@@ -259,11 +246,11 @@ class VirtualCore:
         outputs = scheduler.update_from_output(step.output, runner_output)
         if self._wall:
             totals.scheduler_s += self._wall() - started
-        totals.prefill_tokens += step.prefill_tokens
+        totals.prefill_tokens += step.work.prefill_tokens
         for client in outputs.values():
             # Every output of a text request carries the one token sampled for it.
             totals.output_tokens += len(client.outputs)
-        for request_id in step.completed_prefills:
+        for request_id in step.work.completed:
             index, request = int(request_id), self._live.get(request_id)
             # A token of a step in flight when its request was preempted may have been dropped.
             if index not in self._first_token_s and request and request.num_output_tokens:

@@ -27,7 +27,7 @@ from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.stand_in.model_folder import FIRST_WORD_TOKEN, WORD_TOKENS
 from ewsjf_env.engine.stand_in.settings import ExecutorSettings
-from ewsjf_env.engine.steps.step_work import StepWork
+from ewsjf_env.scheduling.step_work import StepFollower, StepWork
 
 _NO_TOKEN: list[int] = []
 
@@ -79,7 +79,7 @@ class SimulatedExecutor(Executor):
         self._settings = ExecutorSettings.from_additional_config(config.additional_config)
         self._latency = LatencyModel.load(self._settings.latency)
         self._check_model()
-        self._work = StepWork()
+        self._follower = StepFollower()
         self._free_s = 0.0  # when the device is done with all that was submitted
         self._submitted: _DueFuture | None = None
 
@@ -124,22 +124,23 @@ class SimulatedExecutor(Executor):
         Returns:
             None, or the output itself of a step without tokens; within a future if `non_block`.
         """
-        work = self._work.of(scheduler_output)
+        work = self._follower.of(scheduler_output)
         now_s = time.monotonic()
-        if not work.request_ids:
+        names = list(scheduler_output.num_scheduled_tokens)
+        if not names:
             future = _DueFuture(EMPTY_MODEL_RUNNER_OUTPUT, now_s)
             return future if non_block else future.result()
         seconds = self._latency.step_s(
             work.prefill_tokens,
-            work.decode_requests,
+            work.decode_tokens,
             work.context_tokens,
             work.prefill_attention,
         )
         self._free_s = max(now_s, self._free_s) + seconds / self._settings.speed
         output = ModelRunnerOutput(
-            req_ids=work.request_ids,
-            req_id_to_index={name: index for index, name in enumerate(work.request_ids)},
-            sampled_token_ids=[_sampled(position) for position in work.positions],
+            req_ids=names,
+            req_id_to_index={name: index for index, name in enumerate(names)},
+            sampled_token_ids=[_sampled(p) for p in sampled_positions(scheduler_output, work)],
         )
         self._submitted = _DueFuture(output, self._free_s)
         submitted = _DueFuture(None, now_s)
@@ -202,6 +203,18 @@ class SimulatedExecutor(Executor):
             int(model.get_num_kv_heads(parallel)),
             int(model.get_head_size()),
         )
+
+
+def sampled_positions(output: Any, work: StepWork) -> list[int]:
+    """Of each scheduled request, the position of the token that it samples; -1: it samples none."""
+    cached = output.scheduled_cached_reqs
+    computed = dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
+    computed |= {new.req_id: new.num_computed_tokens for new in output.scheduled_new_reqs}
+    unfinished = set(work.unfinished)
+    return [
+        -1 if name in unfinished else computed[name] + tokens
+        for name, tokens in output.num_scheduled_tokens.items()
+    ]
 
 
 def _sampled(position: int) -> list[int]:

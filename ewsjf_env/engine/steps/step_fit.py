@@ -1,4 +1,4 @@
-"""Which latency model do measured steps give, and how well does it tell the time of others?
+"""The latency model that measured steps give, and its error on steps that were not fitted.
 
 What is fitted are stretches: steps that follow each other without a gap, some tenths of a second
 of them.  A step alone has no exact time.  With asynchronous scheduling the host launches the next

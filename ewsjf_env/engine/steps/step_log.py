@@ -5,7 +5,7 @@
 
 It sees what a client cannot: with asynchronous scheduling a step's result comes right after the
 one before, and the time in between is the device's.  Lines go to the file some hundreds at a
-time, and the step after that is left out.  `scripts/fit_latency.py` makes a latency model of them.
+time, and the step after that is left out.  `ewsjf fit-latency` makes a latency model of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.steps.step_samples import KEY, MeasuredStep
-from ewsjf_env.engine.steps.step_work import StepWork, Work
+from ewsjf_env.scheduling.step_work import StepFollower, StepWork
 from ewsjf_env.serving.scheduler import EWSJFScheduler
 
 LINES = 200  # written at once
@@ -31,15 +31,15 @@ class StepLog:
     def __init__(self, path: Path) -> None:
         """Begin the file anew; OSError where it cannot be written."""
         self._file = path.open("w", encoding="utf-8")
-        self._work = StepWork()
-        self._flying: deque[tuple[SchedulerOutput, Work, float]] = deque()
+        self._follower = StepFollower()
+        self._flying: deque[tuple[SchedulerOutput, StepWork, float]] = deque()
         self._lines: list[str] = []
         self._last_s: float | None = None  # the result before; None: not to be measured from
 
     def scheduled(self, output: SchedulerOutput, now_s: float) -> None:
         """A step goes to the device."""
-        work = self._work.of(output)
-        if work.request_ids:
+        work = self._follower.of(output)
+        if output.num_scheduled_tokens:
             self._flying.append((output, work, now_s))
 
     def done(self, output: SchedulerOutput, now_s: float) -> None:
@@ -68,7 +68,7 @@ class StepLog:
             self.flush()
             self._file.close()
 
-    def _note(self, work: Work, now_s: float, seconds: float, overlapped: bool) -> None:
+    def _note(self, work: StepWork, now_s: float, seconds: float, overlapped: bool) -> None:
         if seconds <= 0:
             return
         step = MeasuredStep(
@@ -77,7 +77,7 @@ class StepLog:
             overlapped=overlapped,
             prefill_tokens=work.prefill_tokens,
             prefill_attention=work.prefill_attention,
-            decode_requests=work.decode_requests,
+            decode_requests=work.decode_tokens,
             context_tokens=work.context_tokens,
         )
         self._lines.append(step.to_line())

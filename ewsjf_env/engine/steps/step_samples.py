@@ -1,4 +1,4 @@
-"""How long did the steps of a real vLLM take?  One line of JSON for each, written by `step_log.py`.
+"""The measured steps of a real vLLM: a line of JSON for each, written by `step_log.py`.
 
 What was computed has the notation of `latency.py`, so that `LatencyModel.fit` takes the lines as
 they are.
@@ -26,7 +26,8 @@ class MeasuredStep:
         seconds: from when the device had it, and nothing else to do, until then; > 0.
         overlapped: it was scheduled while the step before ran (asynchronous scheduling), so
             `seconds` holds no work of the host.
-        prefill_tokens, prefill_attention, decode_requests, context_tokens: as in `latency.py`.
+        prefill_tokens, prefill_attention, decode_requests, context_tokens: as in `latency.py`; a
+            draft of speculative decoding counts as a request more.
     """
 
     at_s: float

@@ -13,7 +13,8 @@ from collections import deque
 import numpy as np
 
 from ewsjf_env.scheduling.entry import Entry
-from ewsjf_env.scheduling.orders.order import CostFunction, Key, KeyedOrder
+from ewsjf_env.scheduling.orders.keyed import Key, KeyedOrder
+from ewsjf_env.scheduling.orders.order import CostFunction
 
 TAIL_RATIO = math.log(5.0)  # ln((1 - 0.95)/(1 - 0.99))
 REFIT_EVERY = 128  # requests served

@@ -1,4 +1,4 @@
-"""How much work is a request really?  Effective work beyond the length of its prompt (+).
+"""The effective work of a request, beyond the length of its prompt (+).
 
     w(r) = b - w_cached (b - Lu) + w_output o          in prompt tokens, at least 1
 

@@ -1,4 +1,4 @@
-"""How many tokens will a request generate? What finished requests tell, without a model.
+"""The output length to expect of a request, as finished requests tell it, without a model.
 
 One histogram of generated tokens for each pair of tenant and length octave of the prompt
 (2^(k-1) <= b < 2^k), and one for each octave over all tenants.  An octave and not a queue of the

@@ -1,4 +1,4 @@
-"""What is a queue of a scored order, and what may a scorer know about it?"""
+"""The queue of a scored order: its requests first come, first served, and what it is like."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which rival orders exist, with which parameters? The registry of all orders.
+"""The registry of all orders, EWSJF and its rivals.
 
-One literal registry, `ORDERS`, holds EWSJF in its score modes and every rival, all behind the
+One literal dict, `ORDERS`, holds EWSJF in its score modes and every rival, all behind the
 `Order` interface, so that they share recovery rule, ties, pinning and admission limits.  A
 policy names an order of this registry and gives values of its parameter space.
 
@@ -14,13 +14,15 @@ import hashlib
 import math
 from collections.abc import Callable
 
-from ewsjf_env.parameters import Parameter, ParameterSpace
+from ewsjf_env.parameters import ParameterSpace, integer, linear, log
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.orders.boost import AdaptiveBoostOrder, boosted_arrival_s
 from ewsjf_env.scheduling.orders.ewsjf import EWSJF_ORDERS
-from ewsjf_env.scheduling.orders.order import Key, KeyedOrder, Order, ScoredOrder
+from ewsjf_env.scheduling.orders.keyed import Key, KeyedOrder
+from ewsjf_env.scheduling.orders.order import Order
 from ewsjf_env.scheduling.orders.promotion import PromotingOrder
 from ewsjf_env.scheduling.orders.routing import LengthRouter
+from ewsjf_env.scheduling.orders.scored import ScoredOrder
 from ewsjf_env.scheduling.orders.scoring import ResponseRatioScore, Scorer, SigmoidScore
 from ewsjf_env.scheduling.orders.spec import Builder, OrderContext, OrderSpec, Values, number
 from ewsjf_env.scheduling.partition.partition import Partition
@@ -88,8 +90,62 @@ def _per_request(scorer: Callable[[Values], Scorer]) -> Builder:
     return build
 
 
-_GAMMA = Parameter(
-    "gamma", 0.02, 1e-4, 10.0, "log", unit="1/s", description="tail exponent; large is FCFS"
+_BOOST = ParameterSpace(
+    (
+        log(
+            "gamma",
+            0.02,
+            low=1e-4,
+            high=10.0,
+            unit="1/s",
+            description="tail exponent; large is FCFS",
+        ),
+    )
+)
+_TOTAL = ParameterSpace(
+    (
+        linear(
+            "beta",
+            2.0,
+            low=0.0,
+            high=1000.0,
+            unit="tokens/token",
+            description="cost of an output token in prompt tokens",
+        ),
+    )
+)
+_AGING = ParameterSpace(
+    (log("r", 20.0, low=0.1, high=1e5, unit="tokens/s", description="aging rate"),)
+)
+_HRRN = ParameterSpace((log("exponent", 1.0, low=0.25, high=4.0, description="W / C^exponent"),))
+_RESIDUAL = ParameterSpace(
+    (log("max_wait_s", 10.0, low=0.1, high=3600.0, unit="s", description="FCFS beyond"),)
+)
+_SHORT_FIRST = ParameterSpace(
+    (
+        integer(
+            "short_tokens",
+            256,
+            low=1,
+            high=1_000_000,
+            unit="tokens",
+            description="a prompt up to this is short",
+        ),
+        linear(
+            "long_max_wait_s",
+            0.0,
+            low=0.0,
+            high=3600.0,
+            unit="s",
+            description="a long one goes first beyond this wait; 0 is never",
+        ),
+    )
+)
+_SIGMOID = ParameterSpace(
+    (
+        log("median_tokens", 32_768.0, low=16.0, high=1e6, unit="tokens", description="Lm"),
+        log("median_wait_s", 5.0, low=0.01, high=3600.0, unit="s", description="Wm"),
+    )
 )
 
 _SPECS: tuple[OrderSpec, ...] = (
@@ -107,85 +163,31 @@ _SPECS: tuple[OrderSpec, ...] = (
         "sjf_total",
         "shortest prompt + beta x true output first",
         _keyed(_total_key),
-        ParameterSpace(
-            (
-                Parameter(
-                    "beta",
-                    2.0,
-                    0.0,
-                    1000.0,
-                    unit="tokens/token",
-                    description="cost of an output token in prompt tokens",
-                ),
-            )
-        ),
+        _TOTAL,
         oracle=True,
     ),
     OrderSpec(
-        "linear_aging",
-        "prompt minus r x wait (SGLang 30806)",
-        _keyed(_linear_aging_key),
-        ParameterSpace(
-            (Parameter("r", 20.0, 0.1, 1e5, "log", unit="tokens/s", description="aging rate"),)
-        ),
+        "linear_aging", "prompt minus r x wait (SGLang 30806)", _keyed(_linear_aging_key), _AGING
     ),
     OrderSpec(
         "hrrn",
         "highest response ratio next, every request scored (SGLang 32911)",
         _per_request(lambda v: ResponseRatioScore(number(v, "exponent"))),
-        ParameterSpace(
-            (Parameter("exponent", 1.0, 0.25, 4.0, "log", description="W / C^exponent"),)
-        ),
+        _HRRN,
     ),
-    OrderSpec(
-        "boost",
-        "arrival minus boost(C, gamma) (UniBoost)",
-        _keyed(_boost_key),
-        ParameterSpace((_GAMMA,)),
-    ),
-    OrderSpec(
-        "boost_ada",
-        "boost, gamma refitted from the tail of the waits",
-        _boost_ada,
-        ParameterSpace((_GAMMA,)),
-    ),
+    OrderSpec("boost", "arrival minus boost(C, gamma) (UniBoost)", _keyed(_boost_key), _BOOST),
+    OrderSpec("boost_ada", "boost, gamma refitted from the tail of the waits", _boost_ada, _BOOST),
     OrderSpec(
         "residual_sjf",
         "shortest uncached first, FCFS once a wait is too long (vLLM 51375)",
         _residual_sjf,
-        ParameterSpace(
-            (
-                Parameter(
-                    "max_wait_s", 10.0, 0.1, 3600.0, "log", unit="s", description="FCFS beyond"
-                ),
-            )
-        ),
+        _RESIDUAL,
     ),
     OrderSpec(
         "srf",
         "short requests first, aged long ones before them (vllm-ascend)",
         _short_first,
-        ParameterSpace(
-            (
-                Parameter(
-                    "short_tokens",
-                    256,
-                    1,
-                    1_000_000,
-                    "integer",
-                    unit="tokens",
-                    description="a prompt up to this is short",
-                ),
-                Parameter(
-                    "long_max_wait_s",
-                    0.0,
-                    0.0,
-                    3600.0,
-                    unit="s",
-                    description="a long one goes first beyond this wait; 0 is never",
-                ),
-            )
-        ),
+        _SHORT_FIRST,
     ),
     OrderSpec(
         "sigmoid",
@@ -193,20 +195,7 @@ _SPECS: tuple[OrderSpec, ...] = (
         _per_request(
             lambda v: SigmoidScore(number(v, "median_tokens"), number(v, "median_wait_s"))
         ),
-        ParameterSpace(
-            (
-                Parameter(
-                    "median_tokens",
-                    32_768.0,
-                    16.0,
-                    1e6,
-                    "log",
-                    unit="tokens",
-                    description="Lm",
-                ),
-                Parameter("median_wait_s", 5.0, 0.01, 3600.0, "log", unit="s", description="Wm"),
-            )
-        ),
+        _SIGMOID,
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Which queue does a request join?
+"""Routers: the queue that a request joins.
 
 A router maps a prompt length to a queue key; keys are sorted from short to long.  The paper's
 routing is an interval look-up (=); with contiguous cuts no length is out of range.

@@ -1,4 +1,4 @@
-"""How urgent is the head of a queue?  Larger is sooner.
+"""Scorers: the urgency of the head of a queue.  Larger is sooner.
 
 Notation (ALGORITHM.md's and the paper's):
     b   prompt tokens of the head            W   seconds it has waited

@@ -1,4 +1,4 @@
-"""How is an order named, parametrised and built?"""
+"""The entry of an order in the registry: its name, its parameters and how it is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which gaps between prompt lengths are no accident?
+"""Gaps between prompt lengths that are no accident.
 
 Notation, arrays over the sorted distinct lengths of a segment:
     D    distinct lengths in tokens, ascending, shape (n,)     w    their weights, shape (n,)

@@ -1,4 +1,4 @@
-"""Has the mix of prompt lengths changed?
+"""A test for a change in the mix of prompt lengths.
 
 Two signs, each a number in [0, 1]: the Kolmogorov-Smirnov distance between the lengths of late
 and a reference sample, and the share of the traffic that has moved to other queues.

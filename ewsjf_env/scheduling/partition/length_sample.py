@@ -1,4 +1,4 @@
-"""What does a sample of prompt lengths look like, sorted, counted and summed?
+"""A sample of prompt lengths, sorted, counted and summed.
 
 Notation, arrays over the sorted distinct lengths of the sample:
     D   distinct lengths in tokens, ascending, shape (n,)    w   their weights, shape (n,)

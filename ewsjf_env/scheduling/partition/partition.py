@@ -1,4 +1,4 @@
-"""Into which queues are prompt lengths divided?  The partition, and Refine-and-Prune.
+"""The partition of prompt lengths into queues, and Refine-and-Prune, which finds it.
 
 Notation: D, x, w, N, segments and borders as in `length_sample`;
     n_min   max(20, 0.005 N): a class of traffic smaller than this is not worth a queue

@@ -1,4 +1,4 @@
-"""When do the queues follow the traffic, and who computes the new ones?
+"""The watcher that lets the queues follow the traffic, and who computes new ones for it.
 
 The scheduler reports arrivals and asks once a step whether a new partition is ready.  All sorting
 and fitting runs in an injected executor on an immutable snapshot of past arrivals; its result is

@@ -1,4 +1,4 @@
-"""Which prompt lengths were typical of late?  A bounded, weighted sample of past arrivals.
+"""A bounded, weighted sample of the prompt lengths that arrived of late.
 
 An arrival at time t has the weight 2^(t / half-life): older ones count less, and because only
 ratios matter no weight ever has to be lowered (forward decay).  Priority sampling keeps the

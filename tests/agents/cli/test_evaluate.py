@@ -229,18 +229,18 @@ def test_out_is_required(capsys: pytest.CaptureFixture[str]):
 def test_a_failed_run_is_told_and_the_others_are_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    from agents.experiments import jobs as runs
+    from agents.experiments import policy_runs as runs
 
-    real = runs.run_jobs
+    real = runs.run_all
 
-    def failing(job: runs.Job) -> dict[str, Any]:
+    def failing(job: runs.PolicyRun) -> dict[str, Any]:
         if job.policy.name == "sjf" and job.seed == 0:
             raise RuntimeError("stuck")
         return runs.simulate(job)
 
     arguments = command("--workload", "tiny.yaml", "--rate", "5")
     with monkeypatch.context() as patched:
-        patched.setattr(evaluate_command, "run_jobs", lambda *a: real(*a, simulate=failing))
+        patched.setattr(evaluate_command, "run_all", lambda *a: real(*a, simulate=failing))
         assert main(arguments) == 1
     error = [line for line in capsys.readouterr().err.splitlines() if "error: run" in line]
     assert len(error) == 1
@@ -257,7 +257,7 @@ def test_interruption_says_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate_command, "run_jobs", interrupted)
+    monkeypatch.setattr(evaluate_command, "run_all", interrupted)
     assert main(command("--workload", "tiny.yaml", "--rate", "5")) == 130
     assert "the same command goes on" in capsys.readouterr().err
 

@@ -110,7 +110,7 @@ def test_an_exported_table_runs_in_evaluate_and_in_the_scheduler(
     engine.install(policy)
     engine.reset(load_workload("mixed").draw(1, 60.0, 2.0))
     engine.run_window(55.0)
-    state = engine.scheduler.ewsjf_state()
+    state = engine.scheduler.ewsjf.state()
     assert state["adaptation"]["acts"] == 2  # every 24 s
     assert state["adaptation"]["fallbacks"] == 0
     acted = policy.act(list(state["adaptation"]["inputs"].values()))

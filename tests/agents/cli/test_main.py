@@ -39,7 +39,9 @@ def test_help_is_one_screen(name: str | None, capsys: pytest.CaptureFixture[str]
 
 
 def test_every_module_of_a_command_is_in_the_table() -> None:
-    modules = {f"agents.cli.{path.stem}" for path in (ROOT / "agents/cli").glob("[a-z]*.py")}
+    folder = ROOT / "agents"
+    paths = [path.relative_to(folder) for path in folder.glob("cli/**/[a-z]*.py")]
+    modules = {"agents." + ".".join(path.with_suffix("").parts) for path in paths}
     assert {module for module, _ in COMMANDS.values()} == modules - {"agents.cli.main"}
     for module, _ in COMMANDS.values():
         text = source(module)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.experiments.grid import Plan
-from agents.experiments.jobs import Source
+from agents.experiments.source import Source
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.measure.records import RequestRecord, WindowCounters, aggregate
 from ewsjf_env.policy.policy import parse_policies

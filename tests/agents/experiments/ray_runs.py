@@ -13,20 +13,20 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from agents.experiments.backend import parallel_on
-from agents.experiments.grid import make_jobs
-from agents.experiments.jobs import run_jobs
+from agents.experiments.grid import make_runs
+from agents.experiments.policy_runs import run_all
 from ewsjf_env.config import ConfigError
 from tests.agents.experiments.evaluations import make_plan, quiet, write_trace
 from tests.agents.single_server import fails_for_hrrn, killed_for_hrrn, killed_once, played
 
 
 def main(folder: Path) -> None:
-    jobs = make_jobs(make_plan(write_trace(folder / "trace.csv")), {})
+    jobs = make_runs(make_plan(write_trace(folder / "trace.csv")), {})
     with parallel_on("ray", 2):
-        records, failures = run_jobs(jobs, folder / "played", 2, quiet, played)
+        records, failures = run_all(jobs, folder / "played", 2, quiet, played)
         assert (len(records), failures) == (6, {})
 
-        records, failures = run_jobs(jobs, folder / "killed", 2, quiet, killed_for_hrrn)
+        records, failures = run_all(jobs, folder / "killed", 2, quiet, killed_for_hrrn)
         assert sorted((r["policy"], r["seed"]) for r in records) == [
             ("fcfs", 0), ("fcfs", 1), ("sjf", 0), ("sjf", 1)
         ]  # fmt: skip
@@ -34,11 +34,11 @@ def main(folder: Path) -> None:
         assert all("hrrn" in key and "killed" in reason for key, reason in failures.items())
 
         killed = functools.partial(killed_once, marker=folder / "marker")
-        records, failures = run_jobs(jobs, folder / "once", 2, quiet, killed)
+        records, failures = run_all(jobs, folder / "once", 2, quiet, killed)
         assert (folder / "marker").exists()
         assert (len(records), failures) == (6, {})
 
-        records, failures = run_jobs(jobs, folder / "fails", 2, quiet, fails_for_hrrn)
+        records, failures = run_all(jobs, folder / "fails", 2, quiet, fails_for_hrrn)
         assert len(records) == 4
         assert set(failures.values()) == {"RuntimeError: the scheduler is stuck at step 7"}
         left = [path.name for path in folder.rglob("*.running")]

@@ -10,9 +10,9 @@ import yaml
 
 from agents.cli.compare import main
 from agents.experiments.tuners.config import ComparisonConfig, load_comparison
-from agents.experiments.tuners.play import JUDGED, jobs_of, play_all
 from agents.experiments.tuners.report import markdown
 from agents.experiments.tuners.summary import summarise
+from agents.experiments.tuners.tuning_runs import play_all, runs_of
 from agents.runs.config import make_run_config
 from agents.runs.context import Smoother
 from ewsjf_env.config import ConfigError, from_dict, load_yaml
@@ -30,7 +30,7 @@ def config(**changes: Any) -> ComparisonConfig:
 
 def played(out: Path, arms: list[str], seeds: int = 2, **changes: Any) -> list[dict[str, Any]]:
     chosen = config(**changes)
-    judged, failures = play_all(chosen, jobs_of(chosen, arms, seeds, out), 1, lambda it, _: it)
+    judged, failures = play_all(chosen, runs_of(chosen, arms, seeds, out), 1, lambda it, _: it)
     assert failures == {}
     return judged
 
@@ -42,7 +42,8 @@ def test_runs_are_played_once(tmp_path: Path) -> None:
     assert played(tmp_path, ["random", "default"]) == first
     assert {path: path.stat().st_mtime_ns for path in lines} == lines
     # A killed run has no judgement: it is continued, and judged as it would have been.
-    (tmp_path / "runs/fake/random/seed_0001" / JUDGED).unlink()
+    (lost,) = (tmp_path / "judged").glob("fake__random__seed1__*.json")
+    lost.unlink()
     again = {(r["arm"], r["seed"]): r for r in played(tmp_path, ["random", "default"])}
     before = {(r["arm"], r["seed"]): r for r in first}
     assert again["random", 1]["final"] == before["random", 1]["final"]
@@ -60,7 +61,9 @@ def test_all_arms_of_a_seed_meet_the_same_traffic(tmp_path: Path) -> None:
         traces = []
         for arm in ("random", "sobol"):
             path = tmp_path / f"runs/fake/{arm}/seed_{seed:04d}/windows.jsonl"
-            traces.append([json.loads(line)["trace"] for line in path.read_text().splitlines()])
+            traces.append(
+                [json.loads(line)["plan"]["trace"] for line in path.read_text().splitlines()]
+            )
         assert traces[0] == traces[1]
 
 
@@ -287,7 +290,7 @@ def test_what_only_other_tasks_need_may_be_missing(tmp_path: Path) -> None:
 def test_a_failed_run_is_named_and_loses_no_other(tmp_path: Path) -> None:
     broken = {**ENV, "fake": {"optimum_seed": 1}, "failure_reward": -1.0}
     chosen = config(tasks={**TASKS, "broken": {"env": broken, "held_out": {"seeds": 1}}})
-    jobs = jobs_of(chosen, ["default"], 1, tmp_path)
+    jobs = runs_of(chosen, ["default"], 1, tmp_path)
     (tmp_path / "runs/broken").mkdir(parents=True)
     (tmp_path / "runs/broken/default").write_text("in the way")
     judged, failures = play_all(chosen, jobs, 1, lambda it, _: it)

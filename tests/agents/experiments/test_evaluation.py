@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agents.experiments.grid import make_jobs
-from agents.experiments.jobs import Source
+from agents.experiments.grid import make_runs
+from agents.experiments.source import Source
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.policy.policy import parse_policies
@@ -23,12 +23,12 @@ def trace(tmp_path: Path) -> Path:
 
 
 def keys(path: Path, **changes: Any) -> list[str]:
-    return [job.key for job in make_jobs(make_plan(path, **changes), {})]
+    return [job.key for job in make_runs(make_plan(path, **changes), {})]
 
 
 def test_the_grid_is_a_product(trace: Path) -> None:
     plan = make_plan(trace, rates_per_s=(2.0, 3.0), seeds=3)
-    jobs = make_jobs(plan, {})
+    jobs = make_runs(plan, {})
     assert len(jobs) == plan.runs == 3 * 2 * 3
     assert {(j.policy.name, j.rate_per_s, j.seed) for j in jobs} == {
         (p, r, s) for p in ("fcfs", "sjf", "hrrn") for r in (2.0, 3.0) for s in range(3)
@@ -39,7 +39,7 @@ def test_the_grid_is_a_product(trace: Path) -> None:
 def test_a_load_is_a_share_of_capacity(trace: Path) -> None:
     plan = make_plan(trace, loads=(0.5, 1.3), rates_per_s=(), seeds=1)
     name = next(iter(plan.workloads()))
-    jobs = make_jobs(plan, {name: 4.0})
+    jobs = make_runs(plan, {name: 4.0})
     assert {(j.load, j.rate_per_s) for j in jobs} == {(0.5, 2.0), (1.3, 5.2)}
 
 
@@ -69,7 +69,7 @@ def test_more_seeds_and_policies_leave_finished_keys_alone(trace: Path) -> None:
 
 
 def test_seeds_may_begin_later_and_are_the_same_runs(trace: Path) -> None:
-    later = make_jobs(make_plan(trace, first_seed=1, seeds=1), {})
+    later = make_runs(make_plan(trace, first_seed=1, seeds=1), {})
     assert {job.seed for job in later} == {1}
     assert {job.key for job in later} < set(keys(trace))
 
@@ -113,12 +113,12 @@ def test_two_sources_of_one_name_are_refused(trace: Path, tmp_path: Path) -> Non
     again = write_trace(tmp_path / "again" / "trace.csv")
     sources = (Source(str(trace), is_trace=True), Source(str(again), is_trace=True))
     with pytest.raises(ConfigError, match="'trace' is the name of both"):
-        make_jobs(make_plan(trace, sources=sources), {})
+        make_runs(make_plan(trace, sources=sources), {})
 
 
 def test_a_request_that_can_never_be_served_is_refused_before_any_run(trace: Path) -> None:
     with pytest.raises(ConfigError, match="trace: "):
-        make_jobs(make_plan(trace, engine=SimulatedConfig(kv_blocks=10)), {})
+        make_runs(make_plan(trace, engine=SimulatedConfig(kv_blocks=10)), {})
 
 
 def test_a_trace_of_which_every_prompt_is_too_long_is_refused(tmp_path: Path) -> None:
@@ -126,4 +126,4 @@ def test_a_trace_of_which_every_prompt_is_too_long_is_refused(tmp_path: Path) ->
     rows = "".join(f"{i},5000,1\n" for i in range(50))
     path.write_text("arrival_s,prompt_tokens,output_tokens\n" + rows)
     with pytest.raises(ConfigError, match=r"all \d+ prompts are longer than max_model_len"):
-        make_jobs(make_plan(path, engine=SimulatedConfig(max_model_len=1024)), {})
+        make_runs(make_plan(path, engine=SimulatedConfig(max_model_len=1024)), {})

@@ -1,10 +1,12 @@
 """Recommendations are judged on traffic that nobody was tuned on."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from agents.core.store import Store
 from agents.experiments.tuners.judging import HeldOut, judge, judge_always, judge_curve
 from agents.runs.config import make_run_config
 from ewsjf_env.env.env import SchedulerTuningEnv
@@ -57,7 +59,8 @@ def test_a_curve_judges_what_was_recommended_on_the_way() -> None:
     run = make_run_config("random", ENV)
     space = run.task.space()
     best = {**space.defaults, "lambda": 1.0}
-    records = [{"incumbent": space.defaults}, {"incumbent": space.defaults}, {"incumbent": best}]
+    incumbents = (space.defaults, space.defaults, best)
+    records: Any = [SimpleNamespace(plan=SimpleNamespace(incumbent=i)) for i in incumbents]
     held_out = HeldOut(seeds=1, windows=2)
     curve = judge_curve(run, held_out, records, best, [1, 2, 3, 9])
     assert [point["windows"] for point in curve] == [1, 2, 3]
@@ -68,21 +71,19 @@ def test_a_curve_judges_what_was_recommended_on_the_way() -> None:
 def test_a_point_is_judged_once(tmp_path: Path) -> None:
     run = make_run_config("random", ENV)
     best = {**run.task.space().defaults, "lambda": 1.0}
-    held_out = HeldOut(seeds=1, windows=2)
-    served = judge_always(run, held_out, best, tmp_path / "judged")
+    held_out, kept = HeldOut(seeds=1, windows=2), Store(tmp_path / "judged")
+    served = judge_always(run, held_out, best, kept)
     assert served == judge(run, held_out, lambda _: best, best)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agents.experiments.tuners.judging.judge", None)
-        assert (
-            judge_always(make_run_config("tpe", ENV), held_out, best, tmp_path / "judged") == served
-        )
-        (path,) = (tmp_path / "judged").iterdir()
+        assert judge_always(make_run_config("tpe", ENV), held_out, best, kept) == served
+        (path,) = kept.folder.iterdir()
         path.write_text("{}")
         with pytest.raises(TypeError):  # it is judged again
-            judge_always(run, held_out, best, tmp_path / "judged")
+            judge_always(run, held_out, best, kept)
         for traffic, values in (
             (HeldOut(seeds=2, windows=2), best),
             (held_out, {**best, "lambda": 0.5}),
         ):
             with pytest.raises(TypeError):  # nothing is known of them
-                judge_always(run, traffic, values, tmp_path / "judged")
+                judge_always(run, traffic, values, kept)

@@ -12,13 +12,14 @@ import pytest
 import yaml
 
 from agents.cli.policy_study import main
-from agents.experiments.jobs import Progress
+from agents.core.progress import Progress
+from agents.experiments.objectives import canonical
 from agents.experiments.policy_study.config import load_study
 from agents.experiments.policy_study.families import FamilyConfig
 from agents.experiments.policy_study.frontier import METRICS, dominated
-from agents.experiments.policy_study.study import PER_LOAD, SUBJECT, Study, run_study
+from agents.experiments.policy_study.study import PER_LOAD, SUBJECT, PolicyStudy, run_study
 from agents.experiments.policy_study.traces import trace_seeds
-from agents.experiments.policy_study.tuning import Measured, Tuner, canonical
+from agents.experiments.policy_study.tuning import Measured, Tuner
 from ewsjf_env.config import ConfigError
 from ewsjf_env.policy.policy import parse_policy
 from tests.agents.experiments.evaluations import quiet, write_trace
@@ -39,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PolicyStudy]:
     """A folder with results, and what was found."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "mix.yaml").write_text(MIX)
@@ -56,7 +57,7 @@ def command(folder: Path) -> list[str]:
     return ["--config", str(folder / "study.yaml"), "--out", str(folder / "out"), "--jobs", "1"]
 
 
-def test_a_study_goes_on_without_repeating(finished: tuple[Path, Study]) -> None:
+def test_a_study_goes_on_without_repeating(finished: tuple[Path, PolicyStudy]) -> None:
     folder, _ = finished
     runs = folder / "out" / "runs"
     files = {path: path.stat().st_mtime_ns for path in runs.iterdir()}
@@ -71,7 +72,7 @@ def test_a_study_goes_on_without_repeating(finished: tuple[Path, Study]) -> None
     assert (folder / "out" / "study.md").read_text() == report
 
 
-def test_no_arm_has_seen_a_judged_trace(finished: tuple[Path, Study]) -> None:
+def test_no_arm_has_seen_a_judged_trace(finished: tuple[Path, PolicyStudy]) -> None:
     _, study = finished
     assert study.training_digests and study.judging_digests
     assert not study.training_digests & study.judging_digests
@@ -79,7 +80,7 @@ def test_no_arm_has_seen_a_judged_trace(finished: tuple[Path, Study]) -> None:
     assert trained.table.arrival_s[-1] < judged.table.arrival_s[0]  # type: ignore[attr-defined]
 
 
-def test_every_arm_meets_the_same_traces(finished: tuple[Path, Study]) -> None:
+def test_every_arm_meets_the_same_traces(finished: tuple[Path, PolicyStudy]) -> None:
     _, study = finished
     for cell, arms in study.arms.items():
         assert list(arms) == [
@@ -93,7 +94,7 @@ def test_every_arm_meets_the_same_traces(finished: tuple[Path, Study]) -> None:
 
 
 def test_the_tuned_policy_is_the_best_of_its_family_in_training(
-    finished: tuple[Path, Study],
+    finished: tuple[Path, PolicyStudy],
 ) -> None:
     _, study = finished
     for families in study.tuned.values():
@@ -106,7 +107,7 @@ def test_the_tuned_policy_is_the_best_of_its_family_in_training(
 
 
 def test_a_second_family_of_an_order_has_its_defaults_among_its_points(
-    finished: tuple[Path, Study],
+    finished: tuple[Path, PolicyStudy],
 ) -> None:
     _, study = finished
     for families in study.tuned.values():
@@ -116,7 +117,7 @@ def test_a_second_family_of_an_order_has_its_defaults_among_its_points(
         assert families["ewsjf_k"].default_objective == families["ewsjf"].default_objective
 
 
-def test_controls_are_tuned_and_judged_but_no_rivals(finished: tuple[Path, Study]) -> None:
+def test_controls_are_tuned_and_judged_but_no_rivals(finished: tuple[Path, PolicyStudy]) -> None:
     folder, _ = finished
     found = json.loads((folder / "out" / "study.json").read_text())
     roles = {arm["arm"]: arm["role"] for arm in found["arms"]}
@@ -138,7 +139,7 @@ def test_controls_are_tuned_and_judged_but_no_rivals(finished: tuple[Path, Study
     assert "square tuned (control)" in report
 
 
-def test_the_strongest_control_is_still_no_rival(finished: tuple[Path, Study]) -> None:
+def test_the_strongest_control_is_still_no_rival(finished: tuple[Path, PolicyStudy]) -> None:
     _, study = finished
     better = {
         name: {
@@ -162,7 +163,7 @@ def test_the_strongest_control_is_still_no_rival(finished: tuple[Path, Study]) -
     assert other.chosen_rival() == study.chosen_rival()
 
 
-def test_rivals_are_not_ours_and_no_oracles(finished: tuple[Path, Study]) -> None:
+def test_rivals_are_not_ours_and_no_oracles(finished: tuple[Path, PolicyStudy]) -> None:
     _, study = finished
     assert set(study.rivals()) == {"fcfs", "hrrn", "hrrn tuned", "hrrn per load"}
     assert study.single_rival() in ("hrrn", "hrrn tuned")
@@ -170,15 +171,15 @@ def test_rivals_are_not_ours_and_no_oracles(finished: tuple[Path, Study]) -> Non
 
 
 def test_more_seeds_go_where_it_is_undecided(
-    finished: tuple[Path, Study], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Path, PolicyStudy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = finished
     cell = ("mix", 1.5)
 
-    def always_one(study: Study, other: str) -> list[tuple[str, float]]:
+    def always_one(study: PolicyStudy, other: str) -> list[tuple[str, float]]:
         return [cell]
 
-    monkeypatch.setattr(Study, "undecided", always_one)
+    monkeypatch.setattr(PolicyStudy, "undecided", always_one)
     study = run_study(load_study(folder / "study.yaml"), folder / "out", 1, shown)
     rival = study.single_rival()
     seeds = study.seeds["mix"]
@@ -188,7 +189,7 @@ def test_more_seeds_go_where_it_is_undecided(
     assert len(study.overall(SUBJECT)) == 2
 
 
-def test_the_report_holds_what_it_must(finished: tuple[Path, Study]) -> None:
+def test_the_report_holds_what_it_must(finished: tuple[Path, PolicyStudy]) -> None:
     folder, study = finished
     text = (folder / "out" / "study.json").read_text()
     assert len(text) < 500_000

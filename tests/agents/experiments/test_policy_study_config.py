@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from agents.cli.policy_study import main
-from agents.experiments.policy_study.config import StudyConfig, load_study
-from agents.experiments.policy_study.tuning import Tuner, canonical, fcfs
+from agents.experiments.objectives import canonical, fcfs
+from agents.experiments.policy_study.config import PolicyStudyConfig, check_files, load_study
+from agents.experiments.policy_study.tuning import Tuner
 from ewsjf_env.config import ConfigError, from_dict
 from ewsjf_env.policy.policy import parse_policy
 from tests.agents.experiments.tiny_study import changed, family, write_study
@@ -79,7 +80,7 @@ def test_the_queues_of_a_tuned_family_come_from_training_traffic(folder: Path) -
 )
 def test_bad_studies_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        from_dict(StudyConfig, changed(**changes), "study.yaml")
+        from_dict(PolicyStudyConfig, changed(**changes), "study.yaml")
 
 
 @pytest.mark.parametrize(
@@ -117,11 +118,32 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
 def test_the_shipped_study_is_well_formed_and_names_all_orders_but_priority() -> None:
     from ewsjf_env.scheduling.orders.registry import ORDERS
 
-    data = yaml.safe_load((ROOT / "configs" / "policy_study.yaml").read_text())
-    config = from_dict(StudyConfig, data, "policy_study.yaml")
+    config = load_study(ROOT / "configs" / "policy_study.yaml")
     assert set(ORDERS) - {f.order for f in config.families.values()} == {
         "priority"
     }  # no priorities in these traffics
     assert config.seeds >= 10
     for name, workload in config.workloads.items():
-        assert workload.engine is None or (ROOT / workload.engine).exists(), name
+        assert workload.engine is None or Path(workload.engine).exists(), name
+
+
+def test_paths_are_relative_to_the_file_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside = tmp_path / "studies"
+    beside.mkdir()
+    write_study(beside)
+    (beside / "small.yaml").write_text("max_num_seqs: 8\n")
+    study = changed(traces="recordings")
+    study["workloads"]["mix"]["engine"] = "small.yaml"
+    (beside / "study.yaml").write_text(yaml.safe_dump(study))
+    (beside / "recordings").mkdir()
+    (beside / "trace.csv").rename(beside / "recordings" / "trace.csv")
+    monkeypatch.chdir(tmp_path)
+    config = load_study("studies/study.yaml")
+    check_files(config)
+    assert config.workloads["mix"].simulated.max_num_seqs == 8
+    assert config.source("recorded", True).path == "studies/recordings/trace.csv"
+    assert main(["--config", "studies/study.yaml", "--traces", "none", "--out", "o"]) == 2
+    assert "none/trace.csv" in (error := capsys.readouterr().err)
+    assert "--traces names the folder of the recordings" in error

@@ -10,15 +10,14 @@ from statistics import fmean
 
 import pytest
 
-from agents.experiments.tenants_and_hints import (
+from agents.experiments.tenants_and_hints.arms import (
     STUDIES,
-    TRAINING_TRACES,
+    ArmStudy,
     Choice,
-    Study,
     hint_study,
-    run_study,
     tenant_study,
 )
+from agents.experiments.tenants_and_hints.study import TRAINING_TRACES, run_study
 from ewsjf_env.config import ConfigError
 from ewsjf_env.seeds import TRAINING_SEEDS
 
@@ -30,7 +29,7 @@ def silent(keys: Iterable[str], total: int) -> Iterator[str]:
     yield from keys
 
 
-def small(study: Study, rate_per_s: float, *labels: str) -> Study:
+def small(study: ArmStudy, rate_per_s: float, *labels: str) -> ArmStudy:
     """Two arms of a study, on few running requests."""
     return dataclasses.replace(
         study,
@@ -80,7 +79,7 @@ def test_rivals_are_tuned_on_other_traces(tmp_path: Path) -> None:
     choice = Choice("linear_aging(r={:g})", (5.0, 1000.0))
     study = dataclasses.replace(small(tenant_study(), 12.0, "fcfs"), choices=(choice,))
     found = run_study(study, 2, SHORT_S, tmp_path, 1, silent)
-    runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("linear*.json")]
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*linear*.json")]
     training = [r for r in runs if r["seed"] >= TRAINING_SEEDS]
     means = {
         label: fmean(r["metrics"]["ttft_mean_s"] for r in training if r["policy"] == label)

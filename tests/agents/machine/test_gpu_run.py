@@ -9,9 +9,9 @@ import pytest
 
 from agents.cli import gpu_run as gpu_command
 from agents.cli.gpu_run import main
-from agents.experiments.jobs import Source
+from agents.experiments.source import Source
 from agents.machine import stages as gpu_stages
-from agents.machine.plan import RESULT, GpuPlan, Result
+from agents.machine.plan import RESULT, GpuPlan, Measurement
 from agents.machine.server import make_launch
 from agents.machine.table import table
 from ewsjf_env.config import ConfigError
@@ -70,7 +70,7 @@ def test_a_failed_stage_says_why_and_the_others_go_on(
     """No server can start; what needs none is done all the same, and done once."""
     measured = []
 
-    def broken(result: Result) -> None:
+    def broken(result: Measurement) -> None:
         raise ConfigError("no server today")
 
     monkeypatch.setattr(gpu_stages, "make_launch", broken)
@@ -96,7 +96,7 @@ def test_a_failed_stage_says_why_and_the_others_go_on(
 
 def test_requests_are_predicted_by_the_fitted_model(tmp_path: Path) -> None:
     """Measured here by the simulated engine itself, on a machine that is 10 % slower."""
-    result = Result(tmp_path, PLAN, "simulated")
+    result = Measurement(tmp_path, PLAN, "simulated")
     result.note("capacity", requests_per_s={"paper_mix": 15.0})
     (case,) = (case for case in gpu_stages.cases(result) if case[1] == "fcfs")
     key, _, trace = case
@@ -119,7 +119,7 @@ def test_requests_are_predicted_by_the_fitted_model(tmp_path: Path) -> None:
 
 
 def test_the_server_that_logs_steps_differs_in_its_scheduler_only(tmp_path: Path) -> None:
-    result = Result(tmp_path, PLAN, "simulated")
+    result = Measurement(tmp_path, PLAN, "simulated")
     LatencyModel.load("llama3-8b_h100").save(tmp_path / "latency.json")
     plain = make_launch(result).command
     result.step_log = "steps.jsonl"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from agents.runs.loop import Progress, tune
 from agents.runs.view import open_view
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
+from tests.agents.curves import curves, event_file, read, table
 from tests.agents.run_folders import GUARDED, SHORT, go_on, make_run, records_of
 
 WINDOWS = 10  # of episodes of 4
@@ -66,6 +68,34 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert lines(run) == lines(expected)
     proposals = [r.plan.proposed for r in records_of(run)]
     assert len({json.dumps(p) for p in proposals}) > 4
+
+
+@pytest.mark.parametrize("agent", ["random", "bayes", "tpe", "sac"])
+def test_all_else_is_made_again_from_windows_and_configuration(
+    whole: Any, tmp_path: Path, agent: str
+) -> None:
+    """As if nothing had happened: every other file of the run is lost, amid an episode."""
+    expected = whole(agent, "guarded")
+    run = started(tmp_path, agent, "guarded", 7)
+    for path in run.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in ("config.yaml", "windows.jsonl"):
+            path.unlink()
+    assert go_on(run, WINDOWS) == RunDir.open(expected).summary()
+    assert lines(run) == lines(expected)
+    assert curves(run) == curves(expected)
+    assert table(run) == table(expected)
+    for tag in ("frontier/short_long_p95", "partition/over_lengths"):
+        ours, theirs = (read(folder).Images(tag) for folder in (run, expected))
+        assert [(i.step, i.encoded_image_string) for i in ours] == [
+            (i.step, i.encoded_image_string) for i in theirs
+        ]
+    ours, theirs = (
+        {path.name for path in folder.iterdir()} - {event_file(folder).name}
+        for folder in (run, expected)
+    )
+    assert ours - {"command.txt"} == theirs - {"command.txt"}
 
 
 def test_the_guard_serves_what_the_agent_recommends(whole: Any) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import re
@@ -14,16 +13,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from agents.core.window import WindowRecord
 from agents.runs.tags import HEADLINES
-from agents.runs.tensorboard import EVENTS, PROGRESS, Tracker
+from agents.runs.tensorboard import PROGRESS, Tracker
 from agents.runs.timing import TIMING as TIMING_FILE
 from agents.runs.timing import read_timings
 from ewsjf_env.measure.records import WindowMetrics
+from tests.agents.curves import curves, event_file, read, table
 from tests.agents.toys import MIXED_SPACE
 from tests.agents.windows import TIMING, facts, records
 
@@ -40,35 +39,6 @@ def track(
     for line in lines[first:end]:
         tracker.window(line, TIMING)
     tracker.close()
-
-
-def event_file(folder: Path) -> Path:
-    """The only one."""
-    (path,) = folder.glob(EVENTS)
-    return path
-
-
-def read(folder: Path) -> EventAccumulator:
-    sizes = {"scalars": 0, "images": 0, "tensors": 0}  # 0: all of them
-    return EventAccumulator(str(folder), size_guidance=sizes).Reload()
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every point of every curve in the order of the file; wall times aside."""
-    seen = read(folder)
-    return {
-        tag: [(event.step, event.value) for event in seen.Scalars(tag)]
-        for tag in seen.Tags()["scalars"]
-        if not tag.startswith("time/")
-    }
-
-
-def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / PROGRESS).open(newline="") as file:
-        return [
-            {name: text for name, text in row.items() if not name.startswith("time/")}
-            for row in csv.DictReader(file)
-        ]
 
 
 def changed(line: WindowRecord, **parts: Any) -> WindowRecord:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from agents.cli._command import Parser, number, run_command, whole
-from agents.experiments.tenants_and_hints import STUDIES, run_study
+from agents.core.progress import bar
+from agents.experiments.tenants_and_hints.arms import STUDIES
+from agents.experiments.tenants_and_hints.study import run_study
 
 DESCRIPTION = """\
 Measure what output hints, or fair shares of tenants, are worth, on synthetic
@@ -32,12 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit code 2 for bad input, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
 
-    def progress(keys: Iterable[str], total: int) -> Iterator[str]:
-        yield from tqdm(keys, total=total, unit="run", mininterval=1.0)
-
     def run() -> int:
         a = make_parser().arguments(words)
-        run_study(STUDIES[a.study](), a.seeds, a.duration, a.out, a.jobs, progress)
+        run_study(STUDIES[a.study](), a.seeds, a.duration, a.out, a.jobs, bar("run"))
         print((a.out / "study.md").read_text(encoding="utf-8"))
         return 0
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from agents.cli._command import Parser, run_command, whole
+from agents.cli._command import Parser, folder, run_command, whole
+from agents.core.progress import bar
 from agents.experiments.default_policy import POINTS, fit
 from ewsjf_env.config import ConfigError, check_range
 
 USAGE = "ewsjf fit-default-policy --out FILE.json [options]"
 DESCRIPTION = """\
 Fit partition and score of the default policy to the workload training_mix.
-Started again it goes on from the finished points."""
+Started again it goes on from the finished runs."""
 
 
 def make_parser() -> Parser:
@@ -24,17 +22,17 @@ def make_parser() -> Parser:
     parser = Parser("ewsjf fit-default-policy", USAGE, DESCRIPTION)
     add = parser.add_argument
     add("--out", required=True, metavar="FILE.json", help="policy file to write")
-    scan = "runs/default_policy.jsonl"
-    add("--scan", default=scan, metavar="FILE", help=f"results, resumable ({scan})")
+    scan = "runs/default_policy"
+    add("--scan", default=scan, metavar="DIR", help=f"runs, resumable ({scan})")
     add("--points", type=whole, default=POINTS, metavar="N", help=f"Sobol points ({POINTS})")
     add("--jobs", type=whole, default=1, metavar="N", help="worker processes (1)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; exit code 2 for bad input, 130 for Ctrl-C."""
+    """Run the command; exit code 1 failed, 2 bad input, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return run_command(lambda: _fit(words), "the same command goes on from the finished points")
+    return run_command(lambda: _fit(words), "the same command goes on from the finished runs")
 
 
 def _fit(words: list[str]) -> int:
@@ -45,10 +43,8 @@ def _fit(words: list[str]) -> int:
     if out.suffix != ".json" or not out.parent.is_dir():
         raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
 
-    def progress(results: Iterable[Any], total: int) -> Iterator[Any]:
-        yield from tqdm(results, total=total, unit="point")
-
-    lines = fit(out, Path(arguments.scan), arguments.points, arguments.jobs, progress)
+    scanned = folder("--scan", arguments.scan)
+    lines = fit(out, scanned, arguments.points, arguments.jobs, bar("run"))
     print("\n".join([*lines, str(out)]))
     return 0
 

@@ -45,7 +45,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 
 def observed(engine: SimulatedEngine, periods: int) -> Iterator[tuple[Any, Any]]:
     """After each period: the environment's observation of its window, and the adaptation."""
-    adaptation = engine.scheduler._ewsjf_watch.adaptation
+    adaptation = engine.scheduler.ewsjf.adaptation
     engine.run_window(PERIOD_S - WINDOW_S)
     for number in range(periods):
         in_force = dict(engine.scheduler.waiting.policy.parameters)
@@ -106,7 +106,7 @@ def test_runs_repeat_and_a_reset_starts_from_the_policys_own_values() -> None:
     part = adaptive(table(1, 0.9, 1.0), ("queue_depth",), period_s=5.0, window_s=5.0)
     engine = start(policy(part))
     first = engine.run_window(22.0).to_dict()
-    state = engine.scheduler.ewsjf_state()
+    state = engine.scheduler.ewsjf.state()
     assert state["adaptation"]["acts"] == 4
     assert state["parameters"]["k"] == CALM["k"]
     engine.reset(load_workload("paper_mix").draw(7, 100.0, 6.0))
@@ -120,7 +120,7 @@ def test_a_policy_that_changes_nothing_serves_as_the_static_one() -> None:
     for each in (policy(part), default_policy()):
         engine = start(each)
         results.append(engine.run_window(22.0).to_dict())
-        assert engine.scheduler.ewsjf_state()["policy_version"] == 1  # installed once
+        assert engine.scheduler.ewsjf.state()["policy_version"] == 1  # installed once
     assert results[0] == results[1]
 
 
@@ -130,7 +130,7 @@ def test_on_a_servers_clock_aborts_and_restarts_leave_nothing_behind() -> None:
 
     setup = make_setup(kv_blocks=34, asynchronous=True)
     scheduler = build_scheduler(setup, ours(True))
-    history = scheduler._ewsjf_watch.history
+    history = scheduler.ewsjf.history
     in_flight: list[Any] = []
     for index in range(60):
         scheduler.add_request(make_request(setup, f"r{index}", 1 + 31 * index % 110, 5, 0.0))

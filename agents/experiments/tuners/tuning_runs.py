@@ -1,25 +1,24 @@
-"""How are many tuning runs played, judged and kept, so that a comparison can be interrupted?
+"""Tuning runs of a comparison: played, judged and kept, so that it can be interrupted.
 
-Every run has its folder DIR/runs/<task>/<arm>/seed_<n>; `judged.json` in it is written when the
-run is done and judged, and a run that has one of the same settings is not played again.  DIR/judged
-has judgements of points, which are the same for all runs of a task.
+Every run has its folder DIR/runs/<task>/<arm>/seed_<n>.  Its judgement is a result of the store
+DIR/judged: a run that has one of the same settings is not played again.  The store has judgements
+of points, too, which are the same for all runs of a task.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import functools
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from joblib import Parallel, delayed
-
-from agents.core.files import write_json
+from agents.core.progress import Progress
+from agents.core.store import Key, Result, Store, key_of
 from agents.experiments.tuners.config import ComparisonConfig
 from agents.experiments.tuners.judging import RULES, judge, judge_always, judge_curve
 from agents.experiments.tuners.summary import DEFAULT
@@ -28,26 +27,29 @@ from agents.runs.folder import RunDir
 from agents.runs.loop import tune
 from agents.runs.session import Session
 from agents.runs.timing import read_timings
-from ewsjf_env.config import to_dict
+from ewsjf_env.measure.objective import METRIC_NAMES
+from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.parameters import Value
-
-JUDGED = "judged.json"
-Progress = Callable[[Iterable[Any], int], Iterator[Any]]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One tuning run with its judgement."""
+class TuningRun:
+    """One tuning run with its judgement, in the folder `out` of its comparison."""
 
     task: str
     arm: str
     seed: int
-    folder: Path
+    out: Path
 
     @property
-    def kept(self) -> Path:
-        """Folder of judgements that all runs share."""
-        return self.folder.parents[3] / "judged"
+    def folder(self) -> Path:
+        """Of the run itself."""
+        return self.out / "runs" / self.task / self.arm / f"seed_{self.seed:04d}"
+
+    @property
+    def judged(self) -> Store:
+        """The judgements, which all runs share."""
+        return Store(self.out / "judged")
 
     @property
     def name(self) -> str:
@@ -55,10 +57,12 @@ class Job:
         return f"{self.task}/{self.arm}/seed {self.seed}"
 
 
-def jobs_of(config: ComparisonConfig, arms: Sequence[str], seeds: int, out: Path) -> list[Job]:
+def runs_of(
+    config: ComparisonConfig, arms: Sequence[str], seeds: int, out: Path
+) -> list[TuningRun]:
     """All runs; those that meet the same traces stand together."""
     return [
-        Job(task, arm, seed, out / "runs" / task / arm / f"seed_{seed:04d}")
+        TuningRun(task, arm, seed, out)
         for seed in range(seeds)
         for task in config.tasks
         for arm in arms
@@ -66,39 +70,25 @@ def jobs_of(config: ComparisonConfig, arms: Sequence[str], seeds: int, out: Path
 
 
 def play_all(
-    config: ComparisonConfig, jobs: Sequence[Job], workers: int, progress: Progress
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Play and judge what is not done; return all judgements, and reasons of failed runs.
+    config: ComparisonConfig, runs: Sequence[TuningRun], workers: int, progress: Progress
+) -> tuple[list[Result], dict[str, str]]:
+    """Play and judge what is not done; all judgements, and reasons of failed runs by name.
 
     A worker on another machine, that does not share the folder, keeps the run there; its judgement
-    comes back and is kept here, too.
+    comes back and is kept here.
     """
-    todo = [job for job in jobs if _judged(config, job) is None]
-    failures: dict[str, str] = {}
-    if todo:
-        tasks = (delayed(_play_or_say)(config, job) for job in todo)
-        played = Parallel(n_jobs=min(workers, len(todo)), return_as="generator_unordered")(tasks)
-        for job, found in progress(played, len(todo)):
-            if isinstance(found, str):
-                failures[job.name] = found
-            elif _judged(config, job) is None:
-                job.folder.mkdir(parents=True, exist_ok=True)
-                write_json(job.folder / JUDGED, found)
-    done = [_judged(config, job) for job in jobs]
-    return [judged for judged in done if judged is not None], failures
+    if not runs:
+        return [], {}
+    keys = {key_of_judgement(config, run): run for run in runs}
+    tasks = {key: functools.partial(play, config, run) for key, run in keys.items()}
+    judged, failures = runs[0].judged.get_all(tasks, workers, progress)
+    return list(judged.values()), {keys[key].name: why for key, why in failures.items()}
 
 
-def _play_or_say(config: ComparisonConfig, job: Job) -> tuple[Job, dict[str, Any] | str]:
-    """The judgement, or why there is none."""
-    try:
-        return job, play(config, job)
-    except Exception as error:  # one bad run must not lose the others: it is reported by name
-        return job, " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def play(config: ComparisonConfig, job: Job) -> dict[str, Any]:
-    """Tune, judge, and keep the judgement."""
+def play(config: ComparisonConfig, job: TuningRun) -> Result:
+    """Tune, and judge what comes of it."""
     run_config = config.run_config(job.task, job.arm, job.seed)
+    held_out = config.tasks[job.task].held_out
     run = _open(job.folder, run_config)
     started = time.perf_counter()
     try:
@@ -110,14 +100,12 @@ def play(config: ComparisonConfig, job: Job) -> dict[str, Any]:
             final["recommendation"] = session.recommendation()
             served = final["recommendation"]
             if run_config.agent == DEFAULT:  # the same for every seed
-                final["judged"] = judge_always(run_config, held_out, served, job.kept)
+                final["judged"] = judge_always(run_config, held_out, served, job.judged)
             else:
                 final["judged"] = judge(run_config, held_out, session.agent.recommend, served)
 
-        held_out = config.tasks[job.task].held_out
         tune(run, run_config.windows, conclude=conclude)
-        judged = {
-            "key": _key(config, job),
+        return {
             "task": job.task,
             "arm": job.arm,
             "agent": run_config.agent,
@@ -128,10 +116,8 @@ def play(config: ComparisonConfig, job: Job) -> dict[str, Any]:
             **_curves(config, job, run, final["recommendation"]),
             "tuned_wall_s": final["tuned_s"] if before == 0 else None,
         }
-        write_json(job.folder / JUDGED, judged)
     finally:
         run.close()
-    return judged
 
 
 def _open(folder: Path, config: RunConfig) -> RunDir:
@@ -160,16 +146,27 @@ def _online(run: RunDir, config: RunConfig) -> dict[str, Any]:
         "void": sum(r.agent.void for r in records),
         "failed": sum(r.served.failure is not None for r in records),
         "tuner_s_per_window": fmean(seconds) if seconds else None,
+        "metrics": metric_means([r.metrics for r in records if r.metrics is not None]),
     }
 
 
+def metric_means(windows: Sequence[WindowMetrics]) -> dict[str, float | None]:
+    """The mean of every metric over the windows that measured it; None where none did."""
+    found: dict[str, float | None] = {}
+    for name in METRIC_NAMES:
+        values = [float(getattr(window, name)) for window in windows]
+        known = [value for value in values if not math.isnan(value)]
+        found[name] = fmean(known) if known else None
+    return found
+
+
 def _curves(
-    config: ComparisonConfig, job: Job, run: RunDir, final: dict[str, Value]
+    config: ComparisonConfig, job: TuningRun, run: RunDir, final: dict[str, Value]
 ) -> dict[str, Any]:
     """Scores of the recommendations on the way, of arms where they are asked for."""
     if job.arm not in config.curve_arms:
         return {}
-    task, records, kept = config.tasks[job.task], run.windows(), job.kept
+    task, records, kept = config.tasks[job.task], run.windows(), job.judged
     found = {"curve": judge_curve(run.config, task.held_out, records, final, config.curve, kept)}
     if task.after_jump is not None and task.jump_window is not None:
         start = task.jump_window
@@ -179,23 +176,12 @@ def _curves(
     return found
 
 
-def _key(config: ComparisonConfig, job: Job) -> str:
-    """Hash of all that decides a judgement."""
+def key_of_judgement(config: ComparisonConfig, job: TuningRun) -> Key:
+    """The key of a run's judgement: all that decides it."""
     task = config.tasks[job.task]
-    content = [
-        RULES,
-        config.run_config(job.task, job.arm, job.seed).to_dict(),
-        to_dict(task.held_out),
-        [task.jump_window, to_dict(task.after_jump)] if job.arm in config.curve_arms else None,
-        list(config.curve) if job.arm in config.curve_arms else None,
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _judged(config: ComparisonConfig, job: Job) -> dict[str, Any] | None:
-    try:
-        judged = json.loads((job.folder / JUDGED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(judged, dict) and {"task", "arm", "seed", "final"} <= judged.keys()
-    return judged if whole and judged.get("key") == _key(config, job) else None
+    curves = None
+    if job.arm in config.curve_arms:
+        curves = [task.jump_window, task.after_jump, config.curve]
+    run_config = config.run_config(job.task, job.arm, job.seed).to_dict()
+    content = [RULES, run_config, task.held_out, curves]
+    return key_of(content, job.task, job.arm, f"seed{job.seed}")

@@ -1,0 +1,1 @@
+"""Two small studies: what hints about outputs, and fair shares of tenants, are worth."""

@@ -147,7 +147,7 @@ def add_set_option(parser: Parser, of: str) -> None:
         "--set",
         action="append",
         metavar="A.B=3",
-        help=f"a value of {of}; repeatable",
+        help=f"a value of {of}",
     )
 
 

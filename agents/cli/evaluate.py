@@ -84,7 +84,7 @@ def make_parser() -> Parser:
     add("--against", metavar="POLICY", help="also compare with this one of --policies, not fcfs")
     about = f"{' | '.join(preset_names())},\nor a YAML file ({SimulatedConfig().latency})"
     add("--engine", metavar="PRESET", help=about)
-    add_set_option(parser, "the engine")
+    add_set_option(parser, "the engine (repeatable)")
     add_backend_options(parser)
     add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
     add("--dry-run", action="store_true", help="print the plan and write nothing")

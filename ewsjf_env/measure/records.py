@@ -282,7 +282,7 @@ def jain(values: Sequence[float]) -> float:
     return total * total / (len(values) * squares) if squares > 0 else math.nan
 
 
-def _ttft(name: str, ttft_s: NDArray[np.float64]) -> dict[str, float]:
+def _ttft(name: str, ttft_s: NDArray[np.float64]) -> dict[str, Any]:
     """The fields `NAME_mean_s`, `NAME_p95_s` and `NAME_p99_s`; NaN for no request."""
     return {
         f"{name}_mean_s": _mean(ttft_s),

@@ -342,7 +342,7 @@ def test_an_order_that_closes_its_step_closes_it_for_its_tenant() -> None:
     ("data", "message"),
     [
         ({"by": "user"}, "'user' is not one of"),
-        ({"weights": {"a": 0}}, "weights: a: 0.0 is outside [0.001, 1000]"),
+        ({"weights": {"a": 0}}, "weights: a: 0 is outside [0.001, 1000]"),
         ({"weights": {"a\n": 1}}, "expected a printable name"),
         ({"max_tenants": 0}, "max_tenants: 0 is outside [1, 1024]"),
         ({"prompt_weight": 0, "output_weight": 0}, "nothing is counted"),

@@ -38,9 +38,9 @@ echo "[quickstart] comparison on unseen traffic" >&2
     --engine configs/env/simulated.yaml --policies "$arms" --load 0.8,1.3 --seeds 2 \
     --duration 120 --jobs 2 --out "$out/evaluation" "$@"
 
-[[ $status == 0 ]] || policy=ewsjf_env/policies/default.json
+[[ $status == 0 ]] || policy=ewsjf # the one that ships
 cat <<TXT
 
 curves:  ${python%/*}/tensorboard --logdir $out
-serve:   $python scripts/serve.py --policy $policy -- MODEL   (any argument of vllm serve)
+serve:   ${python%/*}/ewsjf serve --policy $policy -- MODEL   (any argument of vllm serve)
 TXT

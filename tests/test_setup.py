@@ -332,7 +332,7 @@ def test_quickstart_sets_up_and_runs_the_main_job(setup: Setup) -> None:
     assert export.startswith("scripts/export_policy.py runs/quickstart/tuning --out ")
     assert ",runs/quickstart/tuned.json " in compare
     assert compare.endswith(" --out runs/quickstart/evaluation --seeds 1")
-    assert "scripts/serve.py --policy runs/quickstart/tuned.json -- MODEL" in done.stdout
+    assert "/ewsjf serve --policy runs/quickstart/tuned.json -- MODEL" in done.stdout
 
 
 def test_a_started_quickstart_is_continued(setup: Setup) -> None:

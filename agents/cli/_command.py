@@ -8,10 +8,9 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NoReturn
-
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from agents.cli._start import INTERRUPTED
 from agents.experiments.backend import BACKENDS
@@ -109,7 +108,7 @@ def run_command(command: Callable[[], int], interrupted: str) -> int:
         return say(BAD_INPUT, f"error: {error}")
     except EngineError as error:
         return say(FAILED, f"error: {error}")
-    except TerminatedWorkerError:
+    except BrokenProcessPool:
         return say(FAILED, f"error: a worker process was killed (out of memory?): {interrupted}")
     except OSError as error:
         return say(FAILED, f"error: {error.filename or 'file'}: {error.strerror or error}")
@@ -148,7 +147,7 @@ def add_set_option(parser: Parser, of: str) -> None:
         "--set",
         action="append",
         metavar="A.B=3",
-        help=f"a value of {of}; repeatable",
+        help=f"a value of {of}",
     )
 
 

@@ -30,7 +30,7 @@ def make_parser() -> Parser:
     parser = Parser("ewsjf check-env", None, DESCRIPTION)
     add = parser.add_argument
     add("--config", metavar="TASK", help="check this one: a YAML file, or a name in configs/env")
-    add_set_option(parser, "the task")
+    add_set_option(parser, "the task (repeatable)")
     return parser
 
 

@@ -50,7 +50,7 @@ def make_parser() -> Parser:
     parser = Parser("ewsjf compare", USAGE, DESCRIPTION, names + EPILOG)
     add = parser.add_argument
     add("--config", default="configs/compare.yaml", metavar="FILE.yaml", help="tasks and arms")
-    add_set_option(parser, "the comparison")
+    add_set_option(parser, "the config (repeatable)")
     add("--agents", default=DEFAULT_AGENTS, metavar="LIST", help=DEFAULT_AGENTS)
     add("--tasks", metavar="LIST", help="of the config (all)")
     add("--seeds", type=whole, default=10, metavar="N", help="tuning seeds (10)")

@@ -84,7 +84,7 @@ def make_parser() -> Parser:
     add("--against", metavar="POLICY", help="also compare with this one of --policies, not fcfs")
     about = f"{' | '.join(preset_names())},\nor a YAML file ({SimulatedConfig().latency})"
     add("--engine", metavar="PRESET", help=about)
-    add_set_option(parser, "the engine")
+    add_set_option(parser, "the engine (repeatable)")
     add_backend_options(parser)
     add("--out", required=True, metavar="DIR", help="results; finished runs there are kept")
     add("--dry-run", action="store_true", help="print the plan and write nothing")
@@ -118,6 +118,7 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
 def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) -> int:
     _make_folder(out)
     capacities: dict[str, float] = {}
+    runs = make_runs(plan, capacities) if plan.rates_per_s else []  # refuses what cannot be served
     if arguments.engine is None:
         print(f"engine: {engine_name(plan.engine)}; --engine names another", file=sys.stderr)
     print("measuring FCFS capacity ...", file=sys.stderr)
@@ -132,7 +133,7 @@ def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) 
         for name, value in capacities.items():
             told = f"{value:.3g} requests/s on {engine_name(plan.engine)}"
             print(f"  {name}: {told}", file=sys.stderr)
-    runs = make_runs(plan, capacities)
+    runs = runs or make_runs(plan, capacities)
     if others := store_of(out).others(run.key for run in runs):
         found = counted(others, "result")
         print(f"not used: {found} of other settings in {store_of(out).folder}", file=sys.stderr)
@@ -168,15 +169,17 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     asked = [sets.get(item, item) for item in split_policies(arguments.policies)]
     policies = tuple(parse_policies(",".join(asked)))
     load, rate = arguments.load, arguments.rate
-    loads = (DEFAULT_LOADS if load is None and rate is None else load or "").split(",")
-    recorded = RECORDED in loads
-    if load is not None and not load.strip():
-        raise ConfigError("--load: the list is empty")
+    if load is None and rate is None:
+        load = DEFAULT_LOADS
+    parts = [] if load is None else [part.strip() for part in load.split(",")]
+    recorded = RECORDED in parts
+    if recorded:
+        load = ",".join(part for part in parts if part != RECORDED) or None
     traces = [Source(t, True, trace_format, arguments.jitter) for t in arguments.trace]
     plan = Plan(
         policies=policies,
         sources=tuple([*(Source(w) for w in arguments.workload), *traces]),
-        loads=_numbers("--load", ",".join(x for x in loads if x != RECORDED) or None),
+        loads=_numbers("--load", load),
         rates_per_s=_numbers("--rate", rate),
         seeds=arguments.seeds,
         duration_s=arguments.duration,

@@ -34,7 +34,7 @@ def make_parser() -> Parser:
     parser = Parser("ewsjf policy-study", USAGE, DESCRIPTION)
     add = parser.add_argument
     add("--config", default="configs/policy_study.yaml", metavar="FILE.yaml", help="the study")
-    add_set_option(parser, "the study")
+    add_set_option(parser, "the config (repeatable)")
     add("--traces", metavar="FOLDER", help="of the recordings, instead of the config's")
     add("--only", metavar="LIST", help="of the config's workloads (all)")
     add("--seeds", type=whole, metavar="N", help="judged traces a load, not the config's")

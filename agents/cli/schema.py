@@ -27,9 +27,9 @@ from ewsjf_env.workload.synthetic import SyntheticWorkload
 
 Schema = dict[str, Any]
 DESCRIPTION = """\
-Print the JSON Schema of a kind of file, or write those of all kinds to a folder.
-An editor that knows the schema completes keys and marks what is wrong; begin a
-YAML file with `# yaml-language-server: $schema=FILE`."""
+Print the JSON Schema of a kind of file, or write those of all kinds to a
+folder.  An editor that knows it completes keys and marks what is wrong, when
+a YAML file begins with `# yaml-language-server: $schema=FILE`."""
 
 
 def _workload() -> Schema:

@@ -33,7 +33,7 @@ def make_parser() -> Parser:
     parser = Parser("ewsjf serve", USAGE, DESCRIPTION, EPILOG, [launch_options()])
     add = parser.add_argument
     add("--tune", metavar="TASK", help="also start a tuner of this task; allows PATCH")
-    add_set_option(parser, "the task of --tune, or agent.A.B=3 of the tuner")
+    add_set_option(parser, "the task, or agent.A.B=3 (repeatable)")
     add("--dry-run", action="store_true", help="print the command and stop")
     return parser
 

@@ -59,7 +59,7 @@ def make_parser() -> Parser:
     add("--config", metavar="TASK", help="YAML file, or a name in configs/env (tuning)")
     add("--agent-config", metavar="FILE", help="settings, or a name in configs/agents")
     add("--engine", metavar="NAME", help=" | ".join(ENGINE_IDS) + ", or a preset")
-    add_set_option(parser, "the task, or agent.A.B=3 of the agent")
+    add_set_option(parser, "the task, or agent.A.B=3 (repeatable)")
     about_url = "of the server, with --engine remote; again for replicas"
     add("--url", action="append", metavar="URL", help=about_url)
     add("--storage", metavar="S", help="study shared with other runs: journal file or URL")

@@ -14,12 +14,12 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NewType
 
 from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from agents.core.files import write_json
 from agents.core.progress import Progress
@@ -36,7 +36,7 @@ Result = dict[str, Any]
 Compute = Callable[[], Result]
 
 
-class WorkerKilled(TerminatedWorkerError):  # type: ignore[misc]
+class WorkerKilled(BrokenProcessPool):
     """A worker was killed, it is known which, and all others go on: so Ray says it."""
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
@@ -159,7 +159,7 @@ class Store:
             except WorkerKilled as error:
                 yield self._conclude(_Ended(error.arguments[0], reason=KILLED))
                 suspects = []
-            except TerminatedWorkerError:
+            except BrokenProcessPool:
                 # The whole pool is gone.  One of the tasks that had started is to blame, the
                 # others only shared its fate: each is tried again alone.
                 suspects = [key for key in todo if self._beside(key, RUNNING).exists()]
@@ -172,7 +172,7 @@ class Store:
         try:
             # One task for two workers: joblib starts a process of its own for it.
             (ended,) = Parallel(n_jobs=2)([delayed(_attempt)(key, compute, self.folder)])
-        except TerminatedWorkerError:
+        except BrokenProcessPool:
             ended = _Ended(key, reason=KILLED)
         return self._conclude(ended)
 

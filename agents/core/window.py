@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, TypeVar
 
-from agents.core.agent import Transition
+from agents.core.agent import CANDIDATE, Transition
 from agents.core.requests import RecordedTraffic
 from ewsjf_env.config import ConfigError, check_range, from_dict, to_dict
 from ewsjf_env.env.guard import GuardReport, GuardState
@@ -56,7 +56,7 @@ class Plan:
     trace: DrawnTrace
     proposed: Values
     incumbent: Values = tag("incumbent/{}")
-    role: str = "candidate"
+    role: str = CANDIDATE
 
 
 @dataclass(frozen=True, kw_only=True)

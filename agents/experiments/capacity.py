@@ -13,9 +13,9 @@ from agents.experiments.source import Source
 from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.trace_requests import TraceRequests
+from ewsjf_env.seeds import CAPACITY
 from ewsjf_env.workload import Trace, Workload
 
-CAPACITY_SEED = 1_000_003  # the backlog that measures capacity shares no draw with any run
 CAPACITY_REQUESTS = (600, 2400)  # first try, and when that many run at once
 
 
@@ -41,7 +41,7 @@ def measure_capacities(
     """
     tasks = {}
     for name, (source, workload) in traffics.items():
-        backlog = workload.draw_backlog(CAPACITY_SEED, CAPACITY_REQUESTS[0])
+        backlog = workload.draw_backlog(CAPACITY.start, CAPACITY_REQUESTS[0])
         check_servable(backlog, engine)
         key = key_of([backlog.digest(), *engine_content(engine)], name)
         tasks[key] = functools.partial(_measure, source, engine)
@@ -70,11 +70,11 @@ def _measure(source: Source, config: SimulatedConfig) -> Result:
     workload, engine = source.load(), cached_engine(config)
     few, many = CAPACITY_REQUESTS
     try:
-        count, value = few, engine.measure_capacity(workload.draw_backlog(CAPACITY_SEED, few))
+        count, value = few, engine.measure_capacity(workload.draw_backlog(CAPACITY.start, few))
     except ConfigError:  # too many run at once for so few
         count = many
         try:
-            value = engine.measure_capacity(workload.draw_backlog(CAPACITY_SEED, many))
+            value = engine.measure_capacity(workload.draw_backlog(CAPACITY.start, many))
         except ConfigError as error:
             raise ConfigError(
                 f"{workload.name}: FCFS capacity cannot be measured ({error}); lower max_num_seqs "
@@ -82,7 +82,7 @@ def _measure(source: Source, config: SimulatedConfig) -> Result:
             ) from None
     return {
         "workload": workload.name,
-        "seed": CAPACITY_SEED,
+        "seed": CAPACITY.start,
         "requests": count,
         "requests_per_s": value,
         "engine": to_dict(config),

@@ -21,7 +21,7 @@ from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.partition.partition import Partition, PartitionSettings, refine_and_prune
-from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.seeds import TRAINING
 from ewsjf_env.workload import Workload, load_workload
 
 WORKLOAD = "training_mix"
@@ -54,7 +54,7 @@ def training_partition(
         fixed_cost_tokens=fixed_cost_tokens,
         prune="delay",
     )
-    backlog = workload.draw_backlog(TRAINING_SEEDS, SAMPLE, max_prompt_tokens)
+    backlog = workload.draw_backlog(TRAINING.start, SAMPLE, max_prompt_tokens)
     return refine_and_prune(backlog.prompt_tokens, settings=settings)
 
 
@@ -77,7 +77,7 @@ def fit(out: Path, folder: Path, points: int, jobs: int, progress: Progress) -> 
     """
     workload, config = load_workload(WORKLOAD), SimulatedConfig()
     capacity = cached_engine(config).measure_capacity(
-        workload.draw_backlog(TRAINING_SEEDS + 1, 800)
+        workload.draw_backlog(TRAINING.start + 1, 800)
     )
     rates = tuple(round(load * capacity, 4) for load in LOADS)
     plan = ScanPlan(NAMES, points, rates, seeds=2, duration_s=150.0)

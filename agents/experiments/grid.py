@@ -13,11 +13,12 @@ from agents.experiments.source import Source
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.policy.policy import Policy
+from ewsjf_env.seeds import JUDGED
 from ewsjf_env.workload import Workload
 from ewsjf_env.workload.replay import TraceWorkload
 
 RECORD_VERSION = 2
-MAX_SEEDS = 10_000
+MAX_SEEDS = len(JUDGED)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ewsjf_env.config import check_range
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy.policy import Policy
-from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.seeds import TRAINING
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def scan(
         seeds=plan.seeds,
         duration_s=plan.duration_s,
         engine=engine,
-        first_seed=TRAINING_SEEDS,
+        first_seed=TRAINING.start,
     )
     records = run_every(make_runs(grid, {}), out, workers, progress)
     scores = objectives(records)

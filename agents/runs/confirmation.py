@@ -26,19 +26,17 @@ from agents.core.store import Key, Store, key_of
 from agents.core.words import counted
 from ewsjf_env import __version__
 from ewsjf_env.config import check_range, to_dict
-from ewsjf_env.env.env import FIRST_TRACE_SEED
 from ewsjf_env.env.episode import Episode
 from ewsjf_env.env.reference import Reference
 from ewsjf_env.env.task import TuningConfig
 from ewsjf_env.measure.constraints import margins
 from ewsjf_env.measure.objective import Outcome
 from ewsjf_env.policy.policy import Policy
+from ewsjf_env.seeds import CONFIRMATION
 from ewsjf_env.workload import load_workload
 
-FIRST_SEED = 5_000
-"""Traces for confirming begin here: above those of comparisons, below those of training."""
 ROUNDING = 1e-6  # values that went through an action differ in their last digits
-MAX_SEEDS = FIRST_TRACE_SEED - FIRST_SEED
+MAX_SEEDS = len(CONFIRMATION)
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class ConfirmationPlan:
     def traces(self) -> list[tuple[int, float | None]]:
         """Seed and mean rate of every trace, seed by seed; None: the workload's own rate."""
         rates = self.task.rates_per_s or (None,)
-        return [(FIRST_SEED + i, rate) for i in range(self.seeds) for rate in rates]
+        return [(CONFIRMATION.start + i, rate) for i in range(self.seeds) for rate in rates]
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Confirmation:
             "objective": plan.task.objective.kind,
             "workload": plan.task.workload,
             "rates_per_s": list(plan.task.rates_per_s),
-            "first_seed": FIRST_SEED,
+            "first_seed": CONFIRMATION.start,
             "seeds": self.seeds,
             "windows": plan.task.windows,
             "window_s": plan.task.window_s,

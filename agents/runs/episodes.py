@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ewsjf_env.env.env import FIRST_TRACE_SEED
 from ewsjf_env.env.task import TuningConfig
-
-_LAST = 2**31 - 1
+from ewsjf_env.seeds import TRAINING
 
 
 def episode_options(task: TuningConfig, seed: int, episode: int) -> dict[str, Any]:
@@ -22,8 +20,8 @@ def episode_options(task: TuningConfig, seed: int, episode: int) -> dict[str, An
     With a `trace_pool` of n traces every run draws from the same n.
     """
     random = np.random.default_rng([seed, episode])
-    last = FIRST_TRACE_SEED + task.trace_pool if task.trace_pool else _LAST
-    options: dict[str, Any] = {"trace_seed": int(random.integers(FIRST_TRACE_SEED, last))}
+    last = TRAINING.start + task.trace_pool if task.trace_pool else TRAINING.stop
+    options: dict[str, Any] = {"trace_seed": int(random.integers(TRAINING.start, last))}
     if task.rates_per_s:
         options["rate_per_s"] = task.rates_per_s[int(random.integers(len(task.rates_per_s)))]
     return options

@@ -27,7 +27,7 @@ from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.measure.traffic import QueueStatistics
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.policy.policy import Policy
-from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.seeds import TRAINING
 from ewsjf_env.workload import load_workload
 
 POINTS = 128  # of the first search; a power of two
@@ -83,12 +83,12 @@ class TaskPrior:
             )
         self.weights: ParameterSpace = space.subset(names)
         workload = load_workload(task.workload)
-        sample = workload.draw_backlog(TRAINING_SEEDS, SAMPLE)
+        sample = workload.draw_backlog(TRAINING.start, SAMPLE)
         span = Span(task.warmup_s, WINDOWS_AHEAD * (task.settle_s + task.window_s))
         engine = dataclasses.replace(task.twin().simulated, metrics=task.metric_settings)
         self._priors = []
         for rate in task.rates_per_s or (None,):
-            arrival_s = workload.draw(TRAINING_SEEDS, task.episode_s, rate).arrival_s
+            arrival_s = workload.draw(TRAINING.start, task.episode_s, rate).arrival_s
             rate_per_s = len(arrival_s) / task.episode_s if rate is None else rate
             burst = burst_index(arrival_s)
             self._priors.append(AnalyticPrior(engine, sample, rate_per_s, span, burst))

@@ -33,12 +33,9 @@ from ewsjf_env.measure.objective import Outcome
 from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.policy.policy import Policy
+from ewsjf_env.seeds import TRAINING
 from ewsjf_env.workload import Trace, load_workload
 
-FIRST_TRACE_SEED = 10_000
-"""Episodes draw traces from seeds from here on; smaller ones are kept for judging policies."""
-
-_LAST_TRACE_SEED = 2**31 - 1
 _OPTIONS = ("trace_seed", "rate_per_s", "values")
 
 
@@ -301,8 +298,8 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
     def _draw(self, options: dict[str, Any]) -> Trace:
         """Draw the episode's trace; every reset takes the same numbers off the stream."""
         config = self.config
-        last = FIRST_TRACE_SEED + config.trace_pool if config.trace_pool else _LAST_TRACE_SEED
-        drawn_seed = int(self.np_random.integers(FIRST_TRACE_SEED, last))
+        last = TRAINING.start + config.trace_pool if config.trace_pool else TRAINING.stop
+        drawn_seed = int(self.np_random.integers(TRAINING.start, last))
         rates = config.rates_per_s
         drawn_rate = rates[int(self.np_random.integers(len(rates)))] if rates else None
         seed = options.get("trace_seed", drawn_seed)

@@ -1,7 +1,4 @@
-"""What is tuned, on which traffic, and how is it judged?  The configuration of an environment.
-
-Every key is optional; `configs/env/tuning.yaml` says what each one means in one line.
-"""
+"""The configuration of an environment: what is tuned, on which traffic, and how it is judged."""
 
 from __future__ import annotations
 
@@ -12,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import Field
-from pydantic_core import ArgsKwargs, core_schema
+from pydantic_core import core_schema
 
 from ewsjf_env.config import (
     ConfigError,
@@ -30,23 +26,30 @@ from ewsjf_env.config import (
     load_yaml,
     nearest,
     overridden,
-    refuse_unknown,
     settings,
     to_dict,
 )
 from ewsjf_env.engine.base import Engine
-from ewsjf_env.engine.fake import FakeConfig, FakeEngine
-from ewsjf_env.engine.real.live import LiveConfig, LiveEngine
-from ewsjf_env.engine.real.remote import RemoteConfig, RemoteEngine
+from ewsjf_env.engine.real.remote import RemoteConfig
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.preset import engine_name
+from ewsjf_env.env.engines import (
+    ENGINES,
+    FIELDS,
+    KINDS,
+    EngineName,
+    EngineSettings,
+    described_engines,
+    fields_of,
+    written_engines,
+)
 from ewsjf_env.env.registration import EPISODE_WINDOWS, REAL_TIME
 from ewsjf_env.measure.constraints import DEFAULT_CONSTRAINTS, Constraint
 from ewsjf_env.measure.objective import MAX_WEIGHT, ObjectiveSettings
 from ewsjf_env.measure.records import MetricSettings
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.seeds import TRAINING
 from ewsjf_env.shipped import find_config
 
 LEAST_S = 0.1  # of what is measured: in less, nothing is served
@@ -94,20 +97,9 @@ class SafetySettings:
             check_range("control_every", self.control_every, 2)
 
 
-EngineName = Literal["simulated", "fake", "live", "remote"]
-EngineSettings = Annotated[
-    SimulatedConfig | FakeConfig | LiveConfig | RemoteConfig, Field(discriminator="engine")
-]
-
-
 @settings
 class TuningConfig:
-    """One tuning task.
-
-    In a file, and as arguments in Python, the settings of its engine stand beside its name:
-    `engine: fake, fake: {active: 2}`.  Settings of other engines may be there, so that one file
-    serves several; they are checked and left out.
-    """
+    """One tuning task."""
 
     engine_settings: EngineSettings = field(default_factory=SimulatedConfig)
     """Settings of the engine; their kind is the engine."""
@@ -117,7 +109,7 @@ class TuningConfig:
     """Traffic: a built-in name, a YAML file or a trace file."""
     rates_per_s: tuple[Positive, ...] = (5.0,)
     """Mean arrival rates, one drawn an episode; empty: the workload's own."""
-    trace_pool: Natural = 0
+    trace_pool: Annotated[int, Range(0, len(TRAINING))] = 0
     """How many different traces there are; 0: endless. Windows of the reference are computed
     once a trace.
     """
@@ -267,48 +259,32 @@ class TuningConfig:
         return ENGINES[self.engine](self.engine_settings)
 
     def written(self) -> dict[str, Any]:
-        """Plain values as in a file; inverse of `from_dict`."""
-        own: dict[str, Any] = to_dict(self.engine_settings)
-        engines: dict[str, Any] = {self.engine: {key: own[key] for key in own if key != "engine"}}
-        if self.engine in REAL_TIME:
-            twin: dict[str, Any] = to_dict(self.twin_settings)
-            engines["simulated"] = {key: twin[key] for key in twin if key != "engine"}
-        rest = {f.name: to_dict(getattr(self, f.name)) for f in dataclasses.fields(self)[2:]}
-        return {"engine": self.engine, **engines, **rest}
+        """Plain values as in a file, where engines have keys of their names; see `engines`."""
+        others = (f.name for f in dataclasses.fields(self) if f.name not in FIELDS)
+        engines = written_engines(self.engine_settings, self.twin_settings)
+        return engines | {name: to_dict(getattr(self, name)) for name in others}
 
     @classmethod
     def written_kinds(cls) -> dict[str, Any]:
         """The type of each key of a file."""
         kinds = get_type_hints(cls, include_extras=True)
-        fields = {f.name: kinds[f.name] for f in dataclasses.fields(cls)[2:]}
-        return {"engine": EngineName, **_KINDS, **fields}
+        others = {f.name: kinds[f.name] for f in dataclasses.fields(cls) if f.name not in FIELDS}
+        return {"engine": EngineName, **KINDS, **others}
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
         """See pydantic: the fields, made of what is written."""
-        return core_schema.no_info_before_validator_function(_fields_of, handler(source))
+        others = [f.name for f in dataclasses.fields(cls) if f.name not in FIELDS]
+        return core_schema.no_info_before_validator_function(
+            lambda data: fields_of(data, others), handler(source)
+        )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
         """See pydantic: the properties as they are written."""
         schema = handler(core)
-        properties = handler.resolve_ref_schema(schema)["properties"]
-        kinds = properties.pop("engine_settings")["discriminator"]["mapping"]
-        twin = properties.pop("twin_settings")["description"]
-        described: dict[str, Any] = {
-            "engine": {
-                "enum": list(kinds),
-                "default": "simulated",
-                "description": "Which engine serves the traffic.",
-            }
-        }
-        for name, kind in kinds.items():
-            used = f" {twin}" if name == "simulated" else ""
-            described[name] = {
-                "$ref": kind,
-                "description": f"Settings of the engine `{name}`, where it is used.{used}",
-            }
-        properties |= described
+        found = handler.resolve_ref_schema(schema)
+        found["properties"] = described_engines(found["properties"])
         return schema
 
     def _refuse_relative(self) -> None:
@@ -321,54 +297,6 @@ class TuningConfig:
 
 def _named(space: ParameterSpace) -> list[str]:
     return [p.name for p in space.parameters if p.named]
-
-
-ENGINES: dict[str, Callable[[Any], Engine]] = {
-    "simulated": SimulatedEngine,
-    "fake": FakeEngine,
-    "live": LiveEngine,
-    "remote": RemoteEngine,
-}
-"""The engine of each kind of settings, by its name."""
-
-_KINDS = {
-    "simulated": SimulatedConfig,
-    "fake": FakeConfig,
-    "live": LiveConfig,
-    "remote": RemoteConfig,
-}
-_ENGINE_KEYS = ("engine", *_KINDS)
-
-
-def _fields_of(data: Any) -> Any:
-    """Fields of a `TuningConfig` for what is written, which names engines."""
-    written = data.kwargs if isinstance(data, ArgsKwargs) else data
-    if not isinstance(written, Mapping):
-        return data
-    own = {"engine_settings", "twin_settings"}
-    valid = TuningConfig.written_kinds().keys()
-    refuse_unknown({key: written[key] for key in written if key not in own}, valid, "")
-    fields = {key: value for key, value in written.items() if key in own or key not in _ENGINE_KEYS}
-    engines = {name: _engine(name, written[name]) for name in _KINDS if name in written}
-    if "engine" in written or engines:
-        chosen = written.get("engine", "simulated")
-        if chosen not in _KINDS:
-            hint = nearest(str(chosen), _KINDS)
-            reason = f"{chosen!r} is not one of {list(_KINDS)}{hint}"
-            raise ConfigError(f"engine: {reason}", ("engine",), reason)
-        fields["engine_settings"] = engines.get(chosen) or _KINDS[chosen]()
-        if chosen != "simulated" and "simulated" in engines:
-            fields["twin_settings"] = engines["simulated"]
-    return ArgsKwargs((), fields) if isinstance(data, ArgsKwargs) else fields
-
-
-def _engine(name: str, written: Any) -> Any:
-    if isinstance(written, _KINDS[name]):
-        return written
-    try:
-        return from_dict(_KINDS[name], written, name)
-    except ConfigError as error:
-        raise ConfigError(str(error), (name, *error.keys), error.reason) from None
 
 
 REAL_TIME_DEFAULTS: dict[str, Any] = {

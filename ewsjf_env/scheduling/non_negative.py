@@ -34,7 +34,8 @@ def non_negative_least_squares(columns: Array, target: Array) -> Array:
     solution = np.zeros(len(scale))
     if free.any():  # normal equations tell which coefficients are positive, but lose digits
         solution[free] = np.linalg.lstsq(scaled[:, free], target, rcond=None)[0]
-    return np.maximum(solution, 0.0) / scale
+    found: Array = np.maximum(solution, 0.0) / scale
+    return found
 
 
 def non_negative_solution(

@@ -72,6 +72,13 @@ class StepFollower:
             prefilling.pop(request_id, None)
         for request_id in cached.resumed_req_ids:
             prefilling[request_id] = None
+        context_tokens = sum(cached.num_computed_tokens)
+        decode_tokens = output.total_num_scheduled_tokens
+        if not prefilling and not output.scheduled_new_reqs:  # the most frequent step
+            requests = len(scheduled)
+            return StepWork(
+                0, 0.0, requests, context_tokens + decode_tokens, decode_tokens - requests
+            )
         chunks: list[tuple[str, int, int]] = []  # id, tokens computed, tokens known
         for new in output.scheduled_new_reqs:
             prompt = prompts[new.req_id] = _prompt_tokens(new)
@@ -79,7 +86,6 @@ class StepFollower:
             known = max(prompt, len(again)) if again else prompt
             prefilling.pop(new.req_id, None)
             chunks.append((new.req_id, new.num_computed_tokens, known))
-        context_tokens = sum(cached.num_computed_tokens)
         for request_id in prefilling:
             if request_id in scheduled:
                 at = cached.req_ids.index(request_id)
@@ -108,7 +114,7 @@ class StepFollower:
                 if not decodes:
                     completed.append(request_id)
         decode_requests = len(scheduled) - prefills
-        decode_tokens = output.total_num_scheduled_tokens - prefill_tokens
+        decode_tokens -= prefill_tokens
         return StepWork(
             prefill_tokens,
             attention,

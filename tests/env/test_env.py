@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 import ewsjf_env  # noqa: F401 (registers the ids)
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.env.env import FIRST_TRACE_SEED, SchedulerTuningEnv
+from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.episode import AbortRule
 from ewsjf_env.env.guard import make_env
 from ewsjf_env.env.registration import (
@@ -27,6 +27,7 @@ from ewsjf_env.env.registration import (
 )
 from ewsjf_env.measure.objective import relative_objective
 from ewsjf_env.measure.records import WindowMetrics
+from ewsjf_env.seeds import TRAINING
 from ewsjf_env.workload import load_workload
 
 SHORT: dict[str, Any] = {
@@ -179,7 +180,7 @@ def test_episodes_draw_other_traces_unless_told() -> None:
     seen = [env.reset(seed=1)[1]["trace"]] + [env.reset()[1]["trace"] for _ in range(5)]
     seeds = [trace["seed"] for trace in seen]
     assert len(set(seeds)) == 6
-    assert min(seeds) >= FIRST_TRACE_SEED
+    assert min(seeds) >= TRAINING.start
     assert {trace["rate_per_s"] for trace in seen} == {4.0, 5.0}
     fixed = env.reset(seed=1, options={"trace_seed": 3, "rate_per_s": 2.0})[1]
     assert fixed["trace"] == {"name": "paper_mix", "seed": 3, "rate_per_s": 2.0}
@@ -208,7 +209,7 @@ def test_a_pool_repeats_its_traces() -> None:
     env = fake(trace_pool=2)
     seeds = [env.reset(seed=1)[1]["trace"]["seed"]]
     seeds += [env.reset()[1]["trace"]["seed"] for _ in range(9)]
-    assert set(seeds) == {FIRST_TRACE_SEED, FIRST_TRACE_SEED + 1}
+    assert set(seeds) == {TRAINING.start, TRAINING.start + 1}
 
 
 def test_every_arrival_is_served_once() -> None:

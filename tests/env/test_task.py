@@ -1,12 +1,15 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ewsjf_env.config import ConfigError, from_dict, load_yaml, to_dict
 from ewsjf_env.engine.base import Engine
-from ewsjf_env.engine.fake import FakeEngine
+from ewsjf_env.engine.fake import FakeConfig, FakeEngine
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.env.engines import ENGINES
 from ewsjf_env.env.registration import REAL_TIME
-from ewsjf_env.env.task import ENGINES, SafetySettings, TuningConfig, load_tuning
+from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "env"
 
@@ -159,3 +162,38 @@ def test_traffic_goes_on_while_a_tuner_of_a_running_server_thinks() -> None:
     task = {"windows": 3, "window_s": 60.0, "settle_s": 10.0, "warmup_s": 20.0}
     assert load_tuning(task).traffic_s == load_tuning(task).episode_s == 230.0
     assert load_tuning({**task, "engine": "remote"}).traffic_s >= 230.0 + 3 * 120.0
+
+
+def test_a_task_holds_the_settings_of_one_engine() -> None:
+    task = load_tuning({"engine": "fake", "fake": {"active": 2}, "live": {"model": "m"}})
+    assert task.engine_settings == FakeConfig(active=2)
+    assert task == TuningConfig(engine="fake", fake=FakeConfig(active=2))
+    assert "live" not in to_dict(task)
+    assert load_tuning(to_dict(task)) == task
+    twin = SimulatedConfig(max_num_seqs=64)
+    remote = load_tuning({"engine": "remote", "simulated": {"max_num_seqs": 64}})
+    assert remote.simulated == remote.twin_settings == twin
+    assert load_tuning(to_dict(remote)) == remote
+    assert remote.twin().engine_settings == twin
+    other = load_tuning({"engine": "fake", "fake": {"active": 3}})
+    assert len({task.reference_name, other.reference_name, TuningConfig().reference_name}) == 3
+    assert task.reference_name == load_tuning(to_dict(task)).reference_name
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"engine": []}, "engine: [] is not one of"),
+        ({"engine": "fak"}, "nearest valid name: 'fake'"),
+        ({"fake": {"active": 0}}, "config: fake: active: 0 is outside [1, inf)"),
+        ({"engine": "fake", "simulated": {"latncy": ""}}, "simulated: unknown key 'latncy'"),
+        ({"engin": "fake"}, "config: unknown key 'engin'; nearest valid name: 'engine'"),
+        ({"simulated": 3}, "config: simulated: expected a mapping, got int"),
+    ],
+)
+def test_engines_are_checked_even_where_they_are_not_used(
+    data: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_tuning(data)
+    assert message in str(caught.value)

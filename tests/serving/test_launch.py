@@ -87,8 +87,10 @@ def test_a_simulated_server_needs_no_model(
     ]
     assert str(folder) in command and (folder / "tokenizer.json").is_file()
     assert option_value(command, "--max-num-seqs") == "9"
-    assert option_value(command, "--max-num-batched-tokens") == "2048"
+    assert option_value(command, "--max-num-batched-tokens") == "8192"  # vLLM's own on an H100
     assert config_of(command)["ewsjf_simulated"] == {"latency": "llama3-8b_h100", "speed": 3.0}
+    command = dry_run(capsys, *simulate, "--", "--max-num-batched-tokens", "512")
+    assert option_value(command, "--max-num-seqs") == "512"  # no more requests than tokens
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from ewsjf_env.config import (
 )
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.preset import load_engine
-from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.seeds import JUDGED
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import Workload, load_workload
 from ewsjf_env.workload.spec import YAML_SUFFIXES, ReplaySpec, replay_workload
@@ -162,7 +162,7 @@ class PolicyStudyConfig:
     """Loads at which policies are judged, of the capacity under first come, first served."""
     seeds: Annotated[int, Range(1, MAX_SEEDS)] = 10
     """Judged traces a load, at least 2 for intervals."""
-    first_seed: Annotated[int, Range(0, TRAINING_SEEDS // 2)] = 0
+    first_seed: Annotated[int, Range(0, JUDGED.stop - 2 * MAX_SEEDS)] = 0
     """First seed of the judged traces; another one gives fresh traces to a study that was changed
     after a look at its results.
     """

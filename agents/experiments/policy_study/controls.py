@@ -1,4 +1,4 @@
-"""What else could explain a gain?  Other engine settings, or what another order has of ours.
+"""Controls: other engine settings, or something of ours with another order, beside a gain.
 
 An estimate is a list [value, low, high], see `summary`.
 """

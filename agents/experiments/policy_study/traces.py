@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from agents.experiments.policy_study.config import PolicyStudyConfig
 from ewsjf_env.config import ConfigError
-from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.seeds import TRAINING
 from ewsjf_env.workload import Workload
 
 PASSED_OVER = 200  # seeds in a row without one that serves: then something else is wrong
@@ -34,7 +34,7 @@ def trace_seeds(
     duration_s *= config.tuning.duration_factor if training else 1.0
     rate_per_s = min(loads) * capacity_per_s
     found: list[int] = []
-    seed = first = TRAINING_SEEDS if training else config.first_seed
+    seed = first = TRAINING.start if training else config.first_seed
     while len(found) < count:
         if _requests(workload, seed, duration_s, rate_per_s) >= config.min_requests:
             found.append(seed)

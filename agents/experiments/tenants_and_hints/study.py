@@ -25,7 +25,7 @@ from agents.experiments.tenants_and_hints.arms import Arm, ArmStudy
 from agents.experiments.tenants_and_hints.serving import ArmRun, serve_arm
 from ewsjf_env.config import check_range
 from ewsjf_env.policy.policy import parse_policy
-from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.seeds import JUDGED, TRAINING
 from ewsjf_env.workload import load_workload
 
 TRAINING_TRACES = 3
@@ -42,7 +42,7 @@ def run_study(
         ConfigError: a value out of its range, or traffic that an arm cannot serve.
         EngineError: some runs failed: their reasons are beside the results.
     """
-    check_range("--seeds", seeds, 1, TRAINING_SEEDS)
+    check_range("--seeds", seeds, 1, JUDGED.stop)
     check_range("--duration", duration_s, 0.0, MAX_DURATION_S, low_open=True)
     check_range("--jobs", workers, 1)
     study = _with_choices(study, duration_s, out, workers, progress)
@@ -58,7 +58,7 @@ def _with_choices(
     study: ArmStudy, duration_s: float, out: Path, workers: int, progress: Progress
 ) -> ArmStudy:
     """The same study with an arm for each choice, the value taken on training traces."""
-    seeds = range(TRAINING_SEEDS, TRAINING_SEEDS + TRAINING_TRACES)
+    seeds = range(TRAINING.start, TRAINING.start + TRAINING_TRACES)
     arms = [choice.arm(value) for choice in study.choices for value in choice.values]
     runs = [_run(study, arm, seed, duration_s) for arm in arms for seed in seeds]
     found: dict[str, list[float]] = {}

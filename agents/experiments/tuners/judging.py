@@ -20,10 +20,11 @@ from agents.runs.config import RunConfig
 from agents.runs.context import Smoother
 from ewsjf_env import __version__
 from ewsjf_env.config import Count, Positive, Range, settings
-from ewsjf_env.env.env import FIRST_TRACE_SEED, SchedulerTuningEnv
+from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.registration import REAL_TIME
 from ewsjf_env.env.task import TuningConfig
 from ewsjf_env.parameters import Value
+from ewsjf_env.seeds import JUDGED
 
 RULES = 2  # of judging: what older ones have judged is judged again
 Recommend = Callable[[Sequence[float]], Mapping[str, Value]]
@@ -33,7 +34,7 @@ Recommend = Callable[[Sequence[float]], Mapping[str, Value]]
 class HeldOut:
     """Traffic that judges."""
 
-    seeds: Annotated[int, Range(1, FIRST_TRACE_SEED // 2)] = 3
+    seeds: Annotated[int, Range(1, JUDGED.stop)] = 3
     """Traces at each rate; they are drawn from seeds 0, 1, ..., which no tuning run uses."""
     windows: Count = 5
     """Windows of each trace."""

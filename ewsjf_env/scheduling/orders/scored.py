@@ -170,7 +170,8 @@ class ScoredOrder(Order):
                 if not queue.entries:
                     continue
                 head = next(iter(queue.entries.values()))
-                arrived_s = head.arrived_s
+                # `arrived_s` without a call: a queue of every length asks for as many heads.
+                arrived_s: float = head.enqueue_s  # type: ignore[assignment]
                 if arrived_s > latest_s:
                     continue
                 b = head.prompt_tokens if work is None else work(head)

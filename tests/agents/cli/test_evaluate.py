@@ -127,6 +127,29 @@ def test_a_small_trace_is_replayed_at_a_load(folder: Path):
     assert len(read(folder / "out" / "evaluation.json")["runs"]) == 6
 
 
+def test_a_log_is_replayed_as_it_was_recorded(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """`--load` stretches a log and `--rate` does not say which load it is: both stand beside."""
+    assert main(command("--workload", "small.csv", "--load", "recorded")) == 0
+    data = read(folder / "out" / "evaluation.json")
+    assert {run["rate_per_s"] for run in data["runs"]} == {1.0}
+    assert {run["notes"]["time_stretch"] for run in data["runs"]} == {1.0}
+    load = round(1.0 / data["meta"]["capacity_requests_per_s"]["small"], 3)
+    assert {run["load"] for run in data["runs"]} == {load}
+    heading, titles, row = capsys.readouterr().out.splitlines()[:3]
+    assert heading.split()[:2] == ["asked", "arrived"]
+    assert titles.split()[-1] == "engine"
+    assert row.endswith("llama2-13b_a100-80g, steps of 512 tokens and 8 requests")
+
+
+def test_a_preset_is_an_engine_with_the_budget_of_vllm(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["--workload", "mixed", "--engine", "llama3-8b_h100", "--out", "o", "--dry-run"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "engine: llama3-8b_h100, steps of 8192 tokens and 1024 requests" in shown
+
+
 def test_dry_run_prints_the_plan_and_writes_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -183,7 +206,9 @@ BAD = [
         "twice.json: not valid JSON: key 'order' is",
     ),
     ("--workload mixd", "nearest valid name: 'mixed'"),
-    ("--workload small.csv", "small.csv: expected a workload in a .yaml file"),
+    ("--workload zero.csv", "zero.csv: row 2: prompt_tokens: 0"),
+    ("--workload tiny.yaml --load recorded", "--load: recorded: tiny has no times of its own"),
+    ("--workload tiny.yaml --engine llama3-8b_h10", "is neither a preset nor a file; nearest val"),
     ("--workload huge.yaml --rate 2", "huge: prompt_tokens: all"),
     ("--workload huge.yaml --load 1", "expected at most 4095"),
     ("--workload tiny.yaml --rate 0.0001", "no request arrives in duration_s 5.0"),

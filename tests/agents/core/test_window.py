@@ -10,7 +10,7 @@ import pytest
 
 from agents.core.window import WindowRecord, tag_names
 from agents.experiments.policies.report import COLUMNS
-from agents.experiments.tuners.play import metric_means
+from agents.experiments.tuners.tuning_runs import metric_means
 from agents.runs.tags import columns
 from ewsjf_env.env.task import load_tuning
 from ewsjf_env.measure.objective import METRIC_NAMES

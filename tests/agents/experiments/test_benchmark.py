@@ -24,6 +24,7 @@ from agents.experiments.benchmark import (
 )
 from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.vllm_config import ewsjf_scheduler_class
 
 TINY = StepPlan(
     waiting=(20, 50), running=4, arms=("fcfs", "ewsjf"), repeats=3, turns=2, turn_steps=4
@@ -44,7 +45,7 @@ def test_every_arm_is_compared_at_every_depth() -> None:
 def test_time_that_a_scheduler_burns_is_found_to_the_millisecond(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    choose = benchmark.ewsjf_scheduler_class
+    choose = ewsjf_scheduler_class
 
     def slow(asynchronous: bool) -> type[Any]:
         class Slow(choose(asynchronous)):  # type: ignore[misc]
@@ -83,7 +84,7 @@ def test_arms_that_did_other_work_are_not_compared() -> None:
 
 
 def test_the_share_of_our_functions() -> None:
-    rows = {
+    rows: dict[Any, Any] = {
         (f"{PACKAGE}/serving/scheduler.py", 1, "schedule"): (1, 1, 3.0, 9.0, {}),
         ("/lib/vllm/scheduler.py", 1, "schedule"): (1, 1, 1.0, 1.0, {}),
     }

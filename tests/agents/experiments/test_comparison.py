@@ -336,3 +336,15 @@ def test_what_a_flag_sets_is_told_so(tmp_path: Path) -> None:
 def test_a_missing_file_is_one_error() -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
         load_comparison("none.yaml")
+
+
+@pytest.mark.parametrize(("seeds", "warned"), [(2, True), (4, True), (5, False)])
+def test_bold_is_the_best_and_few_seeds_are_warned_of(seeds: int, warned: bool) -> None:
+    gains = {"default": 0.0, "random": 0.2, "bayes": 0.3, "tpe": 0.5}
+    runs = [run_of(arm, seed, gain) for arm, gain in gains.items() for seed in range(seeds)]
+    text = markdown(summarise(runs), {"command": "x", "seeds": seeds, "arms": list(gains)})
+    assert ("**Warning: " in text) is warned
+    assert "1.00 [1.00, 1.00]" in text  # of which the warning warns
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line[:2] == "| "}
+    assert "**+0.500" in next(line for line in text.splitlines() if line.startswith("| tpe |"))
+    assert not any("**bayes**" in name for name in rows)

@@ -19,7 +19,7 @@ from agents.experiments.tenants_and_hints.arms import (
 )
 from agents.experiments.tenants_and_hints.study import TRAINING_TRACES, run_study
 from ewsjf_env.config import ConfigError
-from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.seeds import TRAINING
 
 ROOT = Path(__file__).parents[3]
 SHORT_S = 8.0
@@ -80,7 +80,7 @@ def test_rivals_are_tuned_on_other_traces(tmp_path: Path) -> None:
     study = dataclasses.replace(small(tenant_study(), 12.0, "fcfs"), choices=(choice,))
     found = run_study(study, 2, SHORT_S, tmp_path, 1, silent)
     runs = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*linear*.json")]
-    training = [r for r in runs if r["seed"] >= TRAINING_SEEDS]
+    training = [r for r in runs if r["seed"] >= TRAINING.start]
     means = {
         label: fmean(r["metrics"]["ttft_mean_s"] for r in training if r["policy"] == label)
         for label in (choice.arm(value).label for value in choice.values)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from agents.analysis.statistics import difference
-from agents.runs.confirmation import FIRST_SEED, ConfirmationPlan, confirm, play_pair
+from agents.runs.confirmation import ConfirmationPlan, confirm, play_pair
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.fake import FakeEngine
-from ewsjf_env.env.env import FIRST_TRACE_SEED
 from ewsjf_env.env.task import load_tuning
+from ewsjf_env.seeds import CONFIRMATION, TRAINING
 from ewsjf_env.workload import load_workload
 from tests.agents.run_folders import TASK
 
@@ -54,7 +54,8 @@ def test_the_better_policy_is_confirmed_and_the_interval_is_that_of_the_seeds(
     result = confirm(better(), DEFAULT, plan, tmp_path / "store", Counted())
     files = sorted((tmp_path / "store").iterdir(), key=lambda path: path.name)
     rows = [json.loads(path.read_text()) for path in files]
-    assert [row["seed"] for row in rows] == [FIRST_SEED + i for i in (0, 0, 1, 1, 2, 2, 3, 3)]
+    starts = [row["seed"] - CONFIRMATION.start for row in rows]
+    assert starts == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [row["rate_per_s"] for row in rows] == [3.0, 9.0] * 4
     ours, theirs = (
         np.array([row[arm]["objective"] for row in rows]).reshape(4, 2).mean(axis=1)
@@ -71,7 +72,7 @@ def test_the_better_policy_is_confirmed_and_the_interval_is_that_of_the_seeds(
 def test_its_seeds_are_apart_from_those_of_training() -> None:
     plan = ConfirmationPlan(TWO_RATES, seeds=5000)
     seeds = {seed for seed, _ in plan.traces}
-    assert max(seeds) < FIRST_TRACE_SEED
+    assert max(seeds) < TRAINING.start
     with pytest.raises(ConfigError, match="seeds: 5001 is outside"):
         ConfirmationPlan(TWO_RATES, seeds=5001)
     with pytest.raises(ConfigError, match="seeds: 0 is outside"):
@@ -130,6 +131,6 @@ def test_on_the_simulated_engine() -> None:
     )
     start = task.start_policy()
     other = start.with_parameters({"mu": 0.0, "k": 50.0})
-    result = play_pair(other, start, task, FIRST_SEED, 5.0)
+    result = play_pair(other, start, task, CONFIRMATION.start, 5.0)
     assert result["candidate"] != result["default"]
-    assert result == play_pair(other, start, task, FIRST_SEED, 5.0)
+    assert result == play_pair(other, start, task, CONFIRMATION.start, 5.0)

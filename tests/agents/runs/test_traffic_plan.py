@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agents.runs.episodes import episode_options
-from ewsjf_env.env.env import FIRST_TRACE_SEED
 from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.seeds import TRAINING
 
 
 def test_a_function_of_seed_and_number() -> None:
@@ -13,14 +13,14 @@ def test_a_function_of_seed_and_number() -> None:
     assert plans[0] == [episode_options(task, 0, e) for e in range(30)]
     seeds = [options["trace_seed"] for plan in plans for options in plan]
     assert len(set(seeds)) == 60
-    assert min(seeds) >= FIRST_TRACE_SEED  # those below judge policies
+    assert min(seeds) >= TRAINING.start  # those below judge policies
     assert {options["rate_per_s"] for options in plans[0]} == {2.0, 4.0, 8.0}
 
 
 def test_a_pool_of_traces() -> None:
     task = TuningConfig(engine="fake", trace_pool=3)
     seeds = {episode_options(task, 0, e)["trace_seed"] for e in range(50)}
-    assert seeds == {FIRST_TRACE_SEED + i for i in range(3)}
+    assert seeds == {TRAINING.start + i for i in range(3)}
 
 
 def test_a_workload_of_its_own_rate() -> None:

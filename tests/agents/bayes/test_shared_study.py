@@ -66,7 +66,7 @@ def test_a_known_point_that_another_run_has_measured_is_not_tried_again(tmp_path
         run = make_run_config("bayes", task, settings, seed=seed, windows=windows)
         play(tmp_path / name, run)
         lines = (tmp_path / name / WINDOWS).read_text().splitlines()
-        values = [json.loads(line)["values"] for line in lines]
+        values = [json.loads(line)["served"]["values"] for line in lines]
         tried[name] = [(v["k"], v["prefill_share"]) for v in values]
     assert tried["a"] == [(1.0, 1.0), pytest.approx((shipped, 1.0))]
     assert tried["b"][:2] == [(1.0, 1.0), pytest.approx((shipped, 0.5))]
@@ -118,11 +118,12 @@ def test_runs_propose_with_the_windows_of_all(tmp_path: Path, agent: str) -> Non
     roles = [t.user_attrs["role"] for t in own.trials if SHARED not in t.user_attrs]
     assert roles[0] == "start" and roles[1] != "opening"
     lines = [json.loads(line) for line in (second / WINDOWS).read_text().splitlines()]
-    assert lines[2]["diagnostics"]["bo/shared_windows"] == 5.0
+    assert lines[2]["agent"]["diagnostics"]["bo/shared_windows"] == 5.0
     alone = play(tmp_path / "alone", config("", 1, 3, agent))
     assert alone["windows"] == 3 and not (tmp_path / "alone" / FILE).exists()
     told = [json.loads(line) for line in (tmp_path / "alone" / WINDOWS).read_text().splitlines()]
-    assert told[0]["values"] == lines[0]["values"] and told[1]["values"] != lines[1]["values"]
+    assert told[0]["served"]["values"] == lines[0]["served"]["values"]
+    assert told[1]["served"]["values"] != lines[1]["served"]["values"]
 
 
 @pytest.fixture(scope="module")

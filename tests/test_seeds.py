@@ -13,7 +13,7 @@ def test_there_are_four() -> None:
     assert set(RANGES) == {"JUDGED", "CONFIRMATION", "TRAINING", "CAPACITY"}
 
 
-@pytest.mark.parametrize(("one", "other"), combinations(RANGES, 2))
+@pytest.mark.parametrize(("one", "other"), list(combinations(RANGES, 2)))
 def test_two_ranges_share_no_seed(one: str, other: str) -> None:
     first, last = sorted((RANGES[one], RANGES[other]), key=lambda r: r.start)
     assert first.stop <= last.start

@@ -42,7 +42,7 @@ def test_a_request_samples_the_token_after_those_computed() -> None:
     ("config", "message"),
     [
         ({"latncy": LATENCY}, "unknown key 'latncy'; nearest valid name: 'latency'"),
-        ({"speed": 0}, "speed: 0.0 is outside (0, 1000]"),
+        ({"speed": 0}, "speed: 0 is outside (0, 1000]"),
         ({"speed": float("inf")}, "speed: inf is outside"),
         ({"speed": "fast"}, "speed: expected a number"),
         ([], "expected a mapping"),

@@ -128,9 +128,8 @@ def test_bad_names(tmp_path: Path) -> None:
         load_workload(tmp_path / "none.yaml")
     trace = tmp_path / "t.csv"
     trace.write_text(CSV)
-    with pytest.raises(ConfigError, match=r"t\.csv: expected a workload in a \.yaml file"):
-        load_workload(trace)
-    with pytest.raises(ConfigError, match=r"is neither a \.yaml file nor a built-in workload"):
+    assert load_workload(trace).name == "t"  # a recording may stand wherever a workload does
+    with pytest.raises(ConfigError, match=r"is neither a workload nor a trace file"):
         load_workload(tmp_path)
 
 

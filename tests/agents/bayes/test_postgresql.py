@@ -104,11 +104,11 @@ def test_tuners_that_start_together_share_one_study(database: Database, task: Pa
     # A third one proposes with the trials of both.
     assert train(command(database, task, "c", 2, 2)) == 0
     assert len(Recorded(task / "c").found) == 10
-    assert lines(task / "c")[1]["diagnostics"]["bo/shared_windows"] == 10.0
+    assert lines(task / "c")[1]["agent"]["diagnostics"]["bo/shared_windows"] == 10.0
     rewards = {(t.user_attrs[NAME], t.user_attrs[WINDOW]): t.value for t in trials(database, task)}
     for name in "abc":
         for line in lines(task / name):
-            assert rewards[name, line["window"]] == line["reward"]
+            assert rewards[name, line["window"]] == line["score"]["reward"]
     for path in task.rglob("*"):
         if path.is_file():
             assert PASSWORD.encode() not in path.read_bytes(), path

@@ -89,7 +89,7 @@ def test_provenance_of_a_policy_is_not_in_the_key(trace: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": 0}, r"--seeds: 0 is outside \[1, 10000\]"),
+        ({"seeds": 0}, r"--seeds: 0 is outside \[1, 5000\]"),
         ({"duration_s": 0.0}, r"--duration: 0\.0 is outside \(0, inf\)"),
         ({"duration_s": math.inf}, r"--duration: inf is outside \(0, inf\)"),
         ({"rates_per_s": (-1.0,)}, r"--rate: -1\.0 is outside \(0, inf\)"),

@@ -233,7 +233,7 @@ def test_fresh_traces_begin_with_another_seed(folder: Path) -> None:
     seeds = trace_seeds(later, "mix", False, 3, 3.0)
     assert min(seeds) >= 40
     assert trace_seeds(later, "mix", True, 3, 3.0) == trace_seeds(config, "mix", True, 3, 3.0)
-    with pytest.raises(ConfigError, match=r"first_seed: 5001 is outside \[0, 5000\]"):
+    with pytest.raises(ConfigError, match=r"first_seed: 5001 is outside \[0, 3000\]"):
         dataclasses.replace(config, first_seed=5001)
 
 

@@ -93,7 +93,7 @@ def test_rivals_are_tuned_on_other_traces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seeds", "duration_s", "workers", "message"),
     [
-        (0, SHORT_S, 1, r"--seeds: 0 is outside \[1, 10000\]"),
+        (0, SHORT_S, 1, r"--seeds: 0 is outside \[1, 5000\]"),
         (1, -5.0, 1, r"--duration: -5.0 is outside"),
         (1, float("nan"), 1, r"--duration: nan is outside"),
         (1, SHORT_S, 0, r"--jobs: 0 is outside"),

@@ -1,0 +1,165 @@
+"""The loop of `engine/virtual_core.py`: admit, schedule, wait for the oldest step, update.
+
+`advance` returns whenever Python is needed (`codes`) and goes on there when it is called again.
+"""
+
+from __future__ import annotations
+
+from ewsjf_env.engine.compiled import codes
+from ewsjf_env.engine.compiled.compiler import entry, inner
+from ewsjf_env.engine.compiled.schedule import schedule
+from ewsjf_env.engine.compiled.state import State
+from ewsjf_env.engine.compiled.timer import begin_timing
+from ewsjf_env.engine.compiled.update import update
+from ewsjf_env.engine.compiled.waiting import add
+from ewsjf_env.scheduling.boost import REFIT_EVERY
+
+MAX_EMPTY_STEPS = 64
+
+
+@entry
+def advance(s: State, end_s: float, until_idle: bool) -> int:
+    """Serve until the clock shows `end_s`; events at exactly `end_s` stay ahead.
+
+    Args:
+        s: the state.
+        end_s: not before the clock's time.
+        until_idle: stop the clock earlier when nothing is left to do.
+
+    Returns:
+        Why it has returned, see `codes`.
+    """
+    c, limit = s.clock[0], s.limits[0]
+    while True:
+        if c.stage == codes.ADMIT:
+            admit(s)
+            if c.live > 0 or c.finished > 0:
+                c.stage = codes.TIMED
+                if begin_timing(s):
+                    return codes.LEARN
+            elif c.queued_steps == 0:
+                if c.next < c.last:
+                    if s.arrival_s[c.next] < end_s:
+                        c.now_s = s.arrival_s[c.next]
+                        continue
+                elif until_idle:
+                    return codes.IDLE
+                c.now_s = end_s
+                return codes.REACHED
+            else:
+                c.stage = codes.WAIT
+        if c.stage == codes.TIMED:
+            c.stage = codes.SCHEDULE
+            if partition_is_due(s):
+                return codes.REPARTITION
+            if refit_is_due(s):
+                return codes.REFIT
+        if c.stage == codes.SCHEDULE:
+            if limit.noisy and c.noise_used >= len(s.noise):
+                return codes.NOISE
+            tokens = schedule(s)
+            c.finished = 0
+            set_kv_usage(s, 1.0 - c.free_blocks / (limit.kv_blocks - 1))
+            if tokens == 0:
+                c.empty_steps += 1
+                if c.empty_steps > MAX_EMPTY_STEPS and c.live > 0:
+                    return codes.STUCK
+                s.step_end_s[(c.first_step + c.queued_steps - 1) % limit.depth] = c.now_s
+            else:
+                c.empty_steps = 0
+                start(s)
+            more = c.queued_steps < limit.depth and (tokens > 0 or c.live > 0)
+            c.stage = codes.ADMIT if more else codes.WAIT
+            if more:
+                continue
+        slot = c.first_step
+        if s.step_end_s[slot] >= end_s:
+            c.now_s = end_s
+            return codes.REACHED
+        c.stage = codes.ADMIT
+        c.first_step = (slot + 1) % limit.depth
+        c.queued_steps -= 1
+        c.now_s = max(c.now_s, s.step_end_s[slot])
+        update(s, slot)
+
+
+@inner
+def admit(s: State) -> None:
+    """Take in what has arrived."""
+    c = s.clock[0]
+    while c.next < c.last and s.arrival_s[c.next] <= c.now_s:
+        i = c.next
+        c.next += 1
+        c.live += 1
+        add(s, i)
+
+
+@inner
+def start(s: State) -> None:
+    """Put the step scheduled last on the device: what it computes and samples, when it ends."""
+    c, limit = s.clock[0], s.limits[0]
+    slot = (c.first_step + c.queued_steps - 1) % limit.depth
+    prefill = decodes = context = 0
+    attention = 0.0
+    for position in range(s.step_count[slot]):
+        i, tokens = s.step_request[slot, position], s.step_tokens[slot, position]
+        s.computed[i] += tokens
+        s.in_flight[i] += tokens
+        after = s.computed[i]
+        whole = after >= s.prompt[i] + s.generated[i] + s.placeholders[i]
+        samples = completes = True
+        if tokens == 1 and after > s.prompt[i]:
+            decodes += 1
+            context += after
+            completes = False
+        else:
+            prefill += tokens
+            attention += tokens * (after - 0.5 * tokens)
+            samples = completes = whole
+        if whole and limit.depth > 1:
+            s.placeholders[i] += 1
+        s.step_samples[slot, position], s.step_completes[slot, position] = samples, completes
+    tokens = prefill + decodes
+    linear_s = limit.linear_s * tokens
+    seconds = (
+        limit.overhead_s
+        + (linear_s if linear_s > limit.weights_s else limit.weights_s)
+        + limit.attention_s * attention
+        + limit.kv_read_s * context
+    )
+    if tokens > limit.captured_tokens and seconds < limit.launch_s:
+        seconds = limit.launch_s
+    if limit.noisy:
+        seconds *= s.noise[c.noise_used]
+        c.noise_used += 1
+    c.gpu_free_s = max(c.now_s, c.gpu_free_s) + seconds
+    s.step_end_s[slot] = c.gpu_free_s
+    s.step_prefill[slot] = prefill
+
+
+@inner
+def set_kv_usage(s: State, usage: float) -> None:
+    """Add the usage so far to its time integral and go on with `usage`."""
+    c = s.clock[0]
+    c.kv_usage_s += c.kv_usage * (c.now_s - c.kv_since_s)
+    c.kv_since_s = c.now_s
+    c.kv_usage = usage
+
+
+@inner
+def partition_is_due(s: State) -> bool:
+    """Whether the re-partition wants to be asked at this step, see `scheduling.repartition`."""
+    c, p = s.clock[0], s.policy[0]
+    if not p.logs:
+        return False
+    if p.pending or p.evaluated_s != p.evaluated_s:
+        return True
+    if c.kept >= p.least_lengths and (p.renew or c.now_s - p.evaluated_s >= p.interval_s):
+        return True
+    return c.fresh >= p.drift_window and c.now_s - p.checked_s >= p.check_interval_s
+
+
+@inner
+def refit_is_due(s: State) -> bool:
+    """Whether the order boost_ada fits its parameter anew at this step."""
+    return s.policy[0].adapts > 0 and s.clock[0].served >= REFIT_EVERY

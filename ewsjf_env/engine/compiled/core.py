@@ -1,0 +1,251 @@
+"""One trace in a compiled engine: the state, and what Python does for it between two steps.
+
+The slow parts are those of the scheduler itself: its `PolicyQueue`, without requests, holds the
+policy, the cost model and the re-partition.  Compiled code stops where one of them is due.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.compiled import codes
+from ewsjf_env.engine.compiled.clock import advance
+from ewsjf_env.engine.compiled.policy import policy_queues, policy_record, random_keys
+from ewsjf_env.engine.compiled.state import STEP_FEATURES, State
+from ewsjf_env.engine.compiled.waiting import rekey, replace_order
+from ewsjf_env.engine.virtual_core import Totals
+from ewsjf_env.policy import Policy
+from ewsjf_env.records import RequestRecord
+from ewsjf_env.scheduling.boost import GAMMA_RANGE, TAIL_RATIO
+from ewsjf_env.scheduling.cost import StepSample
+from ewsjf_env.scheduling.policy_queue import PolicyQueue
+
+Noise = Callable[[], np.ndarray[Any, np.dtype[np.float64]]]
+
+
+class CompiledCore:
+    """One state serving one trace; the counterpart of `virtual_core.VirtualCore`.
+
+    Args:
+        state: nothing has arrived in it.
+        queue: the scheduler's own waiting queue, empty; None: plain first come first served.
+        seed: of the order `random`.
+        noise: the next factors on step times; None: there are none.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        queue: PolicyQueue[Any] | None,
+        seed: int = 0,
+        noise: Noise | None = None,
+    ) -> None:
+        self.state = state
+        self.queue = queue
+        self._seed = seed
+        self._noise = noise
+        self._observed = 0  # arrivals that the re-partition knows
+        if queue is not None:
+            self._set_traffic(queue)
+            self._follow(queue)
+        else:
+            policy = state.policy[0]
+            policy["promote_s"] = policy["overtake_s"] = math.inf
+            policy["prefill_share"] = 1.0
+
+    @property
+    def clock_s(self) -> float:
+        """Seconds on the virtual clock."""
+        return float(self.state.clock[0]["now_s"])
+
+    def install(self, policy: Policy) -> None:
+        """Serve by another policy from the next step on."""
+        assert self.queue is not None
+        self._observe_arrivals()
+        self.queue.install(policy)
+        self._follow(self.queue)
+
+    def advance(self, end_s: float, until_idle: bool = False) -> None:
+        """Serve until the clock shows `end_s`, see `VirtualCore.advance`.
+
+        Raises:
+            EngineError: the scheduler schedules nothing although requests wait.
+        """
+        help_with = {
+            codes.LEARN: self._learn,
+            codes.REPARTITION: self._repartition,
+            codes.REFIT: self._refit,
+            codes.NOISE: self._draw_noise,
+        }
+        while True:
+            code = advance(self.state, end_s, until_idle)
+            if code in (codes.REACHED, codes.IDLE):
+                return
+            if code == codes.STUCK:
+                clock = self.state.clock[0]
+                raise EngineError(
+                    f"no progress at {clock['now_s']:.3f} s: {clock['live']} requests are waiting "
+                    "or running, but the scheduler schedules none of them"
+                )
+            help_with[code]()
+
+    def stop_arrivals(self) -> None:
+        """Drop the rows of the trace that have not arrived yet."""
+        clock = self.state.clock[0]
+        ahead = int(np.searchsorted(self.state.arrival_s, clock["now_s"]))
+        clock["last"] = max(min(int(clock["last"]), ahead), int(clock["next"]))
+
+    def totals(self) -> Totals:
+        """The sums since the start, exact at the clock's time."""
+        c = self.state.clock[0]
+        c["kv_usage_s"] += c["kv_usage"] * (c["now_s"] - c["kv_since_s"])
+        c["kv_since_s"] = c["now_s"]
+        return Totals(
+            output_tokens=int(c["output_tokens"]),
+            prefill_tokens=int(c["prefill_tokens"]),
+            preemptions=int(c["preemptions"]),
+            kv_usage_s=float(c["kv_usage_s"]),
+            admitted_prompt_tokens=int(c["admitted_prompt"]),
+            admitted_cached_tokens=int(c["admitted_cached"]),
+            steps=int(c["steps"]),
+        )
+
+    def arrived(self) -> int:
+        """How many requests have arrived by now."""
+        clock, arrival_s = self.state.clock[0], self.state.arrival_s
+        by_now = min(int(clock["last"]), bisect_left(arrival_s, float(clock["now_s"])))
+        return max(by_now, int(clock["next"]))
+
+    def records(self, since_s: float = 0.0) -> list[RequestRecord]:
+        """Requests that have arrived by now, in order of arrival.
+
+        Args:
+            since_s: leave out those that finished before.
+        """
+        s, count = self.state, self.arrived()
+        rows = zip(
+            range(count),
+            s.arrival_s[:count].tolist(),
+            s.prompt[:count].tolist(),
+            s.output[:count].tolist(),
+            np.maximum(s.cached[:count], 0).tolist(),
+            s.generated[:count].tolist(),
+            s.first_token_s[:count].tolist(),
+            s.finish_s[:count].tolist(),
+            s.preempted[:count].tolist(),
+            strict=True,
+        )
+        return [
+            RequestRecord(
+                request_id=f"{index:08d}",
+                arrival_s=arrival_s,
+                prompt_tokens=prompt,
+                output_tokens=output,
+                cached_tokens=cached,
+                generated_tokens=generated,
+                first_token_s=None if first_s != first_s else first_s,
+                finish_s=None if finish_s != finish_s else finish_s,
+                preemptions=preemptions,
+            )
+            for index, arrival_s, prompt, output, cached, generated, first_s, finish_s, preemptions
+            in rows
+            if not finish_s < since_s
+        ]
+
+    # -- what compiled code asks for -----------------------------------------------------------
+
+    def _learn(self) -> None:
+        """Give a batch of steps to the cost model."""
+        assert self.queue is not None
+        model, clock = self.queue.cost_model, self.state.clock[0]
+        for row in self.state.batch[: clock["batch"]].tolist():
+            assert len(row) == STEP_FEATURES
+            _, prefill, attention, decodes, context, step_s = row
+            model.observe(StepSample(int(prefill), attention, int(decodes), int(context)), step_s)
+        clock["batch"] = 0
+        self._set_costs()
+
+    def _repartition(self) -> None:
+        """Ask the re-partition, as the waiting queue does at the beginning of a step."""
+        assert self.queue is not None
+        self._observe_arrivals()
+        before = self.queue.repartitions
+        self.queue.begin_step(self.clock_s, 0)
+        if self.queue.repartitions != before:
+            self._follow(self.queue)
+        else:
+            self._set_repartition()
+
+    def _refit(self) -> None:
+        """Fit gamma of the order boost_ada to the tail of the waits, as `scheduling.boost` does."""
+        clock, policy = self.state.clock[0], self.state.policy[0]
+        clock["served"] = 0
+        waits_s = self.state.waits_s[: clock["waits"]]
+        t95_s, t99_s = np.percentile(waits_s, (95, 99))
+        if t99_s > t95_s:
+            low, high = GAMMA_RANGE
+            policy["p0"] = min(high, max(low, TAIL_RATIO / float(t99_s - t95_s)))
+            rekey(self.state)
+
+    def _draw_noise(self) -> None:
+        assert self._noise is not None
+        self.state = self.state._replace(noise=self._noise())
+        self.state.clock[0]["noise_used"] = 0
+
+    # -- the policy in force -------------------------------------------------------------------
+
+    def _follow(self, queue: PolicyQueue[Any]) -> None:
+        """Take over the policy of the queue, and put those that wait into its order."""
+        policy = queue.policy
+        arrays = policy_queues(policy, self.state.prompt)
+        if policy.order == "random" and not len(self.state.key_given):
+            arrays["key_given"] = random_keys(self._seed, len(self.state.prompt))
+        self.state = self.state._replace(policy=policy_record(policy), **arrays)
+        self.state.policy[0]["queues"] = len(arrays["queue_first"])
+        self._set_costs()
+        self._set_repartition()
+        replace_order(self.state)
+
+    def _set_costs(self) -> None:
+        assert self.queue is not None
+        policy = self.state.policy[0]
+        policy["c0"], policy["c1"], policy["c2"] = self.queue.cost_model.coefficients
+
+    def _set_traffic(self, queue: PolicyQueue[Any]) -> None:
+        traffic, clock = queue._context.traffic, self.state.clock[0]
+        clock["mean_cost_s"], clock["traffic_count"] = traffic.mean_cost_s, traffic._count
+
+    def _set_repartition(self) -> None:
+        """When the re-partition wants to be asked next."""
+        assert self.queue is not None
+        found, policy, clock = self.queue._repartitioner, self.state.policy[0], self.state.clock[0]
+        policy["logs"] = found is not None
+        if found is None:
+            return
+        settings, drift = found.settings, found.settings.drift
+        policy["interval_s"] = settings.interval_s
+        policy["least_lengths"] = settings.partition.min_samples
+        policy["drift_window"] = drift.window if drift else 1 << 62
+        policy["check_interval_s"] = drift.check_interval_s if drift else math.inf
+        policy["renew"] = found._renew
+        policy["pending"] = found._pending is not None
+        policy["evaluated_s"] = math.nan if found._evaluated_s is None else found._evaluated_s
+        policy["checked_s"] = found._checked_s
+        clock["fresh"], clock["kept"] = found._fresh, len(found._reservoir)
+
+    def _observe_arrivals(self) -> None:
+        """Tell the re-partition who has arrived since it was told last."""
+        assert self.queue is not None
+        found, arrived = self.queue._repartitioner, int(self.state.clock[0]["next"])
+        if found is not None:
+            lengths = self.state.routed[self._observed : arrived].tolist()
+            times_s = self.state.arrival_s[self._observed : arrived].tolist()
+            for length, arrived_s in zip(lengths, times_s, strict=True):
+                found.observe(length, arrived_s)
+        self._observed = arrived

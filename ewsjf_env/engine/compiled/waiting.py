@@ -1,0 +1,133 @@
+"""The waiting queue: the recovery lane, the overdue lane and the order, in this turn.
+
+What `scheduling.waiting_queue` does, for one priority class.
+"""
+
+from __future__ import annotations
+
+from ewsjf_env.engine.compiled import codes
+from ewsjf_env.engine.compiled.codes import NOBODY
+from ewsjf_env.engine.compiled.compiler import entry, inner
+from ewsjf_env.engine.compiled.heap import push
+from ewsjf_env.engine.compiled.lists import prepend_recovery, remove_recovery
+from ewsjf_env.engine.compiled.orders import (
+    add_to_order,
+    best,
+    observe_arrival,
+    remove_from_order,
+)
+from ewsjf_env.engine.compiled.overdue import charge, earn, enter, oldest_overdue, unwatch, watch
+from ewsjf_env.engine.compiled.scores import key
+from ewsjf_env.engine.compiled.state import State
+from ewsjf_env.engine.compiled.work import octave
+
+
+@inner
+def add(s: State, i: int) -> None:
+    """A request arrives."""
+    c = s.clock[0]
+    c.waiting += 1
+    s.waiting_tokens[octave(s.prompt[i])] += s.prompt[i]
+    add_to_order(s, i)
+    watch(s, i)
+    observe_arrival(s, i)
+    if s.policy[0].logs:
+        c.fresh += 1
+        c.kept += 1
+
+
+@inner
+def choose(s: State) -> tuple[int, bool]:
+    """The next request, and whether the overdue lane says so."""
+    c = s.clock[0]
+    if c.recovery_first != NOBODY:
+        return c.recovery_first, False
+    if not c.ordered:
+        return NOBODY, False
+    late = oldest_overdue(s)
+    if late != NOBODY:
+        p = s.policy[0]
+        if p.kind != codes.SCORED:
+            return late, True
+        if s.arrival_s[late] <= s.arrival_s[c.age_first] + p.overtake_s:
+            return late, True
+    return best(s), False
+
+
+@inner
+def take_out(s: State, i: int, picked: bool) -> None:
+    """Remove a request that waits; the caller says where it is now."""
+    c = s.clock[0]
+    c.waiting -= 1
+    s.waiting_tokens[octave(s.prompt[i])] -= s.prompt[i]
+    if s.where[i] == codes.IN_RECOVERY:
+        remove_recovery(s, i)
+    else:
+        unwatch(s, i)
+        remove_from_order(s, i, picked)
+
+
+@inner
+def pick(s: State, i: int, from_overdue: bool) -> None:
+    """Remove the request that `choose` has named."""
+    if from_overdue:
+        charge(s, i)
+    take_out(s, i, True)
+
+
+@inner
+def prepend(s: State, i: int) -> None:
+    """Return a request to the front: preempted, or skipped in this step."""
+    s.clock[0].waiting += 1
+    s.waiting_tokens[octave(s.prompt[i])] += s.prompt[i]
+    s.where[i] = codes.IN_RECOVERY
+    prepend_recovery(s, i)
+
+
+@inner
+def begin_waiting_step(s: State, budget: int) -> None:
+    """Fix the clock of the step and what follows from it."""
+    c = s.clock[0]
+    c.step_s = max(c.step_s, c.now_s)
+    c.step += 1
+    c.first_queue = NOBODY
+    c.shorter_than = 0
+    earn(s, c.step_s, budget)
+
+
+@inner
+def tokens_below(s: State, limit: int) -> int:
+    """Tokens of waiting prompts that are shorter than a power of two."""
+    total = 0
+    for bits in range(octave(limit)):
+        total += s.waiting_tokens[bits]
+    return total
+
+
+@entry
+def replace_order(s: State) -> None:
+    """Put those that wait, the recovery lane apart, into the order of a new policy."""
+    c = s.clock[0]
+    c.age_first = c.age_last = c.first_queue = NOBODY
+    c.ordered = c.heap = c.active = c.deadlines = c.overdue = c.watched = 0
+    c.waits = c.wait_next = c.served = 0
+    c.share_scale, c.share_arrivals, c.share_stamp_s = 1.0, 0.0, 0.0
+    c.fcfs_step = -1
+    s.watched[:] = 0
+    s.fresh_step[:] = -1
+    for i in range(c.next):
+        if s.where[i] == codes.IN_ORDER:
+            add_to_order(s, i)
+            watch(s, i)
+    enter(s, c.step_s)
+
+
+@entry
+def rekey(s: State) -> None:
+    """Compute every key of the order anew, after its parameters have changed."""
+    c = s.clock[0]
+    c.heap = 0
+    for i in range(c.next):
+        if s.where[i] == codes.IN_ORDER:
+            s.key[i] = key(s, i, s.prompt[i])
+            c.heap = push(s.heap, s.key, c.heap, i)

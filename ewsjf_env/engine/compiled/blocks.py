@@ -16,21 +16,21 @@ def blocks_for(s: State, tokens: int) -> int:
 @inner
 def uncached_tokens(s: State, i: int) -> int:
     """Prompt tokens that the prefix cache does not hold now, >= 1."""
-    return s.prompt[i]
+    return s.requests[i].prompt
 
 
 @inner
 def take_blocks(s: State, i: int, blocks: int) -> None:
     """Give a request so many blocks more."""
     s.clock[0].free_blocks -= blocks
-    s.blocks[i] += blocks
+    s.requests[i].blocks += blocks
 
 
 @inner
 def free_blocks(s: State, i: int) -> None:
     """Take all blocks of a request back."""
-    s.clock[0].free_blocks += s.blocks[i]
-    s.blocks[i] = 0
+    s.clock[0].free_blocks += s.requests[i].blocks
+    s.requests[i].blocks = 0
 
 
 @inner

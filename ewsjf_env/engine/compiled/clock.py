@@ -39,8 +39,8 @@ def advance(s: State, end_s: float, until_idle: bool) -> int:
                     return codes.LEARN
             elif c.queued_steps == 0:
                 if c.next < c.last:
-                    if s.arrival_s[c.next] < end_s:
-                        c.now_s = s.arrival_s[c.next]
+                    if s.requests[c.next].arrival_s < end_s:
+                        c.now_s = s.requests[c.next].arrival_s
                         continue
                 elif until_idle:
                     return codes.IDLE
@@ -64,7 +64,7 @@ def advance(s: State, end_s: float, until_idle: bool) -> int:
                 c.empty_steps += 1
                 if c.empty_steps > MAX_EMPTY_STEPS and c.live > 0:
                     return codes.STUCK
-                s.step_end_s[(c.first_step + c.queued_steps - 1) % limit.depth] = c.now_s
+                s.steps[(c.first_step + c.queued_steps - 1) % limit.depth].end_s = c.now_s
             else:
                 c.empty_steps = 0
                 start(s)
@@ -73,13 +73,13 @@ def advance(s: State, end_s: float, until_idle: bool) -> int:
             if more:
                 continue
         slot = c.first_step
-        if s.step_end_s[slot] >= end_s:
+        if s.steps[slot].end_s >= end_s:
             c.now_s = end_s
             return codes.REACHED
         c.stage = codes.ADMIT
         c.first_step = (slot + 1) % limit.depth
         c.queued_steps -= 1
-        c.now_s = max(c.now_s, s.step_end_s[slot])
+        c.now_s = max(c.now_s, s.steps[slot].end_s)
         update(s, slot)
 
 
@@ -87,7 +87,7 @@ def advance(s: State, end_s: float, until_idle: bool) -> int:
 def admit(s: State) -> None:
     """Take in what has arrived."""
     c = s.clock[0]
-    while c.next < c.last and s.arrival_s[c.next] <= c.now_s:
+    while c.next < c.last and s.requests[c.next].arrival_s <= c.now_s:
         i = c.next
         c.next += 1
         c.live += 1
@@ -101,14 +101,14 @@ def start(s: State) -> None:
     slot = (c.first_step + c.queued_steps - 1) % limit.depth
     prefill = decodes = context = 0
     attention = 0.0
-    for position in range(s.step_count[slot]):
-        i, tokens = s.step_request[slot, position], s.step_tokens[slot, position]
-        s.computed[i] += tokens
-        s.in_flight[i] += tokens
-        after = s.computed[i]
-        whole = after >= s.prompt[i] + s.generated[i] + s.placeholders[i]
+    for position in range(s.steps[slot].count):
+        i, tokens = s.slots[slot, position].request, s.slots[slot, position].tokens
+        s.requests[i].computed += tokens
+        s.requests[i].in_flight += tokens
+        after = s.requests[i].computed
+        whole = after >= s.requests[i].prompt + s.requests[i].generated + s.requests[i].placeholders
         samples = completes = True
-        if tokens == 1 and after > s.prompt[i]:
+        if tokens == 1 and after > s.requests[i].prompt:
             decodes += 1
             context += after
             completes = False
@@ -117,8 +117,8 @@ def start(s: State) -> None:
             attention += tokens * (after - 0.5 * tokens)
             samples = completes = whole
         if whole and limit.depth > 1:
-            s.placeholders[i] += 1
-        s.step_samples[slot, position], s.step_completes[slot, position] = samples, completes
+            s.requests[i].placeholders += 1
+        s.slots[slot, position].samples, s.slots[slot, position].completes = samples, completes
     tokens = prefill + decodes
     linear_s = limit.linear_s * tokens
     seconds = (
@@ -133,8 +133,8 @@ def start(s: State) -> None:
         seconds *= s.noise[c.noise_used]
         c.noise_used += 1
     c.gpu_free_s = max(c.now_s, c.gpu_free_s) + seconds
-    s.step_end_s[slot] = c.gpu_free_s
-    s.step_prefill[slot] = prefill
+    s.steps[slot].end_s = c.gpu_free_s
+    s.steps[slot].prefill = prefill
 
 
 @inner

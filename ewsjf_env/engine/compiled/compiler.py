@@ -35,12 +35,13 @@ class _FolderCache(FunctionCache):  # type: ignore[misc]
 
 def inner(function: F) -> F:
     """Compile a function that only compiled code calls."""
-    return cast(F, njit(nogil=True)(function))
+    options = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
+    return cast(F, njit(**options)(function))
 
 
 def entry(function: F) -> F:
     """Compile a function that Python calls, without the interpreter's lock; cached on disk."""
-    compiled = njit(nogil=True)(function)
+    compiled = njit(nogil=True, error_model="numpy")(function)
     try:
         compiled._cache = _FolderCache(function)
     except RuntimeError:  # no folder to write to

@@ -98,7 +98,7 @@ class CompiledCore:
     def stop_arrivals(self) -> None:
         """Drop the rows of the trace that have not arrived yet."""
         clock = self.state.clock[0]
-        ahead = int(np.searchsorted(self.state.arrival_s, clock["now_s"]))
+        ahead = int(np.searchsorted(self.state.requests["arrival_s"], clock["now_s"]))
         clock["last"] = max(min(int(clock["last"]), ahead), int(clock["next"]))
 
     def totals(self) -> Totals:
@@ -118,7 +118,7 @@ class CompiledCore:
 
     def arrived(self) -> int:
         """How many requests have arrived by now."""
-        clock, arrival_s = self.state.clock[0], self.state.arrival_s
+        clock, arrival_s = self.state.clock[0], self.state.requests["arrival_s"]
         by_now = min(int(clock["last"]), bisect_left(arrival_s, float(clock["now_s"])))
         return max(by_now, int(clock["next"]))
 
@@ -128,33 +128,31 @@ class CompiledCore:
         Args:
             since_s: leave out those that finished before.
         """
-        s, count = self.state, self.arrived()
-        rows = zip(
-            range(count),
-            s.arrival_s[:count].tolist(),
-            s.prompt[:count].tolist(),
-            s.output[:count].tolist(),
-            np.maximum(s.cached[:count], 0).tolist(),
-            s.generated[:count].tolist(),
-            s.first_token_s[:count].tolist(),
-            s.finish_s[:count].tolist(),
-            s.preempted[:count].tolist(),
-            strict=True,
-        )
+        found = self.state.requests[: self.arrived()]
+        names = "arrival_s prompt output cached generated first_token_s finish_s preempted"
+        rows = zip(*(found[name].tolist() for name in names.split()), strict=True)
         return [
             RequestRecord(
                 request_id=f"{index:08d}",
                 arrival_s=arrival_s,
                 prompt_tokens=prompt,
                 output_tokens=output,
-                cached_tokens=cached,
+                cached_tokens=max(0, cached),
                 generated_tokens=generated,
                 first_token_s=None if first_s != first_s else first_s,
                 finish_s=None if finish_s != finish_s else finish_s,
                 preemptions=preemptions,
             )
-            for index, arrival_s, prompt, output, cached, generated, first_s, finish_s, preemptions
-            in rows
+            for index, (
+                arrival_s,
+                prompt,
+                output,
+                cached,
+                generated,
+                first_s,
+                finish_s,
+                preemptions,
+            ) in enumerate(rows)
             if not finish_s < since_s
         ]
 
@@ -203,11 +201,12 @@ class CompiledCore:
     def _follow(self, queue: PolicyQueue[Any]) -> None:
         """Take over the policy of the queue, and put those that wait into its order."""
         policy = queue.policy
-        arrays = policy_queues(policy, self.state.prompt)
-        if policy.order == "random" and not len(self.state.key_given):
-            arrays["key_given"] = random_keys(self._seed, len(self.state.prompt))
+        requests = self.state.requests
+        if policy.order == "random":
+            requests["key_given"] = random_keys(self._seed, len(requests))
+        arrays = policy_queues(policy, requests["prompt"])
         self.state = self.state._replace(policy=policy_record(policy), **arrays)
-        self.state.policy[0]["queues"] = len(arrays["queue_first"])
+        self.state.policy[0]["queues"] = len(self.state.queues)
         self._set_costs()
         self._set_repartition()
         replace_order(self.state)
@@ -244,8 +243,8 @@ class CompiledCore:
         assert self.queue is not None
         found, arrived = self.queue._repartitioner, int(self.state.clock[0]["next"])
         if found is not None:
-            lengths = self.state.routed[self._observed : arrived].tolist()
-            times_s = self.state.arrival_s[self._observed : arrived].tolist()
+            seen = self.state.requests[self._observed : arrived]
+            lengths, times_s = seen["routed"].tolist(), seen["arrival_s"].tolist()
             for length, arrived_s in zip(lengths, times_s, strict=True):
                 found.observe(length, arrived_s)
         self._observed = arrived

@@ -15,11 +15,11 @@ def append_by_age(s: State, i: int) -> None:
     """Add the youngest request."""
     c = s.clock[0]
     last = c.age_last
-    s.previous[i], s.following[i] = last, NOBODY
+    s.requests[i].previous, s.requests[i].following = last, NOBODY
     if last == NOBODY:
         c.age_first = i
     else:
-        s.following[last] = i
+        s.requests[last].following = i
     c.age_last = i
 
 
@@ -27,15 +27,15 @@ def append_by_age(s: State, i: int) -> None:
 def remove_by_age(s: State, i: int) -> None:
     """Take a request out of the list by age."""
     c = s.clock[0]
-    before, after = s.previous[i], s.following[i]
+    before, after = s.requests[i].previous, s.requests[i].following
     if before == NOBODY:
         c.age_first = after
     else:
-        s.following[before] = after
+        s.requests[before].following = after
     if after == NOBODY:
         c.age_last = before
     else:
-        s.previous[after] = before
+        s.requests[after].previous = before
 
 
 @inner
@@ -43,11 +43,11 @@ def prepend_recovery(s: State, i: int) -> None:
     """Return a request to the front of the recovery lane."""
     c = s.clock[0]
     first = c.recovery_first
-    s.previous[i], s.following[i] = NOBODY, first
+    s.requests[i].previous, s.requests[i].following = NOBODY, first
     if first == NOBODY:
         c.recovery_last = i
     else:
-        s.previous[first] = i
+        s.requests[first].previous = i
     c.recovery_first = i
 
 
@@ -55,52 +55,52 @@ def prepend_recovery(s: State, i: int) -> None:
 def remove_recovery(s: State, i: int) -> None:
     """Take a request out of the recovery lane."""
     c = s.clock[0]
-    before, after = s.previous[i], s.following[i]
+    before, after = s.requests[i].previous, s.requests[i].following
     if before == NOBODY:
         c.recovery_first = after
     else:
-        s.following[before] = after
+        s.requests[before].following = after
     if after == NOBODY:
         c.recovery_last = before
     else:
-        s.previous[after] = before
+        s.requests[after].previous = before
 
 
 @inner
 def append_to_queue(s: State, q: int, i: int) -> None:
     """Add a request at the end of a queue; a queue that was empty becomes active."""
-    last = s.queue_last[q]
-    s.queue[i] = q
-    s.queue_previous[i], s.queue_following[i] = last, NOBODY
+    last = s.queues[q].last
+    s.requests[i].queue = q
+    s.requests[i].queue_previous, s.requests[i].queue_following = last, NOBODY
     if last == NOBODY:
-        s.queue_first[q] = i
+        s.queues[q].first = i
         c = s.clock[0]
-        s.active[c.active] = q
-        s.active_place[q] = c.active
+        s.queues[c.active].active = q
+        s.queues[q].place = c.active
         c.active += 1
     else:
-        s.queue_following[last] = i
-    s.queue_last[q] = i
+        s.requests[last].queue_following = i
+    s.queues[q].last = i
 
 
 @inner
 def remove_from_queue(s: State, i: int) -> None:
     """Take a request out of its queue, from wherever it stands."""
-    q = s.queue[i]
-    before, after = s.queue_previous[i], s.queue_following[i]
+    q = s.requests[i].queue
+    before, after = s.requests[i].queue_previous, s.requests[i].queue_following
     if before == NOBODY:
-        s.queue_first[q] = after
+        s.queues[q].first = after
     else:
-        s.queue_following[before] = after
+        s.requests[before].queue_following = after
     if after == NOBODY:
-        s.queue_last[q] = before
+        s.queues[q].last = before
     else:
-        s.queue_previous[after] = before
-    if s.queue_first[q] == NOBODY:
+        s.requests[after].queue_previous = before
+    if s.queues[q].first == NOBODY:
         c = s.clock[0]
         c.active -= 1
-        last, place = s.active[c.active], s.active_place[q]
-        s.active[place] = last
-        s.active_place[last] = place
-        s.active_place[q] = NOBODY
-    s.queue[i] = NOBODY
+        last, place = s.queues[c.active].active, s.queues[q].place
+        s.queues[place].active = last
+        s.queues[last].place = place
+        s.queues[q].place = NOBODY
+    s.requests[i].queue = NOBODY

@@ -27,7 +27,7 @@ ALL_AGE, LONG_AGE = 1, 2  # whom a keyed order promotes
 @inner
 def _ages(s: State, i: int) -> bool:
     p = s.policy[0]
-    return p.promotes == ALL_AGE or (p.promotes == LONG_AGE and s.prompt[i] > p.short_tokens)
+    return p.promotes == ALL_AGE or (p.promotes == LONG_AGE and s.requests[i].prompt > p.short_tokens)
 
 
 @inner
@@ -41,20 +41,20 @@ def route(s: State, tokens: int) -> int:
 def add_to_order(s: State, i: int) -> None:
     """Add the youngest request to the order."""
     c, p = s.clock[0], s.policy[0]
-    s.where[i] = codes.IN_ORDER
+    s.requests[i].where = codes.IN_ORDER
     c.ordered += 1
     if p.kind == codes.OLDEST:
         append_by_age(s, i)
     elif p.kind == codes.KEYED:
-        s.key[i] = key(s, i, uncached_tokens(s, i))
-        c.heap = push(s.heap, s.key, c.heap, i)
+        s.keys[0, i] = key(s, i, uncached_tokens(s, i))
+        c.heap = push(s.heaps[0], s.keys[0], c.heap, i)
         if _ages(s, i):
             append_by_age(s, i)
     else:
-        s.routed[i] = s.prompt[i]
+        s.requests[i].routed = s.requests[i].prompt
         if p.route_by_work:
-            s.routed[i] = effective_tokens(s, i)
-        append_to_queue(s, route(s, s.routed[i]), i)
+            s.requests[i].routed = effective_tokens(s, i)
+        append_to_queue(s, route(s, s.requests[i].routed), i)
         append_by_age(s, i)
 
 
@@ -69,20 +69,21 @@ def observe_arrival(s: State, i: int) -> None:
     c.mean_cost_s += (cost_s(s, float(work)) - c.mean_cost_s) / c.traffic_count
     if not p.partitioned:
         return  # nobody asks for means and shares
-    q, tokens = s.queue[i], s.routed[i]
-    s.queue_weight[q] = min(s.queue_weight[q] + 1.0, 200.0)
-    if s.queue_weight[q] == 1.0 and s.queue_mean[q] == 0.0:
-        s.queue_mean[q] = float(tokens)
-    s.queue_mean[q] += (tokens - s.queue_mean[q]) / max(20.0, s.queue_weight[q])
-    arrived_s = s.arrival_s[i]
+    q, tokens = s.requests[i].queue, s.requests[i].routed
+    s.queues[q].weight = min(s.queues[q].weight + 1.0, 200.0)
+    if s.queues[q].weight == 1.0 and s.queues[q].mean == 0.0:
+        s.queues[q].mean = float(tokens)
+    s.queues[q].mean += (tokens - s.queues[q].mean) / max(20.0, s.queues[q].weight)
+    arrived_s = s.requests[i].arrival_s
     elapsed_s = max(0.0, arrived_s - c.share_stamp_s)
     c.share_stamp_s = max(c.share_stamp_s, arrived_s)
     c.share_arrivals = c.share_arrivals * p.half ** (elapsed_s / p.half_life_s) + 1.0
     weight = 1.0 / max(20.0, c.share_arrivals)
     c.share_scale *= 1.0 - weight
-    s.queue_share[q] += weight / c.share_scale
+    s.queues[q].share += weight / c.share_scale
     if c.share_scale < 1e-100:
-        s.queue_share[:] *= c.share_scale
+        for each in range(len(s.queues)):
+            s.queues[each].share *= c.share_scale
         c.share_scale = 1.0
 
 
@@ -97,14 +98,14 @@ def remove_from_order(s: State, i: int, picked: bool) -> None:
         if _ages(s, i):
             remove_by_age(s, i)
         if picked and p.key == codes.BY_BOOST:
-            s.waits_s[c.wait_next] = c.step_s - s.arrival_s[i] + cost_s(s, float(s.prompt[i]))
+            s.waits_s[c.wait_next] = c.step_s - s.requests[i].arrival_s + cost_s(s, float(s.requests[i].prompt))
             c.wait_next = (c.wait_next + 1) % WAITS_REMEMBERED
             c.waits = min(c.waits + 1, WAITS_REMEMBERED)
             c.served += 1
     else:
-        q = s.queue[i]
-        if s.queue_scored[q] == i:
-            s.queue_scored[q] = NOBODY
+        q = s.requests[i].queue
+        if s.queues[q].scored == i:
+            s.queues[q].scored = NOBODY
         remove_from_queue(s, i)
         remove_by_age(s, i)
         if picked and c.first_queue == NOBODY:
@@ -119,10 +120,10 @@ def best(s: State) -> int:
         return c.age_first
     if p.kind == codes.KEYED:
         oldest = c.age_first
-        if oldest != NOBODY and c.step_s - s.arrival_s[oldest] >= p.promote_s:
+        if oldest != NOBODY and c.step_s - s.requests[oldest].arrival_s >= p.promote_s:
             return oldest
         return _smallest_key(s)
-    if c.age_first == NOBODY or c.step_s <= s.arrival_s[c.age_first]:
+    if c.age_first == NOBODY or c.step_s <= s.requests[c.age_first].arrival_s:
         return c.age_first
     if c.first_queue != NOBODY and p.backfill != codes.BY_SCORE:
         return _neighbour(s)
@@ -138,13 +139,13 @@ def best(s: State) -> int:
 def _smallest_key(s: State) -> int:
     c, p = s.clock[0], s.policy[0]
     while c.heap:
-        i = s.heap[0]
-        if s.where[i] != codes.IN_ORDER:
-            c.heap = pop(s.heap, s.key, c.heap)
-        elif p.refreshes and s.fresh_step[i] != c.step:
-            s.fresh_step[i] = c.step
-            s.key[i] = key(s, i, uncached_tokens(s, i))
-            sift_down(s.heap, s.key, 0, c.heap)
+        i = s.heaps[0, 0]
+        if s.requests[i].where != codes.IN_ORDER:
+            c.heap = pop(s.heaps[0], s.keys[0], c.heap)
+        elif p.refreshes and s.requests[i].fresh_step != c.step:
+            s.requests[i].fresh_step = c.step
+            s.keys[0, i] = key(s, i, uncached_tokens(s, i))
+            sift_down(s.heaps[0], s.keys[0], 0, c.heap)
         else:
             return i
     return NOBODY
@@ -153,22 +154,22 @@ def _smallest_key(s: State) -> int:
 @inner
 def _best_score(s: State) -> int:
     c, p = s.clock[0], s.policy[0]
-    latest_s = s.arrival_s[c.age_first] + p.overtake_s
+    latest_s = s.requests[c.age_first].arrival_s + p.overtake_s
     chosen, most = NOBODY, -math.inf
     for place in range(c.active):
-        q = s.active[place]
-        head = s.queue_first[q]
-        arrived_s = s.arrival_s[head]
+        q = s.queues[place].active
+        head = s.queues[q].first
+        arrived_s = s.requests[head].arrival_s
         if arrived_s > latest_s:
             continue
-        if s.queue_scored[q] == head and s.queue_scored_step[q] == c.step:
-            value = s.queue_score[q]
+        if s.queues[q].scored == head and s.queues[q].scored_step == c.step:
+            value = s.queues[q].score
         else:
             b = effective_tokens(s, head)
             value = score(s, b, c.step_s - arrived_s, cost_s(s, float(b)), q)
             if not math.isfinite(value):
                 return NOBODY
-            s.queue_score[q], s.queue_scored[q], s.queue_scored_step[q] = value, head, c.step
+            s.queues[q].score, s.queues[q].scored, s.queues[q].scored_step = value, head, c.step
         if value > most or chosen == NOBODY or (value == most and head < chosen):
             chosen, most = head, value
     return chosen
@@ -178,22 +179,22 @@ def _best_score(s: State) -> int:
 def _neighbour(s: State) -> int:
     """The head of the queue nearest to that of the first pick; with backfill `none` its own."""
     c, p = s.clock[0], s.policy[0]
-    latest_s = s.arrival_s[c.age_first] + p.overtake_s
+    latest_s = s.requests[c.age_first].arrival_s + p.overtake_s
     first = c.first_queue
     if p.backfill == codes.NO_BACKFILL:
-        head = s.queue_first[first]
-        return head if head != NOBODY and s.arrival_s[head] <= latest_s else NOBODY
+        head = s.queues[first].first
+        return head if head != NOBODY and s.requests[head].arrival_s <= latest_s else NOBODY
     home = 0
     for q in range(first):
-        home += s.queue_first[q] != NOBODY
+        home += s.queues[q].first != NOBODY
     chosen, least, position = NOBODY, 1 << 60, 0
     for q in range(p.queues):
-        head = s.queue_first[q]
+        head = s.queues[q].first
         if head == NOBODY:
             position += q == first
             continue
         distance = abs(position - home)
-        if s.arrival_s[head] <= latest_s and distance < least:
+        if s.requests[head].arrival_s <= latest_s and distance < least:
             chosen, least = head, distance
         position += 1
     return chosen

@@ -19,19 +19,19 @@ def watch(s: State, i: int) -> None:
     c, p = s.clock[0], s.policy[0]
     if p.overdue_share <= 0.0:
         return
-    limit_s = max(p.overdue_floor_s, p.overdue_kappa * cost_s(s, float(s.prompt[i])))
-    s.watched[i] = 1
+    limit_s = max(p.overdue_floor_s, p.overdue_kappa * cost_s(s, float(s.requests[i].prompt)))
+    s.requests[i].watched = 1
     c.watched += 1
-    s.deadline_s[i] = s.arrival_s[i] + limit_s
-    c.deadlines = push(s.deadlines, s.deadline_s, c.deadlines, i)
+    s.keys[1, i] = s.requests[i].arrival_s + limit_s
+    c.deadlines = push(s.heaps[1], s.keys[1], c.deadlines, i)
 
 
 @inner
 def unwatch(s: State, i: int) -> None:
     """Stop watching a request."""
     c = s.clock[0]
-    if s.watched[i]:
-        s.watched[i] = 0
+    if s.requests[i].watched:
+        s.requests[i].watched = 0
         c.watched -= 1
         if not c.watched:
             c.deadlines = c.overdue = 0
@@ -52,21 +52,21 @@ def earn(s: State, now_s: float, budget: int) -> None:
 def enter(s: State, now_s: float) -> None:
     """Let requests whose limit has passed enter the lane."""
     c = s.clock[0]
-    while c.deadlines and s.deadline_s[s.deadlines[0]] < now_s:
-        i = s.deadlines[0]
-        c.deadlines = pop(s.deadlines, s.deadline_s, c.deadlines)
-        if s.watched[i]:
-            c.overdue = push(s.overdue, s.by_number, c.overdue, i)
+    while c.deadlines and s.keys[1, s.heaps[1, 0]] < now_s:
+        i = s.heaps[1, 0]
+        c.deadlines = pop(s.heaps[1], s.keys[1], c.deadlines)
+        if s.requests[i].watched:
+            c.overdue = push(s.heaps[2], s.keys[2], c.overdue, i)
 
 
 @inner
 def oldest_overdue(s: State) -> int:
     """The oldest overdue request when there is credit."""
     c = s.clock[0]
-    while c.overdue and not s.watched[s.overdue[0]]:
-        c.overdue = pop(s.overdue, s.by_number, c.overdue)
+    while c.overdue and not s.requests[s.heaps[2, 0]].watched:
+        c.overdue = pop(s.heaps[2], s.keys[2], c.overdue)
     if c.overdue and c.credit_tokens > 0.0:
-        return s.overdue[0]
+        return s.heaps[2, 0]
     return NOBODY
 
 
@@ -75,4 +75,4 @@ def charge(s: State, i: int) -> None:
     """Pay for a request served from the lane."""
     c = s.clock[0]
     c.overdue_served += 1
-    c.credit_tokens -= min(float(s.prompt[i]), c.cap_tokens)
+    c.credit_tokens -= min(float(s.requests[i].prompt), c.cap_tokens)

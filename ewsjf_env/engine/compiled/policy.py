@@ -17,7 +17,7 @@ import numpy as np
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.compiled import codes
 from ewsjf_env.engine.compiled.orders import ALL_AGE, LONG_AGE
-from ewsjf_env.engine.compiled.state import POLICY, Floats, Integers, new_record, queue_arrays
+from ewsjf_env.engine.compiled.state import POLICY, Floats, Integers, new_queues, new_record
 from ewsjf_env.policy import Policy
 from ewsjf_env.scheduling.fcfs_queue import SHARE_HALF_LIFE_S
 
@@ -152,15 +152,15 @@ def policy_queues(policy: Policy, prompt: Integers) -> dict[str, Any]:
     width = int(policy.parameters.get("width_tokens", 0))
     if policy.spec.partitioned:
         partition = policy.partition
-        arrays = queue_arrays(partition.queues)
-        arrays["queue_mean"][:] = partition.means
-        arrays["queue_share"][:] = partition.masses
-        arrays["queue_rank"][:] = np.arange(partition.queues, 0, -1)
-        return {"cuts": np.array(partition.cuts, np.int64), **arrays}
+        queues = new_queues(partition.queues)
+        queues["mean"], queues["share"] = partition.means, partition.masses
+        queues["rank"] = np.arange(partition.queues, 0, -1)
+        return {"cuts": np.array(partition.cuts, np.int64), "queues": queues}
     if width:
-        return {"cuts": np.zeros(0, np.int64), **queue_arrays(int(prompt.max()) // width + 1)}
+        queues = new_queues(int(prompt.max()) // width + 1)
+        return {"cuts": np.zeros(0, np.int64), "queues": queues}
     cuts = np.unique(prompt) if code.lengths else np.zeros(0, np.int64)
-    return {"cuts": cuts, **queue_arrays(max(1, len(cuts)))}
+    return {"cuts": cuts, "queues": new_queues(max(1, len(cuts)))}
 
 
 def random_keys(seed: int, count: int) -> Floats:

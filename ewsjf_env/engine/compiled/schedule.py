@@ -32,10 +32,10 @@ def preempt_last(s: State) -> int:
     c.running -= 1
     i = s.running[c.running]
     free_blocks(s, i)
-    s.computed[i] = 0
-    s.stale[i] = s.in_flight[i]
-    s.placeholders[i] = 0
-    s.preempted[i] += 1
+    s.requests[i].computed = 0
+    s.requests[i].stale = s.requests[i].in_flight
+    s.requests[i].placeholders = 0
+    s.requests[i].preempted += 1
     prepend(s, i)
     return i
 
@@ -57,13 +57,13 @@ def schedule(s: State) -> int:
     position = 0
     while position < c.running and left > 0:
         i = s.running[position]
-        known = s.prompt[i] + s.generated[i] + s.placeholders[i]
+        known = s.requests[i].prompt + s.requests[i].generated + s.requests[i].placeholders
         # With look-ahead a step that is sure to come too late is left out.
-        ahead = s.placeholders[i]
-        if ahead > 0 and s.computed[i] + 2 - ahead >= s.prompt[i] + s.output[i]:
+        ahead = s.requests[i].placeholders
+        if ahead > 0 and s.requests[i].computed + 2 - ahead >= s.requests[i].prompt + s.requests[i].output:
             position += 1
             continue
-        tokens = known - s.computed[i]
+        tokens = known - s.requests[i].computed
         if 0 < chunk < tokens:
             tokens = chunk
         tokens = min(tokens, left)
@@ -71,24 +71,24 @@ def schedule(s: State) -> int:
             position += 1
             continue
         gone = False
-        while blocks_for(s, s.computed[i] + tokens) - s.blocks[i] > c.free_blocks:
+        while blocks_for(s, s.requests[i].computed + tokens) - s.requests[i].blocks > c.free_blocks:
             preemptions += 1
             if preempt_last(s) == i:
                 gone = True
                 break
         if gone:
             break
-        more = blocks_for(s, s.computed[i] + tokens) - s.blocks[i]
+        more = blocks_for(s, s.requests[i].computed + tokens) - s.requests[i].blocks
         if more > 0:
             take_blocks(s, i, more)
-        keep_blocks(s, i, min(s.computed[i] + tokens, s.prompt[i] + s.generated[i]))
+        keep_blocks(s, i, min(s.requests[i].computed + tokens, s.requests[i].prompt + s.requests[i].generated))
         if tokens == 1:
             decodes += 1
-            context += s.computed[i]
+            context += s.requests[i].computed
         else:
             prefill += tokens
-            attention += tokens * (s.computed[i] + 0.5 * tokens)
-        s.step_request[slot, count], s.step_tokens[slot, count] = i, tokens
+            attention += tokens * (s.requests[i].computed + 0.5 * tokens)
+        s.slots[slot, count].request, s.slots[slot, count].tokens = i, tokens
         count += 1
         left -= tokens
         position += 1
@@ -99,19 +99,19 @@ def schedule(s: State) -> int:
         i, from_overdue = NOBODY, False
         if s.policy[0].closes or c.shorter_than:
             i, from_overdue = choose(s)
-            if i == NOBODY or (c.shorter_than and s.prompt[i] >= c.shorter_than):
+            if i == NOBODY or (c.shorter_than and s.requests[i].prompt >= c.shorter_than):
                 break
         if c.running >= limit.max_seqs:
             break
         if i == NOBODY:
             i, from_overdue = choose(s)
-        if s.stale[i] > 0:  # tokens of a step before its preemption are still to come
+        if s.requests[i].stale > 0:  # tokens of a step before its preemption are still to come
             pick(s, i, from_overdue)
-            s.where[i] = codes.SKIPPED
+            s.requests[i].where = codes.SKIPPED
             s.skipped[skipped] = i
             skipped += 1
             continue
-        total = s.prompt[i] + s.generated[i]
+        total = s.requests[i].prompt + s.requests[i].generated
         hit = hit_blocks(s, i, total)
         computed = hit * limit.block_tokens
         tokens = total - computed
@@ -126,28 +126,28 @@ def schedule(s: State) -> int:
         take_blocks(s, i, blocks_for(s, computed + tokens) - hit)
         keep_blocks(s, i, min(computed + tokens, total))
         pick(s, i, from_overdue)
-        s.where[i] = codes.RUNNING
+        s.requests[i].where = codes.RUNNING
         s.running[c.running] = i
         c.running += 1
-        s.computed[i] = computed
-        if s.cached[i] < 0:
-            s.cached[i] = computed
+        s.requests[i].computed = computed
+        if s.requests[i].cached < 0:
+            s.requests[i].cached = computed
             c.admitted_cached += computed
-            c.admitted_prompt += s.prompt[i]
-        if tokens == 1 and s.preempted[i] > 0:
+            c.admitted_prompt += s.requests[i].prompt
+        if tokens == 1 and s.requests[i].preempted > 0:
             decodes += 1
             context += computed
         else:
             prefill += tokens
             attention += tokens * (computed + 0.5 * tokens)
-        s.step_request[slot, count], s.step_tokens[slot, count] = i, tokens
+        s.slots[slot, count].request, s.slots[slot, count].tokens = i, tokens
         count += 1
         left -= tokens
     for place in range(skipped - 1, -1, -1):
         prepend(s, s.skipped[place])
 
     c.preemptions += preemptions
-    s.step_count[slot] = count
+    s.steps[slot].count = count
     c.queued_steps += 1
     end_timing(s, count, c.budget - left, prefill, attention, decodes, context)
     return c.budget - left

@@ -26,7 +26,7 @@ def cost_s(s: State, tokens: float) -> float:
 @inner
 def queue_share(s: State, q: int) -> float:
     """D, at least what a logarithm can bear."""
-    share = s.queue_share[q] * s.clock[0].share_scale
+    share = s.queues[q].share * s.clock[0].share_scale
     return share if share > MINIMUM_SHARE else MINIMUM_SHARE
 
 
@@ -51,7 +51,7 @@ def normalised(s: State, b: int, wait_s: float, c: float, q: int) -> float:
     """`NormalisedScore`: b_u, a_u, b_f, a_f, gamma, delta are p0 to p5."""
     p = s.policy[0]
     b0 = p.reference_tokens
-    z = math.log1p(s.queue_mean[q] / b0) / math.log1p(s.limits[0].longest_tokens / b0)
+    z = math.log1p(s.queues[q].mean / b0) / math.log1p(s.limits[0].longest_tokens / b0)
     urgency = min(10.0, max(0.05, p.p0 + p.p1 * z))
     fairness = min(5.0, max(0.0, p.p2 + p.p3 * z))
     value = 1.0 + urgency * max(0.0, wait_s) / c + fairness * math.log1p(b / b0)
@@ -63,11 +63,11 @@ def normalised(s: State, b: int, wait_s: float, c: float, q: int) -> float:
 def paper(s: State, b: int, wait_s: float, c: float, q: int) -> float:
     """`PaperScore`: a_u, b_u, a_f, b_f are p0 to p3."""
     p = s.policy[0]
-    m = s.queue_mean[q]
+    m = s.queues[q].mean
     urgency = max(0.0, p.p0 * m + p.p1)
     fairness = max(0.0, p.p2 * m + p.p3)
     inner_value = 1.0 + urgency * max(0.0, wait_s) / c + fairness * math.log(b + 1.0)
-    return s.queue_rank[q] / (b + 1) * inner_value
+    return s.queues[q].rank / (b + 1) * inner_value
 
 
 @inner
@@ -126,19 +126,19 @@ def boosted_arrival_s(arrival_s: float, work_s: float, gamma: float) -> float:
 def key(s: State, i: int, uncached: int) -> float:
     """The key of a request under the policy in force; smallest first, ties by arrival."""
     p = s.policy[0]
-    which, b = p.key, s.prompt[i]
+    which, b = p.key, s.requests[i].prompt
     if which == codes.BY_UNCACHED:
         return float(-(-uncached // s.limits[0].block_tokens))
     if which == codes.BY_TOTAL:
-        return b + p.p0 * s.output[i]
+        return b + p.p0 * s.requests[i].output
     if which == codes.BY_PRIORITY:
-        return float(s.priority[i])
+        return float(s.requests[i].priority)
     if which == codes.BY_HASH:
-        return s.key_given[i]
+        return s.requests[i].key_given
     if which == codes.BY_AGED_LENGTH:
-        return b + p.p0 * s.arrival_s[i]
+        return b + p.p0 * s.requests[i].arrival_s
     if which == codes.BY_BOOST:
-        return boosted_arrival_s(s.arrival_s[i], cost_s(s, float(b)), p.p0)
+        return boosted_arrival_s(s.requests[i].arrival_s, cost_s(s, float(b)), p.p0)
     if which == codes.BY_SHORT_FIRST:
         return 1.0 if b > p.short_tokens else 0.0
     return float(b)

@@ -26,7 +26,7 @@ def begin_step(s: State) -> None:
     decoding = longest = total = 0
     for position in range(c.running):
         i = s.running[position]
-        left = s.prompt[i] + s.generated[i] + s.placeholders[i] - s.computed[i]
+        left = s.requests[i].prompt + s.requests[i].generated + s.requests[i].placeholders - s.requests[i].computed
         if left > 1:
             total += left
             longest = max(longest, left)
@@ -45,7 +45,7 @@ def begin_step(s: State) -> None:
     if lent <= 0:
         return
     head = choose(s)[0]
-    if head == NOBODY or s.prompt[head] >= below:
+    if head == NOBODY or s.requests[head].prompt >= below:
         return
     c.shorter_than = below
     chunk = max(1, room - lent)

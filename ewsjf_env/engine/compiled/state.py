@@ -1,7 +1,8 @@
-"""The state of a compiled engine: records of numbers, and arrays over requests, steps and queues.
+"""The state of a compiled engine: records of numbers, and of requests, steps and queues.
 
-n requests are numbered in order of arrival, Q queues by length, D steps may be in flight.  All
-times are seconds on the virtual clock; NaN is "not yet".  Memory is O(n + Q + D * running).
+n requests are numbered in order of arrival, Q queues by length, D steps may be in flight, each of
+at most R requests.  All times are seconds on the virtual clock; NaN is "not yet".  Memory is
+O(n + Q + D R), about 300 bytes a request.
 """
 
 from __future__ import annotations
@@ -28,6 +29,22 @@ def _record(integers: str, floats: str) -> np.dtype[Any]:
     return np.dtype(names + [(name, np.float64) for name in floats.split()])
 
 
+# A request as it is served, where it is, and its links in lists and queues (`lists.py`).
+#   computed: tokens whose KV is or will be there      generated: output tokens delivered
+#   placeholders: output tokens of steps in flight      in_flight: tokens of these steps
+#   stale: those of them from before a preemption       blocks: KV blocks held
+#   cached: cached tokens at its first admission, -1 before      routed: the length that chose its queue
+REQUEST = _record(
+    "prompt output priority hint fresh_step where computed generated placeholders in_flight stale "
+    "blocks cached routed preempted previous following queue queue_previous queue_following "
+    "watched",
+    "arrival_s key_given first_token_s finish_s",
+)
+# A step in flight, and what it computes of one request.
+STEP = _record("count prefill wanted", "end_s")
+SLOT = _record("request tokens samples completes", "")
+# An FCFS queue; the first `clock.active` fields `active` name those with requests, `place` says where.
+QUEUE = _record("first last rank scored scored_step active place", "mean share weight score")
 # What the engine is: fixed at reset.
 LIMITS = _record(
     "budget_tokens max_seqs chunk_tokens chunked block_tokens kv_blocks depth prefix_caching "
@@ -59,83 +76,37 @@ class State(NamedTuple):
     """Everything that compiled code reads and writes.
 
     Attributes:
-        limits, policy, clock: records of one element.
-        arrival_s, prompt, output, priority, hint: of each request, as served.
-        key: what a keyed order sorts by; `key_given` where Python computes it.
-        where: of each request, see `codes`.
-        computed: tokens whose KV is or will be there; generated: output tokens delivered.
-        placeholders: output tokens of steps in flight; in_flight: tokens of these steps.
-        stale: those of them that a preemption has made worthless to the counters.
-        blocks: KV blocks held; cached: cached tokens on the first admission, -1 before.
-        running: requests that run, in vLLM's order.
-        previous, following: the list by age or the recovery lane that a request is in.
-        queue, queue_previous, queue_following: its FCFS queue.
-        step_*: steps in flight, shape (D,) or (D, running).
-        queue_*: of each queue; `active` lists those with requests.
-        batch: steps that the cost model has not learnt from.
+        limits, policy, clock: records, shape (1,).
+        requests: shape (n,); steps: shape (D,); slots: shape (D, R); queues: shape (Q,).
+        heaps, keys: three heaps of requests and what they sort by: the order, deadlines of the
+            overdue lane, and those that are overdue; shape (3, n).
+        running: requests that run, in vLLM's order; skipped: passed over in this step.
+        waiting_tokens: of prompts that wait, by octave.
+        sample: what the steps in flight compute; batch: steps and their times that the cost model
+            has not learnt from.
+        noise: factors on the times of the next steps.
+        waits_s: of requests served last.
+        cuts: upper lengths of all queues but the last.
+        output_counts, output_bin, bin_tokens: histograms of generated tokens.
     """
 
     limits: Any
     policy: Any
     clock: Any
-    arrival_s: Floats
-    prompt: Integers
-    output: Integers
-    priority: Integers
-    hint: Integers
-    key_given: Floats
-    key: Floats
-    fresh_step: Integers
-    where: NDArray[np.int8]
-    computed: Integers
-    generated: Integers
-    placeholders: Integers
-    in_flight: Integers
-    stale: Integers
-    blocks: Integers
-    cached: Integers
-    routed: Integers
-    preempted: Integers
-    first_token_s: Floats
-    finish_s: Floats
+    requests: Any
+    steps: Any
+    slots: Any
+    queues: Any
+    heaps: Integers
+    keys: Floats
     running: Integers
-    previous: Integers
-    following: Integers
-    heap: Integers
-    queue: Integers
-    queue_previous: Integers
-    queue_following: Integers
-    deadline_s: Floats
-    deadlines: Integers
-    overdue: Integers
-    by_number: Floats
-    watched: NDArray[np.int8]
-    waiting_tokens: Integers
     skipped: Integers
-    step_end_s: Floats
-    step_count: Integers
-    step_prefill: Integers
-    step_request: Integers
-    step_tokens: Integers
-    step_samples: NDArray[np.bool_]
-    step_completes: NDArray[np.bool_]
-    sample_wanted: NDArray[np.bool_]
+    waiting_tokens: Integers
     sample: Floats
     batch: Floats
     noise: Floats
     waits_s: Floats
     cuts: Integers
-    queue_first: Integers
-    queue_last: Integers
-    queue_mean: Floats
-    queue_share: Floats
-    queue_weight: Floats
-    queue_rank: Integers
-    queue_score: Floats
-    queue_scored: Integers
-    queue_scored_step: Integers
-    active: Integers
-    active_place: Integers
     output_counts: Integers
     output_bin: Integers
     bin_tokens: Integers
@@ -146,21 +117,14 @@ def new_record(dtype: np.dtype[Any]) -> Any:
     return np.zeros(1, dtype)
 
 
-def queue_arrays(queues: int) -> dict[str, Any]:
-    """Arrays for so many empty queues."""
-    return {
-        "queue_first": np.full(queues, NOBODY),
-        "queue_last": np.full(queues, NOBODY),
-        "queue_mean": np.zeros(queues),
-        "queue_share": np.zeros(queues),
-        "queue_weight": np.zeros(queues),
-        "queue_rank": np.ones(queues, np.int64),
-        "queue_score": np.zeros(queues),
-        "queue_scored": np.full(queues, NOBODY),
-        "queue_scored_step": np.full(queues, -1),
-        "active": np.zeros(queues, np.int64),
-        "active_place": np.full(queues, NOBODY),
-    }
+def new_queues(count: int) -> Any:
+    """So many empty queues."""
+    queues = np.zeros(count, QUEUE)
+    for name in ("first", "last", "scored", "place"):
+        queues[name] = NOBODY
+    queues["rank"] = 1
+    queues["scored_step"] = -1
+    return queues
 
 
 def output_tables(longest_tokens: int) -> dict[str, Any]:
@@ -205,63 +169,33 @@ def new_state(
     clock["fcfs_step"] = -1
     clock["last_step_s"] = np.nan
 
-    def zeros() -> Integers:
-        return np.zeros(n, np.int64)
-
-    def nobody() -> Integers:
-        return np.full(n, NOBODY)
-
+    requests = np.zeros(n, REQUEST)
+    requests["arrival_s"], requests["prompt"], requests["output"] = arrival_s, prompt, output
+    requests["routed"] = prompt
+    requests["priority"] = 0 if priority is None else priority
+    requests["hint"] = NOBODY if hint is None else hint
+    for name in ("previous", "following", "queue", "queue_previous", "queue_following", "cached"):
+        requests[name] = NOBODY
+    requests["first_token_s"] = requests["finish_s"] = np.nan
+    keys = np.zeros((3, n))
+    keys[2] = np.arange(n)
     return State(
         limits=limits,
         policy=new_record(POLICY),
         clock=clock,
-        arrival_s=arrival_s,
-        prompt=prompt,
-        output=output,
-        priority=zeros() if priority is None else priority,
-        hint=nobody() if hint is None else hint,
-        key_given=np.zeros(0),
-        key=np.zeros(n),
-        fresh_step=nobody(),
-        where=np.zeros(n, np.int8),
-        computed=zeros(),
-        generated=zeros(),
-        placeholders=zeros(),
-        in_flight=zeros(),
-        stale=zeros(),
-        blocks=zeros(),
-        cached=nobody(),
-        routed=prompt.copy(),
-        preempted=zeros(),
-        first_token_s=np.full(n, np.nan),
-        finish_s=np.full(n, np.nan),
+        requests=requests,
+        steps=np.zeros(depth, STEP),
+        slots=np.zeros((depth, seqs), SLOT),
+        queues=new_queues(1),
+        heaps=np.zeros((3, n), np.int64),
+        keys=keys,
         running=np.zeros(seqs, np.int64),
-        previous=nobody(),
-        following=nobody(),
-        heap=zeros(),
-        queue=nobody(),
-        queue_previous=nobody(),
-        queue_following=nobody(),
-        deadline_s=np.zeros(n),
-        deadlines=zeros(),
-        overdue=zeros(),
-        by_number=np.arange(n, dtype=np.float64),
-        watched=np.zeros(n, np.int8),
+        skipped=np.zeros(n, np.int64),
         waiting_tokens=np.zeros(OCTAVES, np.int64),
-        skipped=zeros(),
-        step_end_s=np.zeros(depth),
-        step_count=np.zeros(depth, np.int64),
-        step_prefill=np.zeros(depth, np.int64),
-        step_request=np.zeros((depth, seqs), np.int64),
-        step_tokens=np.zeros((depth, seqs), np.int64),
-        step_samples=np.zeros((depth, seqs), np.bool_),
-        step_completes=np.zeros((depth, seqs), np.bool_),
-        sample_wanted=np.zeros(depth, np.bool_),
         sample=np.zeros((depth, STEP_FEATURES)),
         batch=np.zeros((LEARNT_STEPS, STEP_FEATURES)),
         noise=np.zeros(0),
         waits_s=np.zeros(WAITS_REMEMBERED),
         cuts=np.zeros(0, np.int64),
-        **queue_arrays(1),
         **output_tables(int(limit["longest_tokens"])),
     )

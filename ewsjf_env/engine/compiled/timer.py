@@ -24,7 +24,7 @@ def begin_timing(s: State) -> bool:
     if not s.limits[0].learns:
         return False
     now_s, place = c.now_s, c.sample
-    if s.sample_wanted[place] and c.running > 0 and now_s > c.last_step_s:
+    if s.steps[place].wanted and c.running > 0 and now_s > c.last_step_s:
         row = s.batch[c.batch]
         row[:5] = s.sample[place, :5]
         row[5] = now_s - c.last_step_s
@@ -35,7 +35,7 @@ def begin_timing(s: State) -> bool:
         if 0.0 < row[5] <= LONGEST_STEP_S and total <= LARGEST and least >= 0.0:
             c.batch += 1
         c.learnt += 1
-    s.sample_wanted[place] = False
+    s.steps[place].wanted = False
     c.last_step_s = now_s
     return c.batch == LEARNT_STEPS
 
@@ -56,8 +56,8 @@ def end_timing(
     else:
         wanted = c.learnt < DENSE_SAMPLES or c.timed_steps % 4 == 0
     place = c.sample
-    s.sample_wanted[place] = wanted
+    s.steps[place].wanted = wanted
     if wanted:
         row = s.sample[place]
         row[0], row[1], row[2], row[3], row[4] = 1.0, prefill, attention, decodes, context
-    c.sample = (place + 1) % len(s.sample_wanted)
+    c.sample = (place + 1) % len(s.steps)

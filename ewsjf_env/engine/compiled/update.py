@@ -14,38 +14,38 @@ from ewsjf_env.engine.compiled.work import learn_output
 def update(s: State, slot: int) -> None:
     """Take in the tokens of a step that has run."""
     c, limit = s.clock[0], s.limits[0]
-    if s.step_count[slot]:
+    if s.steps[slot].count:
         c.steps += 1
     stopped = False
-    for position in range(s.step_count[slot]):
-        i = s.step_request[slot, position]
-        if s.where[i] == codes.FINISHED:  # in an earlier step
-            s.step_completes[slot, position] = False
+    for position in range(s.steps[slot].count):
+        i = s.slots[slot, position].request
+        if s.requests[i].where == codes.FINISHED:  # in an earlier step
+            s.slots[slot, position].completes = False
             continue
-        tokens = s.step_tokens[slot, position]
-        s.in_flight[i] -= tokens
-        stale = s.stale[i] > 0
+        tokens = s.slots[slot, position].tokens
+        s.requests[i].in_flight -= tokens
+        stale = s.requests[i].stale > 0
         if stale:
-            s.stale[i] -= tokens
-        if not s.step_samples[slot, position]:
+            s.requests[i].stale -= tokens
+        if not s.slots[slot, position].samples:
             continue
-        s.generated[i] += 1
+        s.requests[i].generated += 1
         c.output_tokens += 1
         if not stale and limit.depth > 1:
-            s.placeholders[i] -= 1
-        if s.where[i] == codes.RUNNING and limit.depth > 1:
-            keep_blocks(s, i, s.computed[i] - s.placeholders[i])
-        if s.generated[i] >= s.output[i]:
+            s.requests[i].placeholders -= 1
+        if s.requests[i].where == codes.RUNNING and limit.depth > 1:
+            keep_blocks(s, i, s.requests[i].computed - s.requests[i].placeholders)
+        if s.requests[i].generated >= s.requests[i].output:
             stopped = True
             _finish(s, i)
-    c.prefill_tokens += s.step_prefill[slot]
-    for position in range(s.step_count[slot]):
-        i = s.step_request[slot, position]
-        if not s.step_completes[slot, position]:
+    c.prefill_tokens += s.steps[slot].prefill
+    for position in range(s.steps[slot].count):
+        i = s.slots[slot, position].request
+        if not s.slots[slot, position].completes:
             continue
-        first_s = s.first_token_s[i]
-        if first_s != first_s and s.generated[i] > 0:
-            s.first_token_s[i] = c.now_s
+        first_s = s.requests[i].first_token_s
+        if first_s != first_s and s.requests[i].generated > 0:
+            s.requests[i].first_token_s = c.now_s
     if stopped:
         _close_ranks(s)
 
@@ -53,10 +53,10 @@ def update(s: State, slot: int) -> None:
 @inner
 def _finish(s: State, i: int) -> None:
     c = s.clock[0]
-    if s.where[i] != codes.RUNNING:  # preempted meanwhile
+    if s.requests[i].where != codes.RUNNING:  # preempted meanwhile
         take_out(s, i, False)
-    s.where[i] = codes.FINISHED
-    s.finish_s[i] = c.now_s
+    s.requests[i].where = codes.FINISHED
+    s.requests[i].finish_s = c.now_s
     free_blocks(s, i)
     c.live -= 1
     c.finished += 1
@@ -70,7 +70,7 @@ def _close_ranks(s: State) -> None:
     c, kept = s.clock[0], 0
     for position in range(c.running):
         i = s.running[position]
-        if s.where[i] == codes.RUNNING:
+        if s.requests[i].where == codes.RUNNING:
             s.running[kept] = i
             kept += 1
     c.running = kept

@@ -27,7 +27,7 @@ def add(s: State, i: int) -> None:
     """A request arrives."""
     c = s.clock[0]
     c.waiting += 1
-    s.waiting_tokens[octave(s.prompt[i])] += s.prompt[i]
+    s.waiting_tokens[octave(s.requests[i].prompt)] += s.requests[i].prompt
     add_to_order(s, i)
     watch(s, i)
     observe_arrival(s, i)
@@ -49,7 +49,7 @@ def choose(s: State) -> tuple[int, bool]:
         p = s.policy[0]
         if p.kind != codes.SCORED:
             return late, True
-        if s.arrival_s[late] <= s.arrival_s[c.age_first] + p.overtake_s:
+        if s.requests[late].arrival_s <= s.requests[c.age_first].arrival_s + p.overtake_s:
             return late, True
     return best(s), False
 
@@ -59,8 +59,8 @@ def take_out(s: State, i: int, picked: bool) -> None:
     """Remove a request that waits; the caller says where it is now."""
     c = s.clock[0]
     c.waiting -= 1
-    s.waiting_tokens[octave(s.prompt[i])] -= s.prompt[i]
-    if s.where[i] == codes.IN_RECOVERY:
+    s.waiting_tokens[octave(s.requests[i].prompt)] -= s.requests[i].prompt
+    if s.requests[i].where == codes.IN_RECOVERY:
         remove_recovery(s, i)
     else:
         unwatch(s, i)
@@ -79,8 +79,8 @@ def pick(s: State, i: int, from_overdue: bool) -> None:
 def prepend(s: State, i: int) -> None:
     """Return a request to the front: preempted, or skipped in this step."""
     s.clock[0].waiting += 1
-    s.waiting_tokens[octave(s.prompt[i])] += s.prompt[i]
-    s.where[i] = codes.IN_RECOVERY
+    s.waiting_tokens[octave(s.requests[i].prompt)] += s.requests[i].prompt
+    s.requests[i].where = codes.IN_RECOVERY
     prepend_recovery(s, i)
 
 
@@ -113,10 +113,10 @@ def replace_order(s: State) -> None:
     c.waits = c.wait_next = c.served = 0
     c.share_scale, c.share_arrivals, c.share_stamp_s = 1.0, 0.0, 0.0
     c.fcfs_step = -1
-    s.watched[:] = 0
-    s.fresh_step[:] = -1
     for i in range(c.next):
-        if s.where[i] == codes.IN_ORDER:
+        s.requests[i].watched = 0
+        s.requests[i].fresh_step = -1
+        if s.requests[i].where == codes.IN_ORDER:
             add_to_order(s, i)
             watch(s, i)
     enter(s, c.step_s)
@@ -128,6 +128,6 @@ def rekey(s: State) -> None:
     c = s.clock[0]
     c.heap = 0
     for i in range(c.next):
-        if s.where[i] == codes.IN_ORDER:
-            s.key[i] = key(s, i, s.prompt[i])
-            c.heap = push(s.heap, s.key, c.heap, i)
+        if s.requests[i].where == codes.IN_ORDER:
+            s.keys[0, i] = key(s, i, s.requests[i].prompt)
+            c.heap = push(s.heaps[0], s.keys[0], c.heap, i)

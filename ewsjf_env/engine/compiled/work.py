@@ -28,7 +28,7 @@ def octave(tokens: int) -> int:
 @inner
 def effective_tokens(s: State, i: int) -> int:
     """The work of a request now, >= 1; its length where the policy asks for no more."""
-    p, b = s.policy[0], s.prompt[i]
+    p, b = s.policy[0], s.requests[i].prompt
     if p.w_cached == 0.0 and p.w_output == 0.0:
         return b
     work = float(b)
@@ -43,10 +43,10 @@ def effective_tokens(s: State, i: int) -> int:
 def expected_output(s: State, i: int) -> int:
     """Output tokens of a request; 0 where nothing is known."""
     p = s.policy[0]
-    if p.use_hints and s.hint[i] != NOBODY:
-        return s.hint[i]
+    if p.use_hints and s.requests[i].hint != NOBODY:
+        return s.requests[i].hint
     if p.use_learned:
-        bits = octave(s.prompt[i])
+        bits = octave(s.requests[i].prompt)
         total = s.output_counts[bits, OUTPUT_BINS]
         if total >= LEAST:
             limit, below = p.output_quantile * total, 0
@@ -61,12 +61,12 @@ def expected_output(s: State, i: int) -> int:
 @inner
 def learn_output(s: State, i: int) -> None:
     """Learn from a request that has finished how much is generated."""
-    bits = octave(s.prompt[i])
+    bits = octave(s.requests[i].prompt)
     if s.output_counts[bits, OUTPUT_BINS] >= MEMORY:
         total = 0
         for position in range(OUTPUT_BINS):
             s.output_counts[bits, position] //= 2
             total += s.output_counts[bits, position]
         s.output_counts[bits, OUTPUT_BINS] = total
-    s.output_counts[bits, s.output_bin[s.generated[i]]] += 1
+    s.output_counts[bits, s.output_bin[s.requests[i].generated]] += 1
     s.output_counts[bits, OUTPUT_BINS] += 1

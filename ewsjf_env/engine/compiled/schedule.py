@@ -147,7 +147,7 @@ def schedule(s: State) -> int:
         prepend(s, s.skipped[place])
 
     c.preemptions += preemptions
-    s.steps[slot].count = count
+    s.steps[slot].count, s.steps[slot].prefill = count, 0
     c.queued_steps += 1
     end_timing(s, count, c.budget - left, prefill, attention, decodes, context)
     return c.budget - left

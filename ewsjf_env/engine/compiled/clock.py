@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ewsjf_env.engine.compiled import codes
 from ewsjf_env.engine.compiled.compiler import entry, inner
+from ewsjf_env.engine.compiled.learn import learn
 from ewsjf_env.engine.compiled.schedule import schedule
 from ewsjf_env.engine.compiled.state import State
 from ewsjf_env.engine.compiled.timer import begin_timing
@@ -36,7 +37,7 @@ def advance(s: State, end_s: float, until_idle: bool) -> int:
             if c.live > 0 or c.finished > 0:
                 c.stage = codes.TIMED
                 if begin_timing(s):
-                    return codes.LEARN
+                    learn(s)
             elif c.queued_steps == 0:
                 if c.next < c.last:
                     if s.requests[c.next].arrival_s < end_s:

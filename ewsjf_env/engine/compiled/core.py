@@ -17,13 +17,13 @@ from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.compiled import codes
 from ewsjf_env.engine.compiled.clock import advance
 from ewsjf_env.engine.compiled.policy import policy_queues, policy_record, random_keys
-from ewsjf_env.engine.compiled.state import STEP_FEATURES, State
+from ewsjf_env.engine.compiled.state import State
 from ewsjf_env.engine.compiled.waiting import rekey, replace_order
 from ewsjf_env.engine.virtual_core import Totals
 from ewsjf_env.policy import Policy
 from ewsjf_env.records import RequestRecord
 from ewsjf_env.scheduling.boost import GAMMA_RANGE, TAIL_RATIO
-from ewsjf_env.scheduling.cost import StepSample
+from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.policy_queue import PolicyQueue
 
 Noise = Callable[[], np.ndarray[Any, np.dtype[np.float64]]]
@@ -52,6 +52,7 @@ class CompiledCore:
         self._noise = noise
         self._observed = 0  # arrivals that the re-partition knows
         if queue is not None:
+            self._set_costs(queue.cost_model)
             self._set_traffic(queue)
             self._follow(queue)
         else:
@@ -68,6 +69,7 @@ class CompiledCore:
         """Serve by another policy from the next step on."""
         assert self.queue is not None
         self._observe_arrivals()
+        self._return_costs(self.queue.cost_model)
         self.queue.install(policy)
         self._follow(self.queue)
 
@@ -78,7 +80,6 @@ class CompiledCore:
             EngineError: the scheduler schedules nothing although requests wait.
         """
         help_with = {
-            codes.LEARN: self._learn,
             codes.REPARTITION: self._repartition,
             codes.REFIT: self._refit,
             codes.NOISE: self._draw_noise,
@@ -158,21 +159,11 @@ class CompiledCore:
 
     # -- what compiled code asks for -----------------------------------------------------------
 
-    def _learn(self) -> None:
-        """Give a batch of steps to the cost model."""
-        assert self.queue is not None
-        model, clock = self.queue.cost_model, self.state.clock[0]
-        for row in self.state.batch[: clock["batch"]].tolist():
-            assert len(row) == STEP_FEATURES
-            _, prefill, attention, decodes, context, step_s = row
-            model.observe(StepSample(int(prefill), attention, int(decodes), int(context)), step_s)
-        clock["batch"] = 0
-        self._set_costs()
-
     def _repartition(self) -> None:
         """Ask the re-partition, as the waiting queue does at the beginning of a step."""
         assert self.queue is not None
         self._observe_arrivals()
+        self._return_costs(self.queue.cost_model)
         before = self.queue.repartitions
         self.queue.begin_step(self.clock_s, 0)
         if self.queue.repartitions != before:
@@ -207,14 +198,25 @@ class CompiledCore:
         arrays = policy_queues(policy, requests["prompt"])
         self.state = self.state._replace(policy=policy_record(policy), **arrays)
         self.state.policy[0]["queues"] = len(self.state.queues)
-        self._set_costs()
+        policy_now = self.state.policy[0]
+        policy_now["c0"], policy_now["c1"], policy_now["c2"] = queue.cost_model.coefficients
         self._set_repartition()
         replace_order(self.state)
 
-    def _set_costs(self) -> None:
-        assert self.queue is not None
+    def _set_costs(self, model: PrefillCostModel) -> None:
+        """Begin with a cost model that has learnt nothing."""
+        record = self.state.model[0]
+        record["spread"] = math.nan
+        record["forgetting"], record["least_r2"] = model._forgetting, model._min_r2
+        record["prior_c0"], record["prior_c1"], record["prior_c2"] = model._prior
+        record["level_product"], record["level_square"] = model._level
+        self.state.fit[0], self.state.fit[1] = model._theta, model._prior_theta
+
+    def _return_costs(self, model: PrefillCostModel) -> None:
+        """Tell the scheduler's cost model what compiled code has learnt."""
         policy = self.state.policy[0]
-        policy["c0"], policy["c1"], policy["c2"] = self.queue.cost_model.coefficients
+        model._c0, model._c1, model._c2 = (float(policy[name]) for name in ("c0", "c1", "c2"))
+        model.r2 = float(self.state.model[0]["r2"])
 
     def _set_traffic(self, queue: PolicyQueue[Any]) -> None:
         traffic, clock = queue._context.traffic, self.state.clock[0]

@@ -71,6 +71,13 @@ CLOCK = _record(
     "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s",
 )
 
+# What the cost model has learnt, see `scheduling.cost` and `learn.py`.
+MODEL = _record(
+    "observed judged_steps",
+    "spread r2 forgetting least_r2 prior_c0 prior_c1 prior_c2 level_product level_square "
+    "judged_total judged_first judged_second judged_squared",
+)
+
 
 class State(NamedTuple):
     """Everything that compiled code reads and writes.
@@ -84,6 +91,7 @@ class State(NamedTuple):
         waiting_tokens: of prompts that wait, by octave.
         sample: what the steps in flight compute; batch: steps and their times that the cost model
             has not learnt from.
+        model, fit, gram: the cost model's record, its theta, prior and h as rows, and its G.
         noise: factors on the times of the next steps.
         waits_s: of requests served last.
         cuts: upper lengths of all queues but the last.
@@ -104,6 +112,9 @@ class State(NamedTuple):
     waiting_tokens: Integers
     sample: Floats
     batch: Floats
+    model: Any
+    fit: Floats
+    gram: Floats
     noise: Floats
     waits_s: Floats
     cuts: Integers
@@ -194,6 +205,9 @@ def new_state(
         waiting_tokens=np.zeros(OCTAVES, np.int64),
         sample=np.zeros((depth, STEP_FEATURES)),
         batch=np.zeros((LEARNT_STEPS, STEP_FEATURES)),
+        model=new_record(MODEL),
+        fit=np.zeros((3, STEP_FEATURES - 1)),
+        gram=np.zeros((STEP_FEATURES - 1, STEP_FEATURES - 1)),
         noise=np.zeros(0),
         waits_s=np.zeros(WAITS_REMEMBERED),
         cuts=np.zeros(0, np.int64),

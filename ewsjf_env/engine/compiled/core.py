@@ -196,7 +196,7 @@ class CompiledCore:
         if policy.order == "random":
             requests["key_given"] = random_keys(self._seed, len(requests))
         arrays = policy_queues(policy, requests["prompt"])
-        self.state = self.state._replace(policy=policy_record(policy), **arrays)
+        self.state = self.state._replace(policy=policy_record(policy, self.state.limits[0]), **arrays)
         self.state.policy[0]["queues"] = len(self.state.queues)
         policy_now = self.state.policy[0]
         policy_now["c0"], policy_now["c1"], policy_now["c2"] = queue.cost_model.coefficients

@@ -46,7 +46,7 @@ def add_to_order(s: State, i: int) -> None:
     if p.kind == codes.OLDEST:
         append_by_age(s, i)
     elif p.kind == codes.KEYED:
-        s.keys[0, i] = key(s, i, uncached_tokens(s, i))
+        s.keys[0, i] = key(p, s.requests[i], uncached_tokens(s, i))
         c.heap = push(s.heaps[0], s.keys[0], c.heap, i)
         if _ages(s, i):
             append_by_age(s, i)
@@ -66,7 +66,7 @@ def observe_arrival(s: State, i: int) -> None:
         return
     c.traffic_count = min(c.traffic_count + 1, 500)
     work = effective_tokens(s, i)
-    c.mean_cost_s += (cost_s(s, float(work)) - c.mean_cost_s) / c.traffic_count
+    c.mean_cost_s += (cost_s(p, float(work)) - c.mean_cost_s) / c.traffic_count
     if not p.partitioned:
         return  # nobody asks for means and shares
     q, tokens = s.requests[i].queue, s.requests[i].routed
@@ -98,7 +98,7 @@ def remove_from_order(s: State, i: int, picked: bool) -> None:
         if _ages(s, i):
             remove_by_age(s, i)
         if picked and p.key == codes.BY_BOOST:
-            s.waits_s[c.wait_next] = c.step_s - s.requests[i].arrival_s + cost_s(s, float(s.requests[i].prompt))
+            s.waits_s[c.wait_next] = c.step_s - s.requests[i].arrival_s + cost_s(p, float(s.requests[i].prompt))
             c.wait_next = (c.wait_next + 1) % WAITS_REMEMBERED
             c.waits = min(c.waits + 1, WAITS_REMEMBERED)
             c.served += 1
@@ -144,7 +144,7 @@ def _smallest_key(s: State) -> int:
             c.heap = pop(s.heaps[0], s.keys[0], c.heap)
         elif p.refreshes and s.requests[i].fresh_step != c.step:
             s.requests[i].fresh_step = c.step
-            s.keys[0, i] = key(s, i, uncached_tokens(s, i))
+            s.keys[0, i] = key(p, s.requests[i], uncached_tokens(s, i))
             sift_down(s.heaps[0], s.keys[0], 0, c.heap)
         else:
             return i
@@ -166,7 +166,9 @@ def _best_score(s: State) -> int:
             value = s.queues[q].score
         else:
             b = effective_tokens(s, head)
-            value = score(s, b, c.step_s - arrived_s, cost_s(s, float(b)), q)
+            value = score(
+                p, c.mean_cost_s, c.share_scale, s.queues[q], b, c.step_s - arrived_s
+            )
             if not math.isfinite(value):
                 return NOBODY
             s.queues[q].score, s.queues[q].scored, s.queues[q].scored_step = value, head, c.step

@@ -19,7 +19,7 @@ def watch(s: State, i: int) -> None:
     c, p = s.clock[0], s.policy[0]
     if p.overdue_share <= 0.0:
         return
-    limit_s = max(p.overdue_floor_s, p.overdue_kappa * cost_s(s, float(s.requests[i].prompt)))
+    limit_s = max(p.overdue_floor_s, p.overdue_kappa * cost_s(p, float(s.requests[i].prompt)))
     s.requests[i].watched = 1
     c.watched += 1
     s.keys[1, i] = s.requests[i].arrival_s + limit_s

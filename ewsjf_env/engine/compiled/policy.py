@@ -101,8 +101,8 @@ def check_policy(policy: Policy) -> None:
         )
 
 
-def policy_record(policy: Policy) -> Any:
-    """The part of `state.POLICY` that the policy alone decides."""
+def policy_record(policy: Policy, limits: Any) -> Any:
+    """The part of `state.POLICY` that the policy alone decides, for an engine's record `limits`."""
     code, values = ORDER_CODES[policy.order], policy.parameters
     record = new_record(POLICY)
     partitioned = policy.spec.partitioned
@@ -134,6 +134,8 @@ def policy_record(policy: Policy) -> Any:
         "width_tokens": _number(values, "width_tokens", 0.0),
         "short_tokens": _number(values, "short_tokens", 0.0),
         "least_cost_s": LEAST_COST_S,
+        "block_tokens": limits["block_tokens"],
+        "longest_tokens": limits["longest_tokens"],
         # Not a constant: a compiler may turn a power of one half into another function.
         "half": 0.5,
         "half_life_s": SHARE_HALF_LIFE_S,

@@ -24,9 +24,10 @@ OCTAVES = 64
 OUTPUT_BINS = 96
 
 
-def _record(integers: str, floats: str) -> np.dtype[Any]:
-    names = [(name, np.int64) for name in integers.split()]
-    return np.dtype(names + [(name, np.float64) for name in floats.split()])
+def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
+    """A record of integers and numbers; `small` integers come first and take half the room."""
+    kinds = ((small, np.int32), (floats, np.float64), (integers, np.int64))
+    return np.dtype([(name, kind) for names, kind in kinds for name in names.split()], align=True)
 
 
 # A request as it is served, where it is, and its links in lists and queues (`lists.py`).
@@ -35,14 +36,14 @@ def _record(integers: str, floats: str) -> np.dtype[Any]:
 #   stale: those of them from before a preemption       blocks: KV blocks held
 #   cached: cached tokens at its first admission, -1 before      routed: the length that chose its queue
 REQUEST = _record(
-    "prompt output priority hint fresh_step where computed generated placeholders in_flight stale "
-    "blocks cached routed preempted previous following queue queue_previous queue_following "
-    "watched",
-    "arrival_s key_given first_token_s finish_s",
+    "priority",
+    "arrival_s first_token_s finish_s key_given",
+    "prompt output computed generated placeholders in_flight stale blocks where preempted "
+    "previous following queue queue_previous queue_following watched hint fresh_step cached routed",
 )
 # A step in flight, and what it computes of one request.
 STEP = _record("count prefill wanted", "end_s")
-SLOT = _record("request tokens samples completes", "")
+SLOT = _record("", "", "request tokens samples completes")
 # An FCFS queue; the first `clock.active` fields `active` name those with requests, `place` says where.
 QUEUE = _record("first last rank scored scored_step active place", "mean share weight score")
 # What the engine is: fixed at reset.
@@ -54,7 +55,8 @@ LIMITS = _record(
 # What the policy in force says, and what is known besides: changed between two steps.
 POLICY = _record(
     "kind key score partitioned backfill promotes refreshes closes logs renew pending "
-    "adapts least_lengths drift_window use_hints use_learned route_by_work width_tokens queues short_tokens",
+    "adapts least_lengths drift_window use_hints use_learned route_by_work width_tokens queues short_tokens block_tokens "
+    "longest_tokens",
     "p0 p1 p2 p3 p4 p5 overtake_s promote_s overdue_share overdue_floor_s overdue_kappa "
     "prefill_share yield_share interval_s evaluated_s checked_s check_interval_s "
     "w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s reference_tokens",

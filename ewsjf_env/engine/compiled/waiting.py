@@ -129,5 +129,5 @@ def rekey(s: State) -> None:
     c.heap = 0
     for i in range(c.next):
         if s.requests[i].where == codes.IN_ORDER:
-            s.keys[0, i] = key(s, i, s.requests[i].prompt)
+            s.keys[0, i] = key(s.policy[0], s.requests[i], s.requests[i].prompt)
             c.heap = push(s.heaps[0], s.keys[0], c.heap, i)

@@ -97,36 +97,17 @@ def admit(s: State) -> None:
 
 @inner
 def start(s: State) -> None:
-    """Put the step scheduled last on the device: what it computes and samples, when it ends."""
+    """Put the step scheduled last on the device: when it ends."""
     c, limit = s.clock[0], s.limits[0]
     slot = (c.first_step + c.queued_steps - 1) % limit.depth
-    prefill = decodes = context = 0
-    attention = 0.0
-    for position in range(s.steps[slot].count):
-        i, tokens = s.slots[slot, position].request, s.slots[slot, position].tokens
-        s.requests[i].computed += tokens
-        s.requests[i].in_flight += tokens
-        after = s.requests[i].computed
-        whole = after >= s.requests[i].prompt + s.requests[i].generated + s.requests[i].placeholders
-        samples = completes = True
-        if tokens == 1 and after > s.requests[i].prompt:
-            decodes += 1
-            context += after
-            completes = False
-        else:
-            prefill += tokens
-            attention += tokens * (after - 0.5 * tokens)
-            samples = completes = whole
-        if whole and limit.depth > 1:
-            s.requests[i].placeholders += 1
-        s.slots[slot, position].samples, s.slots[slot, position].completes = samples, completes
-    tokens = prefill + decodes
+    w = s.work[0]
+    tokens = w.prefill + w.decodes
     linear_s = limit.linear_s * tokens
     seconds = (
         limit.overhead_s
         + (linear_s if linear_s > limit.weights_s else limit.weights_s)
-        + limit.attention_s * attention
-        + limit.kv_read_s * context
+        + limit.attention_s * w.attention
+        + limit.kv_read_s * w.context
     )
     if tokens > limit.captured_tokens and seconds < limit.launch_s:
         seconds = limit.launch_s
@@ -135,7 +116,7 @@ def start(s: State) -> None:
         c.noise_used += 1
     c.gpu_free_s = max(c.now_s, c.gpu_free_s) + seconds
     s.steps[slot].end_s = c.gpu_free_s
-    s.steps[slot].prefill = prefill
+    s.steps[slot].prefill = w.prefill
 
 
 @inner

@@ -13,6 +13,7 @@ from ewsjf_env.engine.base import EngineError, ShouldAbort
 from ewsjf_env.engine.capacity import steady_rate_per_s
 from ewsjf_env.engine.compiled.core import CompiledCore, Noise
 from ewsjf_env.engine.compiled.policy import check_policy
+from ewsjf_env.engine.compiled.prefixes import prefix_numbers
 from ewsjf_env.engine.compiled.settings import check_settings
 from ewsjf_env.engine.compiled.state import LIMITS, Floats, Integers, new_record, new_state
 from ewsjf_env.engine.latency import LatencyModel
@@ -204,6 +205,7 @@ class CompiledEngine:
             np.array(requests.output_tokens, np.int64),
             None if trace.priority is None else np.array(trace.priority, np.int64),
             _hints(requests, config.max_model_len),
+            self._prefixes(trace, requests),
         )
         return CompiledCore(
             state,
@@ -211,6 +213,14 @@ class CompiledEngine:
             config.scheduler_seed,
             self._noise(trace),
         )
+
+    def _prefixes(
+        self, trace: Trace, requests: TraceRequests
+    ) -> tuple[Integers, Integers, int] | None:
+        if not self.config.prefix_caching:
+            return None
+        prompt, output = np.array(requests.prompt_tokens), np.array(requests.output_tokens)
+        return prefix_numbers(prompt, output, trace.block_ids, self.config.block_tokens)
 
     def _queue(self) -> PolicyQueue[Any]:
         """The scheduler's own waiting queue, for policy, cost model and re-partition."""

@@ -3,9 +3,14 @@
 Running requests get their next tokens in turn; where no KV block is free the last one is
 preempted.  If nobody was, waiting requests are admitted while the token budget, the number of
 running requests and the KV blocks for the whole prompt allow it.
+
+The device and the cost model count a step by slightly different rules: what only one of them
+takes for decoding is counted once more as `odd`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from ewsjf_env.engine.compiled import codes
 from ewsjf_env.engine.compiled.blocks import (
@@ -26,128 +31,158 @@ from ewsjf_env.engine.compiled.waiting import choose, pick, prepend
 
 
 @inner
+def schedule(s: State) -> int:
+    """Schedule a step into the ring of steps in flight; its number of tokens."""
+    c, limit, w = s.clock[0], s.limits[0], s.work[0]
+    begin_step(s)
+    slot = (c.first_step + c.queued_steps) % limit.depth
+    w.prefill = w.decodes = w.context = w.odd = w.odd_context = 0
+    w.attention = w.odd_attention = 0.0
+    chunk = c.chunk if c.running + c.waiting > 1 else 0
+    preempted = c.preemptions
+    count, left = _schedule_running(s, slot, chunk)
+    if c.preemptions == preempted:
+        count, left = _schedule_waiting(s, slot, chunk, count, left)
+    s.steps[slot].count, s.steps[slot].prefill = count, 0
+    c.queued_steps += 1
+    tokens = c.budget - left
+    end_timing(s, count, tokens)
+    return tokens
+
+
+@inner
+def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int, cached: bool) -> None:
+    """Enter tokens of a request into a step: what it computes, and whether it samples.
+
+    Args:
+        w: record of the step's work.
+        slot: record of the request's place in the step.
+        r: record of the request.
+        i: its number.
+        tokens: that it computes, >= 1.
+        ahead: placeholders for a sampled token, 1 with look-ahead.
+        cached: whether the workers know the request, so that vLLM sends no new one.
+    """
+    after = r.computed + tokens
+    whole = after >= r.prompt + r.generated + r.placeholders
+    r.computed = after
+    r.in_flight += tokens
+    slot.request, slot.tokens = i, tokens
+    if tokens == 1 and after > r.prompt:
+        w.decodes += 1
+        w.context += after
+        slot.samples, slot.completes = True, False
+    else:
+        w.prefill += tokens
+        w.attention += tokens * (after - 0.5 * tokens)
+        slot.samples = slot.completes = whole
+        if tokens == 1 and cached:
+            w.odd += 1
+            w.odd_context += after - 1
+            w.odd_attention += after - 0.5
+    if whole:
+        r.placeholders += ahead
+
+
+@inner
 def preempt_last(s: State) -> int:
     """Send the last running request back to the recovery lane; who it was."""
     c = s.clock[0]
     c.running -= 1
+    c.preemptions += 1
     i = s.running[c.running]
+    r = s.requests[i]
     free_blocks(s, i)
-    s.requests[i].computed = 0
-    s.requests[i].stale = s.requests[i].in_flight
-    s.requests[i].placeholders = 0
-    s.requests[i].preempted += 1
+    r.computed = 0
+    r.stale = r.in_flight
+    r.placeholders = 0
+    r.preempted += 1
     prepend(s, i)
     return i
 
 
 @inner
-def schedule(s: State) -> int:
-    """Schedule a step into the ring of steps in flight; its number of tokens."""
-    c, limit = s.clock[0], s.limits[0]
-    begin_step(s)
-    slot = (c.first_step + c.queued_steps) % limit.depth
-    left, chunk = c.budget, c.chunk
-    if c.running + c.waiting <= 1:
-        chunk = 0
-    count = preemptions = 0
-    # What the cost model is told of the step; the clock counts by another rule, see `started`.
-    prefill = decodes = context = 0
-    attention = 0.0
-
-    position = 0
+def _schedule_running(s: State, slot: int, chunk: int) -> tuple[int, int]:
+    c, limit, w = s.clock[0], s.limits[0], s.work[0]
+    block_tokens, caching, ahead = limit.block_tokens, limit.prefix_caching, limit.depth - 1
+    left, count, position = c.budget, 0, 0
     while position < c.running and left > 0:
         i = s.running[position]
-        known = s.requests[i].prompt + s.requests[i].generated + s.requests[i].placeholders
+        r = s.requests[i]
+        computed, placeholders = r.computed, r.placeholders
+        position += 1
         # With look-ahead a step that is sure to come too late is left out.
-        ahead = s.requests[i].placeholders
-        if ahead > 0 and s.requests[i].computed + 2 - ahead >= s.requests[i].prompt + s.requests[i].output:
-            position += 1
+        if placeholders > 0 and computed + 2 - placeholders >= r.prompt + r.output:
             continue
-        tokens = known - s.requests[i].computed
+        tokens = r.prompt + r.generated + placeholders - computed
         if 0 < chunk < tokens:
             tokens = chunk
         tokens = min(tokens, left)
         if tokens == 0:
-            position += 1
             continue
-        gone = False
-        while blocks_for(s, s.requests[i].computed + tokens) - s.requests[i].blocks > c.free_blocks:
-            preemptions += 1
-            if preempt_last(s) == i:
-                gone = True
+        if computed + tokens > r.blocks * block_tokens:
+            more = blocks_for(block_tokens, computed + tokens) - r.blocks
+            gone = False
+            while more > c.free_blocks:
+                if preempt_last(s) == i:
+                    gone = True
+                    break
+            if gone:
                 break
-        if gone:
-            break
-        more = blocks_for(s, s.requests[i].computed + tokens) - s.requests[i].blocks
-        if more > 0:
             take_blocks(s, i, more)
-        keep_blocks(s, i, min(s.requests[i].computed + tokens, s.requests[i].prompt + s.requests[i].generated))
-        if tokens == 1:
-            decodes += 1
-            context += s.requests[i].computed
-        else:
-            prefill += tokens
-            attention += tokens * (s.requests[i].computed + 0.5 * tokens)
-        s.slots[slot, count].request, s.slots[slot, count].tokens = i, tokens
+        if caching:
+            keep_blocks(s, i, min(computed + tokens, r.prompt + r.generated))
+        enter_step(w, s.slots[slot, count], r, i, tokens, ahead, True)
         count += 1
         left -= tokens
-        position += 1
+    return count, left
 
-    skipped = 0
-    # Requests that are resumed are the last that vLLM tells the cost model of; sums do not mind.
-    while preemptions == 0 and left > 0 and c.waiting > 0:
-        i, from_overdue = NOBODY, False
-        if s.policy[0].closes or c.shorter_than:
-            i, from_overdue = choose(s)
-            if i == NOBODY or (c.shorter_than and s.requests[i].prompt >= c.shorter_than):
-                break
-        if c.running >= limit.max_seqs:
-            break
+
+@inner
+def _schedule_waiting(
+    s: State, slot: int, chunk: int, count: int, left: int
+) -> tuple[int, int]:
+    c, limit, w = s.clock[0], s.limits[0], s.work[0]
+    block_tokens, skipped = limit.block_tokens, 0
+    while left > 0 and c.waiting > 0 and c.running < limit.max_seqs:
+        i, from_overdue = choose(s)
         if i == NOBODY:
-            i, from_overdue = choose(s)
-        if s.requests[i].stale > 0:  # tokens of a step before its preemption are still to come
+            break
+        r = s.requests[i]
+        if c.shorter_than and r.prompt >= c.shorter_than:
+            break
+        if r.stale > 0:  # tokens of a step before its preemption are still to come
             pick(s, i, from_overdue)
-            s.requests[i].where = codes.SKIPPED
+            r.where = codes.SKIPPED
             s.skipped[skipped] = i
             skipped += 1
             continue
-        total = s.requests[i].prompt + s.requests[i].generated
+        total = r.prompt + r.generated
         hit = hit_blocks(s, i, total)
-        computed = hit * limit.block_tokens
+        computed = hit * block_tokens
         tokens = total - computed
         if 0 < chunk < tokens:
             tokens = chunk
         if not limit.chunked and tokens > left:
             break
         tokens = min(tokens, left)
-        if blocks_for(s, total) - hit + idle_blocks(s, i, hit) > c.free_blocks:
+        if blocks_for(block_tokens, total) - hit + idle_blocks(s, i, hit) > c.free_blocks:
             break
         adopt_blocks(s, i, hit)
-        take_blocks(s, i, blocks_for(s, computed + tokens) - hit)
+        take_blocks(s, i, blocks_for(block_tokens, computed + tokens) - hit)
         keep_blocks(s, i, min(computed + tokens, total))
         pick(s, i, from_overdue)
-        s.requests[i].where = codes.RUNNING
+        r.where = codes.RUNNING
         s.running[c.running] = i
         c.running += 1
-        s.requests[i].computed = computed
-        if s.requests[i].cached < 0:
-            s.requests[i].cached = computed
+        r.computed = computed
+        if r.cached < 0:
+            r.cached = computed
             c.admitted_cached += computed
-            c.admitted_prompt += s.requests[i].prompt
-        if tokens == 1 and s.requests[i].preempted > 0:
-            decodes += 1
-            context += computed
-        else:
-            prefill += tokens
-            attention += tokens * (computed + 0.5 * tokens)
-        s.slots[slot, count].request, s.slots[slot, count].tokens = i, tokens
+            c.admitted_prompt += r.prompt
+        enter_step(w, s.slots[slot, count], r, i, tokens, limit.depth - 1, r.preempted > 0)
         count += 1
         left -= tokens
     for place in range(skipped - 1, -1, -1):
         prepend(s, s.skipped[place])
-
-    c.preemptions += preemptions
-    s.steps[slot].count, s.steps[slot].prefill = count, 0
-    c.queued_steps += 1
-    end_timing(s, count, c.budget - left, prefill, attention, decodes, context)
-    return c.budget - left
+    return count, left

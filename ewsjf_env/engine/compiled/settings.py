@@ -11,7 +11,6 @@ _USE = "use engine: simulated"
 def check_settings(config: SimulatedConfig) -> None:
     """Raise ConfigError for the first setting that only `engine: simulated` can follow."""
     refused = {
-        "prefix_caching": config.prefix_caching,
         "tenants": config.tenants,
         "measure_overhead": config.measure_overhead,
     }

@@ -25,8 +25,8 @@ def begin_step(s: State) -> None:
         return
     decoding = longest = total = 0
     for position in range(c.running):
-        i = s.running[position]
-        left = s.requests[i].prompt + s.requests[i].generated + s.requests[i].placeholders - s.requests[i].computed
+        r = s.requests[s.running[position]]
+        left = r.prompt + r.generated + r.placeholders - r.computed
         if left > 1:
             total += left
             longest = max(longest, left)

@@ -36,11 +36,17 @@ def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
 #   stale: those of them from before a preemption       blocks: KV blocks held
 #   cached: cached tokens at its first admission, -1 before      routed: the length that chose its queue
 REQUEST = _record(
-    "priority",
+    "priority prefix",
     "arrival_s first_token_s finish_s key_given",
     "prompt output computed generated placeholders in_flight stale blocks where preempted "
-    "previous following queue queue_previous queue_following watched hint fresh_step cached routed",
+    "previous following queue queue_previous queue_following watched hint fresh_step cached routed "
+    "row kept probed",
 )
+# A KV block: who uses it, the number of its prefix, its neighbours among free blocks, and among
+# blocks of the same prefix.  Only with a prefix cache.
+BLOCK = _record("", "", "users prefix previous following older newer")
+# What the step that is being scheduled computes; `odd_*` is counted twice, see `schedule.py`.
+WORK = _record("prefill decodes context odd odd_context", "attention odd_attention")
 # A step in flight, and what it computes of one request.
 STEP = _record("count prefill wanted", "end_s")
 SLOT = _record("", "", "request tokens samples completes")
@@ -68,7 +74,7 @@ CLOCK = _record(
     "free_blocks noise_used budget chunk shorter_than step age_first age_last "
     "recovery_first recovery_last ordered heap first_queue fcfs_step active traffic_count "
     "deadlines overdue watched overdue_served waits wait_next served timed_steps learnt batch "
-    "sample kept fresh free_first free_last",
+    "sample kept fresh free_first free_last free_rows",
     "now_s step_s gpu_free_s kv_usage_s kv_usage kv_since_s share_scale share_arrivals "
     "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s",
 )
@@ -97,6 +103,10 @@ class State(NamedTuple):
         noise: factors on the times of the next steps.
         waits_s: of requests served last.
         cuts: upper lengths of all queues but the last.
+        work: of the step that is being scheduled.
+        blocks: KV blocks; held: those of each running request, by its row; free_rows: unused ones.
+        prefixes: numbers of the full blocks of each request; cached: the oldest and the newest
+            cached block of each number.
         output_counts, output_bin, bin_tokens: histograms of generated tokens.
     """
 
@@ -120,6 +130,12 @@ class State(NamedTuple):
     noise: Floats
     waits_s: Floats
     cuts: Integers
+    work: Any
+    blocks: Any
+    held: NDArray[np.int32]
+    free_rows: Integers
+    prefixes: Integers
+    cached: Integers
     output_counts: Integers
     output_bin: Integers
     bin_tokens: Integers
@@ -138,6 +154,27 @@ def new_queues(count: int) -> Any:
     queues["rank"] = 1
     queues["scored_step"] = -1
     return queues
+
+
+def block_arrays(kv_blocks: int, rows: int, row_blocks: int, numbers: int) -> dict[str, Any]:
+    """All blocks free but the first, vLLM's null block; nothing is cached.
+
+    Args:
+        kv_blocks: of the cache.
+        rows: most running requests.
+        row_blocks: most blocks of one.
+        numbers: of prefixes.
+    """
+    blocks = np.zeros(kv_blocks, BLOCK)
+    blocks["previous"], blocks["following"] = np.arange(kv_blocks) - 1, np.arange(kv_blocks) + 1
+    blocks["prefix"] = NOBODY
+    blocks["previous"][:2] = blocks["following"][-1:] = NOBODY
+    return {
+        "blocks": blocks,
+        "held": np.zeros((rows, row_blocks), np.int32),
+        "free_rows": np.arange(rows),
+        "cached": np.full((2, numbers), NOBODY),
+    }
 
 
 def output_tables(longest_tokens: int) -> dict[str, Any]:
@@ -162,6 +199,7 @@ def new_state(
     output: Integers,
     priority: Integers | None,
     hint: Integers | None,
+    prefixes: tuple[Integers, Integers, int] | None = None,
 ) -> State:
     """A state in which nothing has arrived; the policy's part is filled in by `policy.py`.
 
@@ -171,6 +209,7 @@ def new_state(
         prompt, output: tokens as served, shape (n,).
         priority: of each request; None: all 0.
         hint: output tokens that the callers expect; None: they say nothing.
+        prefixes: see `prefixes.prefix_numbers`; None: there is no prefix cache.
     """
     n, limit = len(arrival_s), limits[0]
     depth, seqs = int(limit["depth"]), int(limit["max_seqs"])
@@ -189,6 +228,14 @@ def new_state(
     requests["hint"] = NOBODY if hint is None else hint
     for name in ("previous", "following", "queue", "queue_previous", "queue_following", "cached"):
         requests[name] = NOBODY
+    requests["probed"] = -1
+    if prefixes is None:
+        cache = block_arrays(2, 1, 1, 1)
+    else:
+        requests["prefix"] = prefixes[1]
+        row_blocks = int((prompt + output).max()) // int(limit["block_tokens"]) + 1
+        cache = block_arrays(int(limit["kv_blocks"]), seqs, row_blocks, prefixes[2])
+    clock["free_first"], clock["free_last"], clock["free_rows"] = 1, len(cache["blocks"]) - 1, seqs
     requests["first_token_s"] = requests["finish_s"] = np.nan
     keys = np.zeros((3, n))
     keys[2] = np.arange(n)
@@ -213,5 +260,8 @@ def new_state(
         noise=np.zeros(0),
         waits_s=np.zeros(WAITS_REMEMBERED),
         cuts=np.zeros(0, np.int64),
+        work=new_record(WORK),
+        prefixes=np.zeros(1, np.int64) if prefixes is None else prefixes[0],
+        **cache,
         **output_tables(int(limit["longest_tokens"])),
     )

@@ -1,15 +1,13 @@
 """Step times for the cost model: which steps it learns from, as `serving.scheduler` decides.
 
 A sample is noted when its step is scheduled and met with its time at a later step: the next one,
-or with look-ahead the one after.  Junk is sorted out here, so that the model's batches fill in step.
+or with look-ahead the one after.  Junk is sorted out here.
 """
 
 from __future__ import annotations
 
-import math
-
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.state import LEARNT_STEPS, State
+from ewsjf_env.engine.compiled.state import LEARNT_STEPS, STEP_FEATURES, State
 
 DENSE_SAMPLES = 500
 DECODE_SAMPLE_STEPS = 16
@@ -25,14 +23,15 @@ def begin_timing(s: State) -> bool:
         return False
     now_s, place = c.now_s, c.sample
     if s.steps[place].wanted and c.running > 0 and now_s > c.last_step_s:
-        row = s.batch[c.batch]
-        row[:5] = s.sample[place, :5]
-        row[5] = now_s - c.last_step_s
-        total, least = 0.0, math.inf
-        for value in row:
+        step_s = now_s - c.last_step_s
+        s.sample[place, STEP_FEATURES - 1] = step_s
+        total, sane = 0.0, step_s <= LONGEST_STEP_S
+        for j in range(STEP_FEATURES):
+            value = s.sample[place, j]
+            s.batch[c.batch, j] = value
             total += value
-            least = min(least, value)
-        if 0.0 < row[5] <= LONGEST_STEP_S and total <= LARGEST and least >= 0.0:
+            sane = sane and value >= 0.0
+        if sane and total <= LARGEST:
             c.batch += 1
         c.learnt += 1
     s.steps[place].wanted = False
@@ -41,11 +40,9 @@ def begin_timing(s: State) -> bool:
 
 
 @inner
-def end_timing(
-    s: State, requests: int, tokens: int, prefill: int, attention: float, decodes: int, context: int
-) -> None:
+def end_timing(s: State, requests: int, tokens: int) -> None:
     """Note what the step that was just scheduled computes, if it is to be learnt from."""
-    c = s.clock[0]
+    c, w = s.clock[0], s.work[0]
     if not s.limits[0].learns:
         return
     c.timed_steps += 1
@@ -58,6 +55,9 @@ def end_timing(
     place = c.sample
     s.steps[place].wanted = wanted
     if wanted:
-        row = s.sample[place]
-        row[0], row[1], row[2], row[3], row[4] = 1.0, prefill, attention, decodes, context
-    c.sample = (place + 1) % len(s.steps)
+        s.sample[place, 0] = 1.0
+        s.sample[place, 1] = w.prefill - w.odd
+        s.sample[place, 2] = w.attention - w.odd_attention
+        s.sample[place, 3] = w.decodes + w.odd
+        s.sample[place, 4] = w.context - w.decodes + w.odd_context
+    c.sample = place + 1 if place + 1 < len(s.steps) else 0

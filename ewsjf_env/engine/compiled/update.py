@@ -14,38 +14,36 @@ from ewsjf_env.engine.compiled.work import learn_output
 def update(s: State, slot: int) -> None:
     """Take in the tokens of a step that has run."""
     c, limit = s.clock[0], s.limits[0]
-    if s.steps[slot].count:
-        c.steps += 1
-    stopped = False
-    for position in range(s.steps[slot].count):
-        i = s.slots[slot, position].request
-        if s.requests[i].where == codes.FINISHED:  # in an earlier step
-            s.slots[slot, position].completes = False
+    count, now_s, ahead = s.steps[slot].count, c.now_s, limit.depth > 1
+    stopped, delivered = False, 0
+    for position in range(count):
+        one = s.slots[slot, position]
+        i = one.request
+        r = s.requests[i]
+        if r.where == codes.FINISHED:  # in an earlier step
             continue
-        tokens = s.slots[slot, position].tokens
-        s.requests[i].in_flight -= tokens
-        stale = s.requests[i].stale > 0
+        r.in_flight -= one.tokens
+        stale = r.stale > 0
         if stale:
-            s.requests[i].stale -= tokens
-        if not s.slots[slot, position].samples:
+            r.stale -= one.tokens
+        if not one.samples:
             continue
-        s.requests[i].generated += 1
-        c.output_tokens += 1
-        if not stale and limit.depth > 1:
-            s.requests[i].placeholders -= 1
-        if s.requests[i].where == codes.RUNNING and limit.depth > 1:
-            keep_blocks(s, i, s.requests[i].computed - s.requests[i].placeholders)
-        if s.requests[i].generated >= s.requests[i].output:
+        r.generated += 1
+        delivered += 1
+        if ahead:
+            if not stale:
+                r.placeholders -= 1
+            if limit.prefix_caching and r.where == codes.RUNNING:
+                keep_blocks(s, i, r.computed - r.placeholders)
+        if one.completes and r.first_token_s != r.first_token_s:
+            r.first_token_s = now_s
+        if r.generated >= r.output:
             stopped = True
             _finish(s, i)
-    c.prefill_tokens += s.steps[slot].prefill
-    for position in range(s.steps[slot].count):
-        i = s.slots[slot, position].request
-        if not s.slots[slot, position].completes:
-            continue
-        first_s = s.requests[i].first_token_s
-        if first_s != first_s and s.requests[i].generated > 0:
-            s.requests[i].first_token_s = c.now_s
+    if count:
+        c.steps += 1
+        c.output_tokens += delivered
+        c.prefill_tokens += s.steps[slot].prefill
     if stopped:
         _close_ranks(s)
 

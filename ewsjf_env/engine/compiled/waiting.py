@@ -125,9 +125,9 @@ def replace_order(s: State) -> None:
 @entry
 def rekey(s: State) -> None:
     """Compute every key of the order anew, after its parameters have changed."""
-    c = s.clock[0]
+    c, p = s.clock[0], s.policy[0]
     c.heap = 0
     for i in range(c.next):
         if s.requests[i].where == codes.IN_ORDER:
-            s.keys[0, i] = key(s.policy[0], s.requests[i], s.requests[i].prompt)
+            s.keys[0, i] = key(p, s.requests[i], s.requests[i].prompt)
             c.heap = push(s.heaps[0], s.keys[0], c.heap, i)

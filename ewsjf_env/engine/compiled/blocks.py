@@ -22,11 +22,12 @@ def blocks_for(block_tokens: int, tokens: int) -> int:
 @inner
 def hit_blocks(s: State, i: int, tokens: int) -> int:
     """Cached blocks at the start of a request of so many tokens, but never all of it."""
+    requests, prefixes, cached = s.requests, s.prefixes, s.cached
     limit = s.limits[0]
     if not limit.prefix_caching:
         return 0
-    first, most, hit = s.requests[i].prefix, (tokens - 1) // limit.block_tokens, 0
-    while hit < most and s.cached[0, s.prefixes[first + hit]] != NOBODY:
+    first, most, hit = requests[i].prefix, (tokens - 1) // limit.block_tokens, 0
+    while hit < most and cached[0, prefixes[first + hit]] != NOBODY:
         hit += 1
     return hit
 
@@ -34,15 +35,16 @@ def hit_blocks(s: State, i: int, tokens: int) -> int:
 @inner
 def uncached_tokens(s: State, i: int) -> int:
     """Prompt tokens that the prefix cache does not hold now, >= 1 (`serving/prefix.py`)."""
-    limit, r = s.limits[0], s.requests[i]
+    requests, prefixes, cached = s.requests, s.prefixes, s.cached
+    limit, r = s.limits[0], requests[i]
     if not limit.prefix_caching:
         return r.prompt
     first, hit = r.prefix, r.probed
-    if hit < 0 or (hit > 0 and s.cached[0, s.prefixes[first + hit - 1]] == NOBODY):
+    if hit < 0 or (hit > 0 and cached[0, prefixes[first + hit - 1]] == NOBODY):
         hit = hit_blocks(s, i, r.prompt)
     else:
         most = (r.prompt - 1) // limit.block_tokens
-        while hit < most and s.cached[0, s.prefixes[first + hit]] != NOBODY:
+        while hit < most and cached[0, prefixes[first + hit]] != NOBODY:
             hit += 1
     r.probed = hit
     return max(1, r.prompt - hit * limit.block_tokens)
@@ -51,33 +53,36 @@ def uncached_tokens(s: State, i: int) -> int:
 @inner
 def idle_blocks(s: State, i: int, hit: int) -> int:
     """Those of the first `hit` cached blocks that nobody uses: taking one costs a free block."""
-    first, idle = s.requests[i].prefix, 0
+    requests, blocks, prefixes, cached = s.requests, s.blocks, s.prefixes, s.cached
+    first, idle = requests[i].prefix, 0
     for j in range(hit):
-        idle += s.blocks[s.cached[0, s.prefixes[first + j]]].users == 0
+        idle += blocks[cached[0, prefixes[first + j]]].users == 0
     return idle
 
 
 @inner
 def adopt_blocks(s: State, i: int, hit: int) -> None:
     """Begin to hold blocks: the cached ones that were found."""
-    r, c = s.requests[i], s.clock[0]
+    requests, blocks, held, free_rows, prefixes, cached = s.requests, s.blocks, s.held, s.free_rows, s.prefixes, s.cached
+    r, c = requests[i], s.clock[0]
     r.blocks = hit
     if not s.limits[0].prefix_caching:
         return
     c.free_rows -= 1
-    r.row, r.kept = s.free_rows[c.free_rows], hit
+    r.row, r.kept = free_rows[c.free_rows], hit
     for j in range(hit):
-        b = s.cached[0, s.prefixes[r.prefix + j]]
-        if s.blocks[b].users == 0:
+        b = cached[0, prefixes[r.prefix + j]]
+        if blocks[b].users == 0:
             _unlink_free(s, b)
-        s.blocks[b].users += 1
-        s.held[r.row, j] = b
+        blocks[b].users += 1
+        held[r.row, j] = b
 
 
 @inner
 def take_blocks(s: State, i: int, count: int) -> None:
     """Give a request so many free blocks more."""
-    r, c = s.requests[i], s.clock[0]
+    requests, blocks, held = s.requests, s.blocks, s.held
+    r, c = requests[i], s.clock[0]
     if not s.limits[0].prefix_caching:
         c.free_blocks -= count
         r.blocks += count
@@ -86,15 +91,16 @@ def take_blocks(s: State, i: int, count: int) -> None:
         b = c.free_first
         _unlink_free(s, b)
         _forget(s, b)
-        s.blocks[b].users = 1
-        s.held[r.row, r.blocks] = b
+        blocks[b].users = 1
+        held[r.row, r.blocks] = b
         r.blocks += 1
 
 
 @inner
 def free_blocks(s: State, i: int) -> None:
     """Take all blocks of a request back."""
-    r, c = s.requests[i], s.clock[0]
+    requests, blocks, held, free_rows = s.requests, s.blocks, s.held, s.free_rows
+    r, c = requests[i], s.clock[0]
     if not s.limits[0].prefix_caching:
         c.free_blocks += r.blocks
         r.blocks = 0
@@ -102,89 +108,94 @@ def free_blocks(s: State, i: int) -> None:
     if r.blocks == 0:
         return
     for j in range(r.blocks):
-        b = s.held[r.row, j]
-        s.blocks[b].users -= 1
-        if s.blocks[b].users == 0 and s.blocks[b].prefix == NOBODY:
+        b = held[r.row, j]
+        blocks[b].users -= 1
+        if blocks[b].users == 0 and blocks[b].prefix == NOBODY:
             _link_first(s, b)
     for j in range(r.blocks - 1, -1, -1):
-        b = s.held[r.row, j]
-        if s.blocks[b].users == 0 and s.blocks[b].prefix != NOBODY:
+        b = held[r.row, j]
+        if blocks[b].users == 0 and blocks[b].prefix != NOBODY:
             _link_last(s, b)
     r.blocks = 0
-    s.free_rows[c.free_rows] = r.row
+    free_rows[c.free_rows] = r.row
     c.free_rows += 1
 
 
 @inner
 def keep_blocks(s: State, i: int, tokens: int) -> None:
     """Enter the full blocks of the first so many tokens into the prefix cache."""
+    requests, blocks, held, prefixes, cached = s.requests, s.blocks, s.held, s.prefixes, s.cached
     limit = s.limits[0]
     if not limit.prefix_caching:
         return
-    r = s.requests[i]
+    r = requests[i]
     full = tokens // limit.block_tokens
     while r.kept < full:
-        b, prefix = s.held[r.row, r.kept], s.prefixes[r.prefix + r.kept]
-        last = s.cached[1, prefix]
-        s.blocks[b].prefix, s.blocks[b].older, s.blocks[b].newer = prefix, last, NOBODY
+        b, prefix = held[r.row, r.kept], prefixes[r.prefix + r.kept]
+        last = cached[1, prefix]
+        blocks[b].prefix, blocks[b].older, blocks[b].newer = prefix, last, NOBODY
         if last == NOBODY:
-            s.cached[0, prefix] = b
+            cached[0, prefix] = b
         else:
-            s.blocks[last].newer = b
-        s.cached[1, prefix] = b
+            blocks[last].newer = b
+        cached[1, prefix] = b
         r.kept += 1
 
 
 @inner
 def _forget(s: State, b: int) -> None:
     """Take a block out of the prefix cache."""
-    block = s.blocks[b]
+    blocks, cached = s.blocks, s.cached
+    block = blocks[b]
     if block.prefix == NOBODY:
         return
     if block.older == NOBODY:
-        s.cached[0, block.prefix] = block.newer
+        cached[0, block.prefix] = block.newer
     else:
-        s.blocks[block.older].newer = block.newer
+        blocks[block.older].newer = block.newer
     if block.newer == NOBODY:
-        s.cached[1, block.prefix] = block.older
+        cached[1, block.prefix] = block.older
     else:
-        s.blocks[block.newer].older = block.older
+        blocks[block.newer].older = block.older
     block.prefix = NOBODY
 
 
 @inner
 def _unlink_free(s: State, b: int) -> None:
-    c, block = s.clock[0], s.blocks[b]
+    blocks = s.blocks
+    c, block = s.clock[0], blocks[b]
     if block.previous == NOBODY:
         c.free_first = block.following
     else:
-        s.blocks[block.previous].following = block.following
+        blocks[block.previous].following = block.following
     if block.following == NOBODY:
         c.free_last = block.previous
     else:
-        s.blocks[block.following].previous = block.previous
+        blocks[block.following].previous = block.previous
     c.free_blocks -= 1
 
 
 @inner
 def _link_first(s: State, b: int) -> None:
-    c, block = s.clock[0], s.blocks[b]
+    blocks = s.blocks
+    c, block = s.clock[0], blocks[b]
     block.previous, block.following = NOBODY, c.free_first
     if c.free_first == NOBODY:
         c.free_last = b
     else:
-        s.blocks[c.free_first].previous = b
+        blocks[c.free_first].previous = b
     c.free_first = b
     c.free_blocks += 1
 
 
 @inner
 def _link_last(s: State, b: int) -> None:
-    c, block = s.clock[0], s.blocks[b]
+    blocks = s.blocks
+    c, block = s.clock[0], blocks[b]
     block.previous, block.following = c.free_last, NOBODY
     if c.free_last == NOBODY:
         c.free_first = b
     else:
-        s.blocks[c.free_last].following = b
+        blocks[c.free_last].following = b
     c.free_last = b
     c.free_blocks += 1

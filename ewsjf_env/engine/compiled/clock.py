@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ewsjf_env.engine.compiled import codes
-from ewsjf_env.engine.compiled.compiler import entry, inner
+from ewsjf_env.engine.compiled.compiler import borrowed, entry, inner
 from ewsjf_env.engine.compiled.learn import learn
 from ewsjf_env.engine.compiled.schedule import schedule
 from ewsjf_env.engine.compiled.state import State
@@ -19,17 +19,19 @@ MAX_EMPTY_STEPS = 64
 
 
 @entry
-def advance(s: State, end_s: float, until_idle: bool) -> int:
+def advance(state: State, end_s: float, until_idle: bool) -> int:
     """Serve until the clock shows `end_s`; events at exactly `end_s` stay ahead.
 
     Args:
-        s: the state.
+        state: see `state.py`.
         end_s: not before the clock's time.
         until_idle: stop the clock earlier when nothing is left to do.
 
     Returns:
         Why it has returned, see `codes`.
     """
+    s = borrowed(state)
+    requests, steps, noise = s.requests, s.steps, s.noise
     c, limit = s.clock[0], s.limits[0]
     while True:
         if c.stage == codes.ADMIT:
@@ -40,8 +42,8 @@ def advance(s: State, end_s: float, until_idle: bool) -> int:
                     learn(s)
             elif c.queued_steps == 0:
                 if c.next < c.last:
-                    if s.requests[c.next].arrival_s < end_s:
-                        c.now_s = s.requests[c.next].arrival_s
+                    if requests[c.next].arrival_s < end_s:
+                        c.now_s = requests[c.next].arrival_s
                         continue
                 elif until_idle:
                     return codes.IDLE
@@ -56,7 +58,7 @@ def advance(s: State, end_s: float, until_idle: bool) -> int:
             if refit_is_due(s):
                 return codes.REFIT
         if c.stage == codes.SCHEDULE:
-            if limit.noisy and c.noise_used >= len(s.noise):
+            if limit.noisy and c.noise_used >= len(noise):
                 return codes.NOISE
             tokens = schedule(s)
             c.finished = 0
@@ -65,7 +67,7 @@ def advance(s: State, end_s: float, until_idle: bool) -> int:
                 c.empty_steps += 1
                 if c.empty_steps > MAX_EMPTY_STEPS and c.live > 0:
                     return codes.STUCK
-                s.steps[(c.first_step + c.queued_steps - 1) % limit.depth].end_s = c.now_s
+                steps[(c.first_step + c.queued_steps - 1) % limit.depth].end_s = c.now_s
             else:
                 c.empty_steps = 0
                 start(s)
@@ -74,21 +76,22 @@ def advance(s: State, end_s: float, until_idle: bool) -> int:
             if more:
                 continue
         slot = c.first_step
-        if s.steps[slot].end_s >= end_s:
+        if steps[slot].end_s >= end_s:
             c.now_s = end_s
             return codes.REACHED
         c.stage = codes.ADMIT
         c.first_step = (slot + 1) % limit.depth
         c.queued_steps -= 1
-        c.now_s = max(c.now_s, s.steps[slot].end_s)
+        c.now_s = max(c.now_s, steps[slot].end_s)
         update(s, slot)
 
 
 @inner
 def admit(s: State) -> None:
     """Take in what has arrived."""
+    requests = s.requests
     c = s.clock[0]
-    while c.next < c.last and s.requests[c.next].arrival_s <= c.now_s:
+    while c.next < c.last and requests[c.next].arrival_s <= c.now_s:
         i = c.next
         c.next += 1
         c.live += 1
@@ -98,6 +101,7 @@ def admit(s: State) -> None:
 @inner
 def start(s: State) -> None:
     """Put the step scheduled last on the device: when it ends."""
+    steps, noise = s.steps, s.noise
     c, limit = s.clock[0], s.limits[0]
     slot = (c.first_step + c.queued_steps - 1) % limit.depth
     w = s.work[0]
@@ -112,11 +116,11 @@ def start(s: State) -> None:
     if tokens > limit.captured_tokens and seconds < limit.launch_s:
         seconds = limit.launch_s
     if limit.noisy:
-        seconds *= s.noise[c.noise_used]
+        seconds *= noise[c.noise_used]
         c.noise_used += 1
     c.gpu_free_s = max(c.now_s, c.gpu_free_s) + seconds
-    s.steps[slot].end_s = c.gpu_free_s
-    s.steps[slot].prefill = w.prefill
+    steps[slot].end_s = c.gpu_free_s
+    steps[slot].prefill = w.prefill
 
 
 @inner

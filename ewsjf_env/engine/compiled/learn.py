@@ -22,10 +22,11 @@ COUNT = len(SCALES)
 @inner
 def learn(s: State) -> None:
     """Judge a batch of steps by the coefficients so far, then learn from it."""
+    batch, fit, gram = s.batch, s.fit, s.gram
     c, p, m = s.clock[0], s.policy[0], s.model[0]
-    theta, prior, moment, gram = s.fit[0], s.fit[1], s.fit[2], s.gram
-    features = s.batch[:, :COUNT] / SCALES
-    measured = s.batch[:, COUNT]
+    theta, prior, moment, gram = fit[0], fit[1], fit[2], gram
+    features = batch[:, :COUNT] / SCALES
+    measured = batch[:, COUNT]
     expected = np.zeros(LEARNT_STEPS)
     for row in range(LEARNT_STEPS):
         for j in range(COUNT):
@@ -106,7 +107,8 @@ def _prior_level(
     weights: np.ndarray,  # type: ignore[type-arg]
     kept: float,
 ) -> float:
-    m, prior = s.model[0], s.fit[1]
+    fit = s.fit
+    m, prior = s.model[0], fit[1]
     product = square = 0.0
     for row in range(len(measured)):
         if features[row, 1] <= 0.0:

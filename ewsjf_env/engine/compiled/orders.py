@@ -26,41 +26,45 @@ ALL_AGE, LONG_AGE = 1, 2  # whom a keyed order promotes
 
 @inner
 def _ages(s: State, i: int) -> bool:
+    requests = s.requests
     p = s.policy[0]
-    return p.promotes == ALL_AGE or (p.promotes == LONG_AGE and s.requests[i].prompt > p.short_tokens)
+    return p.promotes == ALL_AGE or (p.promotes == LONG_AGE and requests[i].prompt > p.short_tokens)
 
 
 @inner
 def route(s: State, tokens: int) -> int:
     """The queue of a length: by cuts, or by a width where there is one."""
+    cuts = s.cuts
     width = s.policy[0].width_tokens
-    return tokens // width if width else np.searchsorted(s.cuts, tokens)
+    return tokens // width if width else np.searchsorted(cuts, tokens)
 
 
 @inner
 def add_to_order(s: State, i: int) -> None:
     """Add the youngest request to the order."""
+    requests, heaps, keys = s.requests, s.heaps, s.keys
     c, p = s.clock[0], s.policy[0]
-    s.requests[i].where = codes.IN_ORDER
+    requests[i].where = codes.IN_ORDER
     c.ordered += 1
     if p.kind == codes.OLDEST:
         append_by_age(s, i)
     elif p.kind == codes.KEYED:
-        s.keys[0, i] = key(p, s.requests[i], uncached_tokens(s, i))
-        c.heap = push(s.heaps[0], s.keys[0], c.heap, i)
+        keys[0, i] = key(p, requests[i], uncached_tokens(s, i))
+        c.heap = push(heaps[0], keys[0], c.heap, i)
         if _ages(s, i):
             append_by_age(s, i)
     else:
-        s.requests[i].routed = s.requests[i].prompt
+        requests[i].routed = requests[i].prompt
         if p.route_by_work:
-            s.requests[i].routed = effective_tokens(s, i)
-        append_to_queue(s, route(s, s.requests[i].routed), i)
+            requests[i].routed = effective_tokens(s, i)
+        append_to_queue(s, route(s, requests[i].routed), i)
         append_by_age(s, i)
 
 
 @inner
 def observe_arrival(s: State, i: int) -> None:
     """Let the scales of the traffic see a new request."""
+    requests, queues = s.requests, s.queues
     c, p = s.clock[0], s.policy[0]
     if p.kind != codes.SCORED:
         return
@@ -69,27 +73,28 @@ def observe_arrival(s: State, i: int) -> None:
     c.mean_cost_s += (cost_s(p, float(work)) - c.mean_cost_s) / c.traffic_count
     if not p.partitioned:
         return  # nobody asks for means and shares
-    q, tokens = s.requests[i].queue, s.requests[i].routed
-    s.queues[q].weight = min(s.queues[q].weight + 1.0, 200.0)
-    if s.queues[q].weight == 1.0 and s.queues[q].mean == 0.0:
-        s.queues[q].mean = float(tokens)
-    s.queues[q].mean += (tokens - s.queues[q].mean) / max(20.0, s.queues[q].weight)
-    arrived_s = s.requests[i].arrival_s
+    q, tokens = requests[i].queue, requests[i].routed
+    queues[q].weight = min(queues[q].weight + 1.0, 200.0)
+    if queues[q].weight == 1.0 and queues[q].mean == 0.0:
+        queues[q].mean = float(tokens)
+    queues[q].mean += (tokens - queues[q].mean) / max(20.0, queues[q].weight)
+    arrived_s = requests[i].arrival_s
     elapsed_s = max(0.0, arrived_s - c.share_stamp_s)
     c.share_stamp_s = max(c.share_stamp_s, arrived_s)
     c.share_arrivals = c.share_arrivals * p.half ** (elapsed_s / p.half_life_s) + 1.0
     weight = 1.0 / max(20.0, c.share_arrivals)
     c.share_scale *= 1.0 - weight
-    s.queues[q].share += weight / c.share_scale
+    queues[q].share += weight / c.share_scale
     if c.share_scale < 1e-100:
-        for each in range(len(s.queues)):
-            s.queues[each].share *= c.share_scale
+        for each in range(len(queues)):
+            queues[each].share *= c.share_scale
         c.share_scale = 1.0
 
 
 @inner
 def remove_from_order(s: State, i: int, picked: bool) -> None:
     """Take a request out of the order."""
+    requests, queues, waits_s = s.requests, s.queues, s.waits_s
     c, p = s.clock[0], s.policy[0]
     c.ordered -= 1
     if p.kind == codes.OLDEST:
@@ -98,14 +103,14 @@ def remove_from_order(s: State, i: int, picked: bool) -> None:
         if _ages(s, i):
             remove_by_age(s, i)
         if picked and p.key == codes.BY_BOOST:
-            s.waits_s[c.wait_next] = c.step_s - s.requests[i].arrival_s + cost_s(p, float(s.requests[i].prompt))
+            waits_s[c.wait_next] = c.step_s - requests[i].arrival_s + cost_s(p, float(requests[i].prompt))
             c.wait_next = (c.wait_next + 1) % WAITS_REMEMBERED
             c.waits = min(c.waits + 1, WAITS_REMEMBERED)
             c.served += 1
     else:
-        q = s.requests[i].queue
-        if s.queues[q].scored == i:
-            s.queues[q].scored = NOBODY
+        q = requests[i].queue
+        if queues[q].scored == i:
+            queues[q].scored = NOBODY
         remove_from_queue(s, i)
         remove_by_age(s, i)
         if picked and c.first_queue == NOBODY:
@@ -115,15 +120,16 @@ def remove_from_order(s: State, i: int, picked: bool) -> None:
 @inner
 def best(s: State) -> int:
     """The next request of the order; nobody where it is empty or closes the step."""
+    requests = s.requests
     c, p = s.clock[0], s.policy[0]
     if p.kind == codes.OLDEST:
         return c.age_first
     if p.kind == codes.KEYED:
         oldest = c.age_first
-        if oldest != NOBODY and c.step_s - s.requests[oldest].arrival_s >= p.promote_s:
+        if oldest != NOBODY and c.step_s - requests[oldest].arrival_s >= p.promote_s:
             return oldest
         return _smallest_key(s)
-    if c.age_first == NOBODY or c.step_s <= s.requests[c.age_first].arrival_s:
+    if c.age_first == NOBODY or c.step_s <= requests[c.age_first].arrival_s:
         return c.age_first
     if c.first_queue != NOBODY and p.backfill != codes.BY_SCORE:
         return _neighbour(s)
@@ -137,15 +143,16 @@ def best(s: State) -> int:
 
 @inner
 def _smallest_key(s: State) -> int:
+    requests, heaps, keys = s.requests, s.heaps, s.keys
     c, p = s.clock[0], s.policy[0]
     while c.heap:
-        i = s.heaps[0, 0]
-        if s.requests[i].where != codes.IN_ORDER:
-            c.heap = pop(s.heaps[0], s.keys[0], c.heap)
-        elif p.refreshes and s.requests[i].fresh_step != c.step:
-            s.requests[i].fresh_step = c.step
-            s.keys[0, i] = key(p, s.requests[i], uncached_tokens(s, i))
-            sift_down(s.heaps[0], s.keys[0], 0, c.heap)
+        i = heaps[0, 0]
+        if requests[i].where != codes.IN_ORDER:
+            c.heap = pop(heaps[0], keys[0], c.heap)
+        elif p.refreshes and requests[i].fresh_step != c.step:
+            requests[i].fresh_step = c.step
+            keys[0, i] = key(p, requests[i], uncached_tokens(s, i))
+            sift_down(heaps[0], keys[0], 0, c.heap)
         else:
             return i
     return NOBODY
@@ -153,25 +160,26 @@ def _smallest_key(s: State) -> int:
 
 @inner
 def _best_score(s: State) -> int:
+    requests, queues = s.requests, s.queues
     c, p = s.clock[0], s.policy[0]
-    latest_s = s.requests[c.age_first].arrival_s + p.overtake_s
+    latest_s = requests[c.age_first].arrival_s + p.overtake_s
     chosen, most = NOBODY, -math.inf
     for place in range(c.active):
-        q = s.queues[place].active
-        head = s.queues[q].first
-        arrived_s = s.requests[head].arrival_s
+        q = queues[place].active
+        head = queues[q].first
+        arrived_s = requests[head].arrival_s
         if arrived_s > latest_s:
             continue
-        if s.queues[q].scored == head and s.queues[q].scored_step == c.step:
-            value = s.queues[q].score
+        if queues[q].scored == head and queues[q].scored_step == c.step:
+            value = queues[q].score
         else:
             b = effective_tokens(s, head)
             value = score(
-                p, c.mean_cost_s, c.share_scale, s.queues[q], b, c.step_s - arrived_s
+                p, c.mean_cost_s, c.share_scale, queues[q], b, c.step_s - arrived_s
             )
             if not math.isfinite(value):
                 return NOBODY
-            s.queues[q].score, s.queues[q].scored, s.queues[q].scored_step = value, head, c.step
+            queues[q].score, queues[q].scored, queues[q].scored_step = value, head, c.step
         if value > most or chosen == NOBODY or (value == most and head < chosen):
             chosen, most = head, value
     return chosen
@@ -180,23 +188,24 @@ def _best_score(s: State) -> int:
 @inner
 def _neighbour(s: State) -> int:
     """The head of the queue nearest to that of the first pick; with backfill `none` its own."""
+    requests, queues = s.requests, s.queues
     c, p = s.clock[0], s.policy[0]
-    latest_s = s.requests[c.age_first].arrival_s + p.overtake_s
+    latest_s = requests[c.age_first].arrival_s + p.overtake_s
     first = c.first_queue
     if p.backfill == codes.NO_BACKFILL:
-        head = s.queues[first].first
-        return head if head != NOBODY and s.requests[head].arrival_s <= latest_s else NOBODY
+        head = queues[first].first
+        return head if head != NOBODY and requests[head].arrival_s <= latest_s else NOBODY
     home = 0
     for q in range(first):
-        home += s.queues[q].first != NOBODY
+        home += queues[q].first != NOBODY
     chosen, least, position = NOBODY, 1 << 60, 0
     for q in range(p.queues):
-        head = s.queues[q].first
+        head = queues[q].first
         if head == NOBODY:
             position += q == first
             continue
         distance = abs(position - home)
-        if s.requests[head].arrival_s <= latest_s and distance < least:
+        if requests[head].arrival_s <= latest_s and distance < least:
             chosen, least = head, distance
         position += 1
     return chosen

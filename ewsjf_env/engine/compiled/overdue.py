@@ -16,22 +16,24 @@ from ewsjf_env.scheduling.fairness import CAP_BUDGETS
 @inner
 def watch(s: State, i: int) -> None:
     """Watch a request that waits in the order."""
+    requests, heaps, keys = s.requests, s.heaps, s.keys
     c, p = s.clock[0], s.policy[0]
     if p.overdue_share <= 0.0:
         return
-    limit_s = max(p.overdue_floor_s, p.overdue_kappa * cost_s(p, float(s.requests[i].prompt)))
-    s.requests[i].watched = 1
+    limit_s = max(p.overdue_floor_s, p.overdue_kappa * cost_s(p, float(requests[i].prompt)))
+    requests[i].watched = 1
     c.watched += 1
-    s.keys[1, i] = s.requests[i].arrival_s + limit_s
-    c.deadlines = push(s.heaps[1], s.keys[1], c.deadlines, i)
+    keys[1, i] = requests[i].arrival_s + limit_s
+    c.deadlines = push(heaps[1], keys[1], c.deadlines, i)
 
 
 @inner
 def unwatch(s: State, i: int) -> None:
     """Stop watching a request."""
+    requests = s.requests
     c = s.clock[0]
-    if s.requests[i].watched:
-        s.requests[i].watched = 0
+    if requests[i].watched:
+        requests[i].watched = 0
         c.watched -= 1
         if not c.watched:
             c.deadlines = c.overdue = 0
@@ -51,28 +53,31 @@ def earn(s: State, now_s: float, budget: int) -> None:
 @inner
 def enter(s: State, now_s: float) -> None:
     """Let requests whose limit has passed enter the lane."""
+    requests, heaps, keys = s.requests, s.heaps, s.keys
     c = s.clock[0]
-    while c.deadlines and s.keys[1, s.heaps[1, 0]] < now_s:
-        i = s.heaps[1, 0]
-        c.deadlines = pop(s.heaps[1], s.keys[1], c.deadlines)
-        if s.requests[i].watched:
-            c.overdue = push(s.heaps[2], s.keys[2], c.overdue, i)
+    while c.deadlines and keys[1, heaps[1, 0]] < now_s:
+        i = heaps[1, 0]
+        c.deadlines = pop(heaps[1], keys[1], c.deadlines)
+        if requests[i].watched:
+            c.overdue = push(heaps[2], keys[2], c.overdue, i)
 
 
 @inner
 def oldest_overdue(s: State) -> int:
     """The oldest overdue request when there is credit."""
+    requests, heaps, keys = s.requests, s.heaps, s.keys
     c = s.clock[0]
-    while c.overdue and not s.requests[s.heaps[2, 0]].watched:
-        c.overdue = pop(s.heaps[2], s.keys[2], c.overdue)
+    while c.overdue and not requests[heaps[2, 0]].watched:
+        c.overdue = pop(heaps[2], keys[2], c.overdue)
     if c.overdue and c.credit_tokens > 0.0:
-        return s.heaps[2, 0]
+        return heaps[2, 0]
     return NOBODY
 
 
 @inner
 def charge(s: State, i: int) -> None:
     """Pay for a request served from the lane."""
+    requests = s.requests
     c = s.clock[0]
     c.overdue_served += 1
-    c.credit_tokens -= min(float(s.requests[i].prompt), c.cap_tokens)
+    c.credit_tokens -= min(float(requests[i].prompt), c.cap_tokens)

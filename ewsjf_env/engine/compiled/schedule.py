@@ -33,6 +33,7 @@ from ewsjf_env.engine.compiled.waiting import choose, pick, prepend
 @inner
 def schedule(s: State) -> int:
     """Schedule a step into the ring of steps in flight; its number of tokens."""
+    steps = s.steps
     c, limit, w = s.clock[0], s.limits[0], s.work[0]
     begin_step(s)
     slot = (c.first_step + c.queued_steps) % limit.depth
@@ -43,7 +44,7 @@ def schedule(s: State) -> int:
     count, left = _schedule_running(s, slot, chunk)
     if c.preemptions == preempted:
         count, left = _schedule_waiting(s, slot, chunk, count, left)
-    s.steps[slot].count, s.steps[slot].prefill = count, 0
+    steps[slot].count, steps[slot].prefill = count, 0
     c.queued_steps += 1
     tokens = c.budget - left
     end_timing(s, count, tokens)
@@ -87,11 +88,12 @@ def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int, cache
 @inner
 def preempt_last(s: State) -> int:
     """Send the last running request back to the recovery lane; who it was."""
+    requests, running = s.requests, s.running
     c = s.clock[0]
     c.running -= 1
     c.preemptions += 1
-    i = s.running[c.running]
-    r = s.requests[i]
+    i = running[c.running]
+    r = requests[i]
     free_blocks(s, i)
     r.computed = 0
     r.stale = r.in_flight
@@ -103,12 +105,13 @@ def preempt_last(s: State) -> int:
 
 @inner
 def _schedule_running(s: State, slot: int, chunk: int) -> tuple[int, int]:
+    requests, slots, running = s.requests, s.slots, s.running
     c, limit, w = s.clock[0], s.limits[0], s.work[0]
     block_tokens, caching, ahead = limit.block_tokens, limit.prefix_caching, limit.depth - 1
     left, count, position = c.budget, 0, 0
     while position < c.running and left > 0:
-        i = s.running[position]
-        r = s.requests[i]
+        i = running[position]
+        r = requests[i]
         computed, placeholders = r.computed, r.placeholders
         position += 1
         # With look-ahead a step that is sure to come too late is left out.
@@ -132,7 +135,7 @@ def _schedule_running(s: State, slot: int, chunk: int) -> tuple[int, int]:
             take_blocks(s, i, more)
         if caching:
             keep_blocks(s, i, min(computed + tokens, r.prompt + r.generated))
-        enter_step(w, s.slots[slot, count], r, i, tokens, ahead, True)
+        enter_step(w, slots[slot, count], r, i, tokens, ahead, True)
         count += 1
         left -= tokens
     return count, left
@@ -142,20 +145,21 @@ def _schedule_running(s: State, slot: int, chunk: int) -> tuple[int, int]:
 def _schedule_waiting(
     s: State, slot: int, chunk: int, count: int, left: int
 ) -> tuple[int, int]:
+    requests, slots, running, skipped = s.requests, s.slots, s.running, s.skipped
     c, limit, w = s.clock[0], s.limits[0], s.work[0]
-    block_tokens, skipped = limit.block_tokens, 0
+    block_tokens, passed = limit.block_tokens, 0
     while left > 0 and c.waiting > 0 and c.running < limit.max_seqs:
         i, from_overdue = choose(s)
         if i == NOBODY:
             break
-        r = s.requests[i]
+        r = requests[i]
         if c.shorter_than and r.prompt >= c.shorter_than:
             break
         if r.stale > 0:  # tokens of a step before its preemption are still to come
             pick(s, i, from_overdue)
             r.where = codes.SKIPPED
-            s.skipped[skipped] = i
-            skipped += 1
+            skipped[passed] = i
+            passed += 1
             continue
         total = r.prompt + r.generated
         hit = hit_blocks(s, i, total)
@@ -173,16 +177,16 @@ def _schedule_waiting(
         keep_blocks(s, i, min(computed + tokens, total))
         pick(s, i, from_overdue)
         r.where = codes.RUNNING
-        s.running[c.running] = i
+        running[c.running] = i
         c.running += 1
         r.computed = computed
         if r.cached < 0:
             r.cached = computed
             c.admitted_cached += computed
             c.admitted_prompt += r.prompt
-        enter_step(w, s.slots[slot, count], r, i, tokens, limit.depth - 1, r.preempted > 0)
+        enter_step(w, slots[slot, count], r, i, tokens, limit.depth - 1, r.preempted > 0)
         count += 1
         left -= tokens
-    for place in range(skipped - 1, -1, -1):
-        prepend(s, s.skipped[place])
+    for place in range(passed - 1, -1, -1):
+        prepend(s, skipped[place])
     return count, left

@@ -18,6 +18,7 @@ from ewsjf_env.scheduling.step_shape import CACHE_RESERVE
 @inner
 def begin_step(s: State) -> None:
     """Begin a step of the waiting queue, and cut it as the policy says."""
+    requests, running = s.requests, s.running
     c, p, limit = s.clock[0], s.policy[0], s.limits[0]
     c.budget, c.chunk = limit.budget_tokens, limit.chunk_tokens
     if (p.prefill_share >= 1.0 and p.yield_share <= 0.0) or not limit.chunked:
@@ -25,7 +26,7 @@ def begin_step(s: State) -> None:
         return
     decoding = longest = total = 0
     for position in range(c.running):
-        r = s.requests[s.running[position]]
+        r = requests[running[position]]
         left = r.prompt + r.generated + r.placeholders - r.computed
         if left > 1:
             total += left
@@ -45,7 +46,7 @@ def begin_step(s: State) -> None:
     if lent <= 0:
         return
     head = choose(s)[0]
-    if head == NOBODY or s.requests[head].prompt >= below:
+    if head == NOBODY or requests[head].prompt >= below:
         return
     c.shorter_than = below
     chunk = max(1, room - lent)

@@ -18,23 +18,24 @@ LARGEST = 1e12
 @inner
 def begin_timing(s: State) -> bool:
     """Meet the oldest sample with its time; whether a batch is complete for the model."""
+    steps, sample, batch = s.steps, s.sample, s.batch
     c = s.clock[0]
     if not s.limits[0].learns:
         return False
     now_s, place = c.now_s, c.sample
-    if s.steps[place].wanted and c.running > 0 and now_s > c.last_step_s:
+    if steps[place].wanted and c.running > 0 and now_s > c.last_step_s:
         step_s = now_s - c.last_step_s
-        s.sample[place, STEP_FEATURES - 1] = step_s
+        sample[place, STEP_FEATURES - 1] = step_s
         total, sane = 0.0, step_s <= LONGEST_STEP_S
         for j in range(STEP_FEATURES):
-            value = s.sample[place, j]
-            s.batch[c.batch, j] = value
+            value = sample[place, j]
+            batch[c.batch, j] = value
             total += value
             sane = sane and value >= 0.0
         if sane and total <= LARGEST:
             c.batch += 1
         c.learnt += 1
-    s.steps[place].wanted = False
+    steps[place].wanted = False
     c.last_step_s = now_s
     return c.batch == LEARNT_STEPS
 
@@ -42,6 +43,7 @@ def begin_timing(s: State) -> bool:
 @inner
 def end_timing(s: State, requests: int, tokens: int) -> None:
     """Note what the step that was just scheduled computes, if it is to be learnt from."""
+    steps, sample = s.steps, s.sample
     c, w = s.clock[0], s.work[0]
     if not s.limits[0].learns:
         return
@@ -53,11 +55,11 @@ def end_timing(s: State, requests: int, tokens: int) -> None:
     else:
         wanted = c.learnt < DENSE_SAMPLES or c.timed_steps % 4 == 0
     place = c.sample
-    s.steps[place].wanted = wanted
+    steps[place].wanted = wanted
     if wanted:
-        s.sample[place, 0] = 1.0
-        s.sample[place, 1] = w.prefill - w.odd
-        s.sample[place, 2] = w.attention - w.odd_attention
-        s.sample[place, 3] = w.decodes + w.odd
-        s.sample[place, 4] = w.context - w.decodes + w.odd_context
-    c.sample = place + 1 if place + 1 < len(s.steps) else 0
+        sample[place, 0] = 1.0
+        sample[place, 1] = w.prefill - w.odd
+        sample[place, 2] = w.attention - w.odd_attention
+        sample[place, 3] = w.decodes + w.odd
+        sample[place, 4] = w.context - w.decodes + w.odd_context
+    c.sample = place + 1 if place + 1 < len(steps) else 0

@@ -13,13 +13,14 @@ from ewsjf_env.engine.compiled.work import learn_output
 @inner
 def update(s: State, slot: int) -> None:
     """Take in the tokens of a step that has run."""
+    requests, steps, slots = s.requests, s.steps, s.slots
     c, limit = s.clock[0], s.limits[0]
-    count, now_s, ahead = s.steps[slot].count, c.now_s, limit.depth > 1
+    count, now_s, ahead = steps[slot].count, c.now_s, limit.depth > 1
     stopped, delivered = False, 0
     for position in range(count):
-        one = s.slots[slot, position]
+        one = slots[slot, position]
         i = one.request
-        r = s.requests[i]
+        r = requests[i]
         if r.where == codes.FINISHED:  # in an earlier step
             continue
         r.in_flight -= one.tokens
@@ -43,18 +44,19 @@ def update(s: State, slot: int) -> None:
     if count:
         c.steps += 1
         c.output_tokens += delivered
-        c.prefill_tokens += s.steps[slot].prefill
+        c.prefill_tokens += steps[slot].prefill
     if stopped:
         _close_ranks(s)
 
 
 @inner
 def _finish(s: State, i: int) -> None:
+    requests = s.requests
     c = s.clock[0]
-    if s.requests[i].where != codes.RUNNING:  # preempted meanwhile
+    if requests[i].where != codes.RUNNING:  # preempted meanwhile
         take_out(s, i, False)
-    s.requests[i].where = codes.FINISHED
-    s.requests[i].finish_s = c.now_s
+    requests[i].where = codes.FINISHED
+    requests[i].finish_s = c.now_s
     free_blocks(s, i)
     c.live -= 1
     c.finished += 1
@@ -65,10 +67,11 @@ def _finish(s: State, i: int) -> None:
 @inner
 def _close_ranks(s: State) -> None:
     """Take those that have finished out of the running ones, in order."""
+    requests, running = s.requests, s.running
     c, kept = s.clock[0], 0
     for position in range(c.running):
-        i = s.running[position]
-        if s.requests[i].where == codes.RUNNING:
-            s.running[kept] = i
+        i = running[position]
+        if requests[i].where == codes.RUNNING:
+            running[kept] = i
             kept += 1
     c.running = kept

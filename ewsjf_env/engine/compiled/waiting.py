@@ -25,9 +25,10 @@ from ewsjf_env.engine.compiled.work import octave
 @inner
 def add(s: State, i: int) -> None:
     """A request arrives."""
+    requests, waiting_tokens = s.requests, s.waiting_tokens
     c = s.clock[0]
     c.waiting += 1
-    s.waiting_tokens[octave(s.requests[i].prompt)] += s.requests[i].prompt
+    waiting_tokens[octave(requests[i].prompt)] += requests[i].prompt
     add_to_order(s, i)
     watch(s, i)
     observe_arrival(s, i)
@@ -39,6 +40,7 @@ def add(s: State, i: int) -> None:
 @inner
 def choose(s: State) -> tuple[int, bool]:
     """The next request, and whether the overdue lane says so."""
+    requests = s.requests
     c = s.clock[0]
     if c.recovery_first != NOBODY:
         return c.recovery_first, False
@@ -49,7 +51,7 @@ def choose(s: State) -> tuple[int, bool]:
         p = s.policy[0]
         if p.kind != codes.SCORED:
             return late, True
-        if s.requests[late].arrival_s <= s.requests[c.age_first].arrival_s + p.overtake_s:
+        if requests[late].arrival_s <= requests[c.age_first].arrival_s + p.overtake_s:
             return late, True
     return best(s), False
 
@@ -57,10 +59,11 @@ def choose(s: State) -> tuple[int, bool]:
 @inner
 def take_out(s: State, i: int, picked: bool) -> None:
     """Remove a request that waits; the caller says where it is now."""
+    requests, waiting_tokens = s.requests, s.waiting_tokens
     c = s.clock[0]
     c.waiting -= 1
-    s.waiting_tokens[octave(s.requests[i].prompt)] -= s.requests[i].prompt
-    if s.requests[i].where == codes.IN_RECOVERY:
+    waiting_tokens[octave(requests[i].prompt)] -= requests[i].prompt
+    if requests[i].where == codes.IN_RECOVERY:
         remove_recovery(s, i)
     else:
         unwatch(s, i)
@@ -78,9 +81,10 @@ def pick(s: State, i: int, from_overdue: bool) -> None:
 @inner
 def prepend(s: State, i: int) -> None:
     """Return a request to the front: preempted, or skipped in this step."""
+    requests, waiting_tokens = s.requests, s.waiting_tokens
     s.clock[0].waiting += 1
-    s.waiting_tokens[octave(s.requests[i].prompt)] += s.requests[i].prompt
-    s.requests[i].where = codes.IN_RECOVERY
+    waiting_tokens[octave(requests[i].prompt)] += requests[i].prompt
+    requests[i].where = codes.IN_RECOVERY
     prepend_recovery(s, i)
 
 
@@ -98,15 +102,17 @@ def begin_waiting_step(s: State, budget: int) -> None:
 @inner
 def tokens_below(s: State, limit: int) -> int:
     """Tokens of waiting prompts that are shorter than a power of two."""
+    waiting_tokens = s.waiting_tokens
     total = 0
     for bits in range(octave(limit)):
-        total += s.waiting_tokens[bits]
+        total += waiting_tokens[bits]
     return total
 
 
 @entry
 def replace_order(s: State) -> None:
     """Put those that wait, the recovery lane apart, into the order of a new policy."""
+    requests = s.requests
     c = s.clock[0]
     c.age_first = c.age_last = c.first_queue = NOBODY
     c.ordered = c.heap = c.active = c.deadlines = c.overdue = c.watched = 0
@@ -114,9 +120,9 @@ def replace_order(s: State) -> None:
     c.share_scale, c.share_arrivals, c.share_stamp_s = 1.0, 0.0, 0.0
     c.fcfs_step = -1
     for i in range(c.next):
-        s.requests[i].watched = 0
-        s.requests[i].fresh_step = -1
-        if s.requests[i].where == codes.IN_ORDER:
+        requests[i].watched = 0
+        requests[i].fresh_step = -1
+        if requests[i].where == codes.IN_ORDER:
             add_to_order(s, i)
             watch(s, i)
     enter(s, c.step_s)
@@ -125,9 +131,10 @@ def replace_order(s: State) -> None:
 @entry
 def rekey(s: State) -> None:
     """Compute every key of the order anew, after its parameters have changed."""
+    requests, heaps, keys = s.requests, s.heaps, s.keys
     c, p = s.clock[0], s.policy[0]
     c.heap = 0
     for i in range(c.next):
-        if s.requests[i].where == codes.IN_ORDER:
-            s.keys[0, i] = key(p, s.requests[i], s.requests[i].prompt)
-            c.heap = push(s.heaps[0], s.keys[0], c.heap, i)
+        if requests[i].where == codes.IN_ORDER:
+            keys[0, i] = key(p, requests[i], requests[i].prompt)
+            c.heap = push(heaps[0], keys[0], c.heap, i)

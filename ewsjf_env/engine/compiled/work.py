@@ -28,7 +28,8 @@ def octave(tokens: int) -> int:
 @inner
 def effective_tokens(s: State, i: int) -> int:
     """The work of a request now, >= 1; its length where the policy asks for no more."""
-    p, b = s.policy[0], s.requests[i].prompt
+    requests = s.requests
+    p, b = s.policy[0], requests[i].prompt
     if p.w_cached == 0.0 and p.w_output == 0.0:
         return b
     work = float(b)
@@ -42,31 +43,33 @@ def effective_tokens(s: State, i: int) -> int:
 @inner
 def expected_output(s: State, i: int) -> int:
     """Output tokens of a request; 0 where nothing is known."""
+    requests, output_counts, bin_tokens = s.requests, s.output_counts, s.bin_tokens
     p = s.policy[0]
-    if p.use_hints and s.requests[i].hint != NOBODY:
-        return s.requests[i].hint
+    if p.use_hints and requests[i].hint != NOBODY:
+        return requests[i].hint
     if p.use_learned:
-        bits = octave(s.requests[i].prompt)
-        total = s.output_counts[bits, OUTPUT_BINS]
+        bits = octave(requests[i].prompt)
+        total = output_counts[bits, OUTPUT_BINS]
         if total >= LEAST:
             limit, below = p.output_quantile * total, 0
             for position in range(OUTPUT_BINS):
-                below += s.output_counts[bits, position]
+                below += output_counts[bits, position]
                 if below >= limit:
-                    return s.bin_tokens[position]
-            return s.bin_tokens[OUTPUT_BINS - 1]
+                    return bin_tokens[position]
+            return bin_tokens[OUTPUT_BINS - 1]
     return 0
 
 
 @inner
 def learn_output(s: State, i: int) -> None:
     """Learn from a request that has finished how much is generated."""
-    bits = octave(s.requests[i].prompt)
-    if s.output_counts[bits, OUTPUT_BINS] >= MEMORY:
+    requests, output_counts, output_bin = s.requests, s.output_counts, s.output_bin
+    bits = octave(requests[i].prompt)
+    if output_counts[bits, OUTPUT_BINS] >= MEMORY:
         total = 0
         for position in range(OUTPUT_BINS):
-            s.output_counts[bits, position] //= 2
-            total += s.output_counts[bits, position]
-        s.output_counts[bits, OUTPUT_BINS] = total
-    s.output_counts[bits, s.output_bin[s.requests[i].generated]] += 1
-    s.output_counts[bits, OUTPUT_BINS] += 1
+            output_counts[bits, position] //= 2
+            total += output_counts[bits, position]
+        output_counts[bits, OUTPUT_BINS] = total
+    output_counts[bits, output_bin[requests[i].generated]] += 1
+    output_counts[bits, OUTPUT_BINS] += 1

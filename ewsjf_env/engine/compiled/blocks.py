@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.state import State
+from ewsjf_env.engine.compiled.views import blocks_of, cached_of, clock_of, free_rows_of, held_of, limits_of, prefixes_of, requests_of, View
 
 
 @inner
@@ -20,10 +20,10 @@ def blocks_for(block_tokens: int, tokens: int) -> int:
 
 
 @inner
-def hit_blocks(s: State, i: int, tokens: int) -> int:
+def hit_blocks(s: View, i: int, tokens: int) -> int:
     """Cached blocks at the start of a request of so many tokens, but never all of it."""
-    requests, prefixes, cached = s.requests, s.prefixes, s.cached
-    limit = s.limits[0]
+    requests, prefixes, cached = requests_of(s), prefixes_of(s), cached_of(s)
+    limit = limits_of(s)
     if not limit.prefix_caching:
         return 0
     first, most, hit = requests[i].prefix, (tokens - 1) // limit.block_tokens, 0
@@ -33,10 +33,10 @@ def hit_blocks(s: State, i: int, tokens: int) -> int:
 
 
 @inner
-def uncached_tokens(s: State, i: int) -> int:
+def uncached_tokens(s: View, i: int) -> int:
     """Prompt tokens that the prefix cache does not hold now, >= 1 (`serving/prefix.py`)."""
-    requests, prefixes, cached = s.requests, s.prefixes, s.cached
-    limit, r = s.limits[0], requests[i]
+    requests, prefixes, cached = requests_of(s), prefixes_of(s), cached_of(s)
+    limit, r = limits_of(s), requests[i]
     if not limit.prefix_caching:
         return r.prompt
     first, hit = r.prefix, r.probed
@@ -51,9 +51,9 @@ def uncached_tokens(s: State, i: int) -> int:
 
 
 @inner
-def idle_blocks(s: State, i: int, hit: int) -> int:
+def idle_blocks(s: View, i: int, hit: int) -> int:
     """Those of the first `hit` cached blocks that nobody uses: taking one costs a free block."""
-    requests, blocks, prefixes, cached = s.requests, s.blocks, s.prefixes, s.cached
+    requests, blocks, prefixes, cached = requests_of(s), blocks_of(s), prefixes_of(s), cached_of(s)
     first, idle = requests[i].prefix, 0
     for j in range(hit):
         idle += blocks[cached[0, prefixes[first + j]]].users == 0
@@ -61,12 +61,12 @@ def idle_blocks(s: State, i: int, hit: int) -> int:
 
 
 @inner
-def adopt_blocks(s: State, i: int, hit: int) -> None:
+def adopt_blocks(s: View, i: int, hit: int) -> None:
     """Begin to hold blocks: the cached ones that were found."""
-    requests, blocks, held, free_rows, prefixes, cached = s.requests, s.blocks, s.held, s.free_rows, s.prefixes, s.cached
-    r, c = requests[i], s.clock[0]
+    requests, blocks, held, free_rows, prefixes, cached = requests_of(s), blocks_of(s), held_of(s), free_rows_of(s), prefixes_of(s), cached_of(s)
+    r, c = requests[i], clock_of(s)
     r.blocks = hit
-    if not s.limits[0].prefix_caching:
+    if not limits_of(s).prefix_caching:
         return
     c.free_rows -= 1
     r.row, r.kept = free_rows[c.free_rows], hit
@@ -79,11 +79,11 @@ def adopt_blocks(s: State, i: int, hit: int) -> None:
 
 
 @inner
-def take_blocks(s: State, i: int, count: int) -> None:
+def take_blocks(s: View, i: int, count: int) -> None:
     """Give a request so many free blocks more."""
-    requests, blocks, held = s.requests, s.blocks, s.held
-    r, c = requests[i], s.clock[0]
-    if not s.limits[0].prefix_caching:
+    requests, blocks, held = requests_of(s), blocks_of(s), held_of(s)
+    r, c = requests[i], clock_of(s)
+    if not limits_of(s).prefix_caching:
         c.free_blocks -= count
         r.blocks += count
         return
@@ -97,11 +97,11 @@ def take_blocks(s: State, i: int, count: int) -> None:
 
 
 @inner
-def free_blocks(s: State, i: int) -> None:
+def free_blocks(s: View, i: int) -> None:
     """Take all blocks of a request back."""
-    requests, blocks, held, free_rows = s.requests, s.blocks, s.held, s.free_rows
-    r, c = requests[i], s.clock[0]
-    if not s.limits[0].prefix_caching:
+    requests, blocks, held, free_rows = requests_of(s), blocks_of(s), held_of(s), free_rows_of(s)
+    r, c = requests[i], clock_of(s)
+    if not limits_of(s).prefix_caching:
         c.free_blocks += r.blocks
         r.blocks = 0
         return
@@ -122,10 +122,10 @@ def free_blocks(s: State, i: int) -> None:
 
 
 @inner
-def keep_blocks(s: State, i: int, tokens: int) -> None:
+def keep_blocks(s: View, i: int, tokens: int) -> None:
     """Enter the full blocks of the first so many tokens into the prefix cache."""
-    requests, blocks, held, prefixes, cached = s.requests, s.blocks, s.held, s.prefixes, s.cached
-    limit = s.limits[0]
+    requests, blocks, held, prefixes, cached = requests_of(s), blocks_of(s), held_of(s), prefixes_of(s), cached_of(s)
+    limit = limits_of(s)
     if not limit.prefix_caching:
         return
     r = requests[i]
@@ -143,9 +143,9 @@ def keep_blocks(s: State, i: int, tokens: int) -> None:
 
 
 @inner
-def _forget(s: State, b: int) -> None:
+def _forget(s: View, b: int) -> None:
     """Take a block out of the prefix cache."""
-    blocks, cached = s.blocks, s.cached
+    blocks, cached = blocks_of(s), cached_of(s)
     block = blocks[b]
     if block.prefix == NOBODY:
         return
@@ -161,9 +161,9 @@ def _forget(s: State, b: int) -> None:
 
 
 @inner
-def _unlink_free(s: State, b: int) -> None:
-    blocks = s.blocks
-    c, block = s.clock[0], blocks[b]
+def _unlink_free(s: View, b: int) -> None:
+    blocks = blocks_of(s)
+    c, block = clock_of(s), blocks[b]
     if block.previous == NOBODY:
         c.free_first = block.following
     else:
@@ -176,9 +176,9 @@ def _unlink_free(s: State, b: int) -> None:
 
 
 @inner
-def _link_first(s: State, b: int) -> None:
-    blocks = s.blocks
-    c, block = s.clock[0], blocks[b]
+def _link_first(s: View, b: int) -> None:
+    blocks = blocks_of(s)
+    c, block = clock_of(s), blocks[b]
     block.previous, block.following = NOBODY, c.free_first
     if c.free_first == NOBODY:
         c.free_last = b
@@ -189,9 +189,9 @@ def _link_first(s: State, b: int) -> None:
 
 
 @inner
-def _link_last(s: State, b: int) -> None:
-    blocks = s.blocks
-    c, block = s.clock[0], blocks[b]
+def _link_last(s: View, b: int) -> None:
+    blocks = blocks_of(s)
+    c, block = clock_of(s), blocks[b]
     block.previous, block.following = c.free_last, NOBODY
     if c.free_last == NOBODY:
         c.free_first = b

@@ -5,34 +5,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ewsjf_env.engine.compiled import codes
-from ewsjf_env.engine.compiled.compiler import borrowed, entry, inner
+from ewsjf_env.engine.compiled.compiler import entry, inner
 from ewsjf_env.engine.compiled.learn import learn
 from ewsjf_env.engine.compiled.schedule import schedule
-from ewsjf_env.engine.compiled.state import State
 from ewsjf_env.engine.compiled.timer import begin_timing
 from ewsjf_env.engine.compiled.update import update
 from ewsjf_env.engine.compiled.waiting import add
+from ewsjf_env.engine.compiled.views import clock_of, limits_of, noise_of, policy_of, requests_of, steps_of, work_of, View
 from ewsjf_env.scheduling.boost import REFIT_EVERY
 
 MAX_EMPTY_STEPS = 64
 
 
 @entry
-def advance(state: State, end_s: float, until_idle: bool) -> int:
+def advance(table: Any, end_s: float, until_idle: bool) -> int:
     """Serve until the clock shows `end_s`; events at exactly `end_s` stay ahead.
 
     Args:
-        state: see `state.py`.
+        table: where the state is, see `views.py`.
         end_s: not before the clock's time.
         until_idle: stop the clock earlier when nothing is left to do.
 
     Returns:
         Why it has returned, see `codes`.
     """
-    s = borrowed(state)
-    requests, steps, noise = s.requests, s.steps, s.noise
-    c, limit = s.clock[0], s.limits[0]
+    s = table[0]
+    requests, steps, noise = requests_of(s), steps_of(s), noise_of(s)
+    c, limit = clock_of(s), limits_of(s)
     while True:
         if c.stage == codes.ADMIT:
             admit(s)
@@ -87,10 +89,10 @@ def advance(state: State, end_s: float, until_idle: bool) -> int:
 
 
 @inner
-def admit(s: State) -> None:
+def admit(s: View) -> None:
     """Take in what has arrived."""
-    requests = s.requests
-    c = s.clock[0]
+    requests = requests_of(s)
+    c = clock_of(s)
     while c.next < c.last and requests[c.next].arrival_s <= c.now_s:
         i = c.next
         c.next += 1
@@ -99,12 +101,12 @@ def admit(s: State) -> None:
 
 
 @inner
-def start(s: State) -> None:
+def start(s: View) -> None:
     """Put the step scheduled last on the device: when it ends."""
-    steps, noise = s.steps, s.noise
-    c, limit = s.clock[0], s.limits[0]
+    steps, noise = steps_of(s), noise_of(s)
+    c, limit = clock_of(s), limits_of(s)
     slot = (c.first_step + c.queued_steps - 1) % limit.depth
-    w = s.work[0]
+    w = work_of(s)
     tokens = w.prefill + w.decodes
     linear_s = limit.linear_s * tokens
     seconds = (
@@ -124,18 +126,18 @@ def start(s: State) -> None:
 
 
 @inner
-def set_kv_usage(s: State, usage: float) -> None:
+def set_kv_usage(s: View, usage: float) -> None:
     """Add the usage so far to its time integral and go on with `usage`."""
-    c = s.clock[0]
+    c = clock_of(s)
     c.kv_usage_s += c.kv_usage * (c.now_s - c.kv_since_s)
     c.kv_since_s = c.now_s
     c.kv_usage = usage
 
 
 @inner
-def partition_is_due(s: State) -> bool:
+def partition_is_due(s: View) -> bool:
     """Whether the re-partition wants to be asked at this step, see `scheduling.repartition`."""
-    c, p = s.clock[0], s.policy[0]
+    c, p = clock_of(s), policy_of(s)
     if not p.logs:
         return False
     if p.pending or p.evaluated_s != p.evaluated_s:
@@ -146,6 +148,6 @@ def partition_is_due(s: State) -> bool:
 
 
 @inner
-def refit_is_due(s: State) -> bool:
+def refit_is_due(s: View) -> bool:
     """Whether the order boost_ada fits its parameter anew at this step."""
-    return s.policy[0].adapts > 0 and s.clock[0].served >= REFIT_EVERY
+    return policy_of(s).adapts > 0 and clock_of(s).served >= REFIT_EVERY

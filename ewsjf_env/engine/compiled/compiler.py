@@ -14,10 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from numba import njit, types
-from numba.core import cgutils
+from numba import njit
 from numba.core.caching import FunctionCache
-from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,24 +51,3 @@ def entry(function: F) -> F:
             stacklevel=2,
         )
     return cast(F, compiled)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def borrowed(typing_context: Any, arrays: Any) -> Any:
-    """The same tuple of arrays without their owners: nobody counts references to them.
-
-    Counting would cost more than the scheduling itself.  The caller keeps the arrays alive.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        (found,) = arguments
-        for position, kind in enumerate(arrays.types):
-            if isinstance(kind, types.Array):
-                value = builder.extract_value(found, position)
-                array = context.make_array(kind)(context, builder, value)
-                array.meminfo = cgutils.get_null_value(array.meminfo.type)
-                array.parent = cgutils.get_null_value(array.parent.type)
-                found = builder.insert_value(found, array._getvalue(), position)
-        return found
-
-    return arrays(arrays), codegen

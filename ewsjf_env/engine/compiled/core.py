@@ -18,6 +18,7 @@ from ewsjf_env.engine.compiled import codes
 from ewsjf_env.engine.compiled.clock import advance
 from ewsjf_env.engine.compiled.policy import policy_queues, policy_record, random_keys
 from ewsjf_env.engine.compiled.state import State
+from ewsjf_env.engine.compiled.views import table_of
 from ewsjf_env.engine.compiled.waiting import rekey, replace_order
 from ewsjf_env.engine.virtual_core import Totals
 from ewsjf_env.policy import Policy
@@ -47,6 +48,7 @@ class CompiledCore:
         noise: Noise | None = None,
     ) -> None:
         self.state = state
+        self._table = table_of(state)
         self.queue = queue
         self._seed = seed
         self._noise = noise
@@ -85,7 +87,7 @@ class CompiledCore:
             codes.NOISE: self._draw_noise,
         }
         while True:
-            code = advance(self.state, end_s, until_idle)
+            code = advance(self._table, end_s, until_idle)
             if code in (codes.REACHED, codes.IDLE):
                 return
             if code == codes.STUCK:
@@ -157,6 +159,11 @@ class CompiledCore:
             if not finish_s < since_s
         ]
 
+    def _exchange(self, **arrays: Any) -> None:
+        """Put other arrays into the state."""
+        self.state = self.state._replace(**arrays)
+        self._table = table_of(self.state)
+
     # -- what compiled code asks for -----------------------------------------------------------
 
     def _repartition(self) -> None:
@@ -180,11 +187,11 @@ class CompiledCore:
         if t99_s > t95_s:
             low, high = GAMMA_RANGE
             policy["p0"] = min(high, max(low, TAIL_RATIO / float(t99_s - t95_s)))
-            rekey(self.state)
+            rekey(self._table)
 
     def _draw_noise(self) -> None:
         assert self._noise is not None
-        self.state = self.state._replace(noise=self._noise())
+        self._exchange(noise=self._noise())
         self.state.clock[0]["noise_used"] = 0
 
     # -- the policy in force -------------------------------------------------------------------
@@ -196,12 +203,12 @@ class CompiledCore:
         if policy.order == "random":
             requests["key_given"] = random_keys(self._seed, len(requests))
         arrays = policy_queues(policy, requests["prompt"])
-        self.state = self.state._replace(policy=policy_record(policy, self.state.limits[0]), **arrays)
+        self._exchange(policy=policy_record(policy, self.state.limits[0]), **arrays)
         self.state.policy[0]["queues"] = len(self.state.queues)
         policy_now = self.state.policy[0]
         policy_now["c0"], policy_now["c1"], policy_now["c2"] = queue.cost_model.coefficients
         self._set_repartition()
-        replace_order(self.state)
+        replace_order(self._table)
 
     def _set_costs(self, model: PrefillCostModel) -> None:
         """Begin with a cost model that has learnt nothing."""

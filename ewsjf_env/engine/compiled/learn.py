@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.state import LEARNT_STEPS, State
+from ewsjf_env.engine.compiled.state import LEARNT_STEPS
+from ewsjf_env.engine.compiled.views import batch_of, clock_of, fit_of, gram_of, model_of, policy_of, View
 from ewsjf_env.scheduling import cost
 
 SCALES = cost.SCALES
@@ -20,10 +21,10 @@ COUNT = len(SCALES)
 
 
 @inner
-def learn(s: State) -> None:
+def learn(s: View) -> None:
     """Judge a batch of steps by the coefficients so far, then learn from it."""
-    batch, fit, gram = s.batch, s.fit, s.gram
-    c, p, m = s.clock[0], s.policy[0], s.model[0]
+    batch, fit, gram = batch_of(s), fit_of(s), gram_of(s)
+    c, p, m = clock_of(s), policy_of(s), model_of(s)
     theta, prior, moment, gram = fit[0], fit[1], fit[2], gram
     features = batch[:, :COUNT] / SCALES
     measured = batch[:, COUNT]
@@ -59,9 +60,9 @@ def learn(s: State) -> None:
 
 
 @inner
-def _clip(s: State, measured: np.ndarray, expected: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    m = s.model[0]
-    base = np.maximum(expected, s.policy[0].least_cost_s)
+def _clip(s: View, measured: np.ndarray, expected: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    m = model_of(s)
+    base = np.maximum(expected, policy_of(s).least_cost_s)
     relative = (measured - base) / base
     if m.spread != m.spread:
         m.spread = max(np.median(np.abs(relative)), LEAST_SPREAD)
@@ -75,13 +76,13 @@ def _clip(s: State, measured: np.ndarray, expected: np.ndarray) -> np.ndarray:  
 
 @inner
 def _judge(
-    s: State,
+    s: View,
     measured: np.ndarray,  # type: ignore[type-arg]
     errors: np.ndarray,  # type: ignore[type-arg]
     weights: np.ndarray,  # type: ignore[type-arg]
     kept: float,
 ) -> None:
-    m = s.model[0]
+    m = model_of(s)
     total = first = second = squared = 0.0
     for row in range(len(measured)):
         weight, y = weights[row], measured[row]
@@ -101,14 +102,14 @@ def _judge(
 
 @inner
 def _prior_level(
-    s: State,
+    s: View,
     features: np.ndarray,  # type: ignore[type-arg]
     measured: np.ndarray,  # type: ignore[type-arg]
     weights: np.ndarray,  # type: ignore[type-arg]
     kept: float,
 ) -> float:
-    fit = s.fit
-    m, prior = s.model[0], fit[1]
+    fit = fit_of(s)
+    m, prior = model_of(s), fit[1]
     product = square = 0.0
     for row in range(len(measured)):
         if features[row, 1] <= 0.0:

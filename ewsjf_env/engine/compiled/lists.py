@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.state import State
+from ewsjf_env.engine.compiled.views import clock_of, queues_of, requests_of, View
 
 
 @inner
-def append_by_age(s: State, i: int) -> None:
+def append_by_age(s: View, i: int) -> None:
     """Add the youngest request."""
-    requests = s.requests
-    c = s.clock[0]
+    requests = requests_of(s)
+    c = clock_of(s)
     last = c.age_last
     requests[i].previous, requests[i].following = last, NOBODY
     if last == NOBODY:
@@ -25,10 +25,10 @@ def append_by_age(s: State, i: int) -> None:
 
 
 @inner
-def remove_by_age(s: State, i: int) -> None:
+def remove_by_age(s: View, i: int) -> None:
     """Take a request out of the list by age."""
-    requests = s.requests
-    c = s.clock[0]
+    requests = requests_of(s)
+    c = clock_of(s)
     before, after = requests[i].previous, requests[i].following
     if before == NOBODY:
         c.age_first = after
@@ -41,10 +41,10 @@ def remove_by_age(s: State, i: int) -> None:
 
 
 @inner
-def prepend_recovery(s: State, i: int) -> None:
+def prepend_recovery(s: View, i: int) -> None:
     """Return a request to the front of the recovery lane."""
-    requests = s.requests
-    c = s.clock[0]
+    requests = requests_of(s)
+    c = clock_of(s)
     first = c.recovery_first
     requests[i].previous, requests[i].following = NOBODY, first
     if first == NOBODY:
@@ -55,10 +55,10 @@ def prepend_recovery(s: State, i: int) -> None:
 
 
 @inner
-def remove_recovery(s: State, i: int) -> None:
+def remove_recovery(s: View, i: int) -> None:
     """Take a request out of the recovery lane."""
-    requests = s.requests
-    c = s.clock[0]
+    requests = requests_of(s)
+    c = clock_of(s)
     before, after = requests[i].previous, requests[i].following
     if before == NOBODY:
         c.recovery_first = after
@@ -71,15 +71,15 @@ def remove_recovery(s: State, i: int) -> None:
 
 
 @inner
-def append_to_queue(s: State, q: int, i: int) -> None:
+def append_to_queue(s: View, q: int, i: int) -> None:
     """Add a request at the end of a queue; a queue that was empty becomes active."""
-    requests, queues = s.requests, s.queues
+    requests, queues = requests_of(s), queues_of(s)
     last = queues[q].last
     requests[i].queue = q
     requests[i].queue_previous, requests[i].queue_following = last, NOBODY
     if last == NOBODY:
         queues[q].first = i
-        c = s.clock[0]
+        c = clock_of(s)
         queues[c.active].active = q
         queues[q].place = c.active
         c.active += 1
@@ -89,9 +89,9 @@ def append_to_queue(s: State, q: int, i: int) -> None:
 
 
 @inner
-def remove_from_queue(s: State, i: int) -> None:
+def remove_from_queue(s: View, i: int) -> None:
     """Take a request out of its queue, from wherever it stands."""
-    requests, queues = s.requests, s.queues
+    requests, queues = requests_of(s), queues_of(s)
     q = requests[i].queue
     before, after = requests[i].queue_previous, requests[i].queue_following
     if before == NOBODY:
@@ -103,7 +103,7 @@ def remove_from_queue(s: State, i: int) -> None:
     else:
         requests[after].queue_previous = before
     if queues[q].first == NOBODY:
-        c = s.clock[0]
+        c = clock_of(s)
         c.active -= 1
         last, place = queues[c.active].active, queues[q].place
         queues[place].active = last

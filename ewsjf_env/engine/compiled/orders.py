@@ -18,32 +18,33 @@ from ewsjf_env.engine.compiled.lists import (
     remove_from_queue,
 )
 from ewsjf_env.engine.compiled.scores import cost_s, key, score
-from ewsjf_env.engine.compiled.state import WAITS_REMEMBERED, State
+from ewsjf_env.engine.compiled.state import WAITS_REMEMBERED
 from ewsjf_env.engine.compiled.work import effective_tokens
+from ewsjf_env.engine.compiled.views import clock_of, cuts_of, heaps_of, keys_of, policy_of, queues_of, requests_of, waits_s_of, View
 
 ALL_AGE, LONG_AGE = 1, 2  # whom a keyed order promotes
 
 
 @inner
-def _ages(s: State, i: int) -> bool:
-    requests = s.requests
-    p = s.policy[0]
+def _ages(s: View, i: int) -> bool:
+    requests = requests_of(s)
+    p = policy_of(s)
     return p.promotes == ALL_AGE or (p.promotes == LONG_AGE and requests[i].prompt > p.short_tokens)
 
 
 @inner
-def route(s: State, tokens: int) -> int:
+def route(s: View, tokens: int) -> int:
     """The queue of a length: by cuts, or by a width where there is one."""
-    cuts = s.cuts
-    width = s.policy[0].width_tokens
+    cuts = cuts_of(s)
+    width = policy_of(s).width_tokens
     return tokens // width if width else np.searchsorted(cuts, tokens)
 
 
 @inner
-def add_to_order(s: State, i: int) -> None:
+def add_to_order(s: View, i: int) -> None:
     """Add the youngest request to the order."""
-    requests, heaps, keys = s.requests, s.heaps, s.keys
-    c, p = s.clock[0], s.policy[0]
+    requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
+    c, p = clock_of(s), policy_of(s)
     requests[i].where = codes.IN_ORDER
     c.ordered += 1
     if p.kind == codes.OLDEST:
@@ -62,10 +63,10 @@ def add_to_order(s: State, i: int) -> None:
 
 
 @inner
-def observe_arrival(s: State, i: int) -> None:
+def observe_arrival(s: View, i: int) -> None:
     """Let the scales of the traffic see a new request."""
-    requests, queues = s.requests, s.queues
-    c, p = s.clock[0], s.policy[0]
+    requests, queues = requests_of(s), queues_of(s)
+    c, p = clock_of(s), policy_of(s)
     if p.kind != codes.SCORED:
         return
     c.traffic_count = min(c.traffic_count + 1, 500)
@@ -92,10 +93,10 @@ def observe_arrival(s: State, i: int) -> None:
 
 
 @inner
-def remove_from_order(s: State, i: int, picked: bool) -> None:
+def remove_from_order(s: View, i: int, picked: bool) -> None:
     """Take a request out of the order."""
-    requests, queues, waits_s = s.requests, s.queues, s.waits_s
-    c, p = s.clock[0], s.policy[0]
+    requests, queues, waits_s = requests_of(s), queues_of(s), waits_s_of(s)
+    c, p = clock_of(s), policy_of(s)
     c.ordered -= 1
     if p.kind == codes.OLDEST:
         remove_by_age(s, i)
@@ -118,10 +119,10 @@ def remove_from_order(s: State, i: int, picked: bool) -> None:
 
 
 @inner
-def best(s: State) -> int:
+def best(s: View) -> int:
     """The next request of the order; nobody where it is empty or closes the step."""
-    requests = s.requests
-    c, p = s.clock[0], s.policy[0]
+    requests = requests_of(s)
+    c, p = clock_of(s), policy_of(s)
     if p.kind == codes.OLDEST:
         return c.age_first
     if p.kind == codes.KEYED:
@@ -142,9 +143,9 @@ def best(s: State) -> int:
 
 
 @inner
-def _smallest_key(s: State) -> int:
-    requests, heaps, keys = s.requests, s.heaps, s.keys
-    c, p = s.clock[0], s.policy[0]
+def _smallest_key(s: View) -> int:
+    requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
+    c, p = clock_of(s), policy_of(s)
     while c.heap:
         i = heaps[0, 0]
         if requests[i].where != codes.IN_ORDER:
@@ -159,9 +160,9 @@ def _smallest_key(s: State) -> int:
 
 
 @inner
-def _best_score(s: State) -> int:
-    requests, queues = s.requests, s.queues
-    c, p = s.clock[0], s.policy[0]
+def _best_score(s: View) -> int:
+    requests, queues = requests_of(s), queues_of(s)
+    c, p = clock_of(s), policy_of(s)
     latest_s = requests[c.age_first].arrival_s + p.overtake_s
     chosen, most = NOBODY, -math.inf
     for place in range(c.active):
@@ -186,10 +187,10 @@ def _best_score(s: State) -> int:
 
 
 @inner
-def _neighbour(s: State) -> int:
+def _neighbour(s: View) -> int:
     """The head of the queue nearest to that of the first pick; with backfill `none` its own."""
-    requests, queues = s.requests, s.queues
-    c, p = s.clock[0], s.policy[0]
+    requests, queues = requests_of(s), queues_of(s)
+    c, p = clock_of(s), policy_of(s)
     latest_s = requests[c.age_first].arrival_s + p.overtake_s
     first = c.first_queue
     if p.backfill == codes.NO_BACKFILL:

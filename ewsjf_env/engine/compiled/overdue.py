@@ -9,15 +9,15 @@ from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
 from ewsjf_env.engine.compiled.heap import pop, push
 from ewsjf_env.engine.compiled.scores import cost_s
-from ewsjf_env.engine.compiled.state import State
+from ewsjf_env.engine.compiled.views import clock_of, heaps_of, keys_of, policy_of, requests_of, View
 from ewsjf_env.scheduling.fairness import CAP_BUDGETS
 
 
 @inner
-def watch(s: State, i: int) -> None:
+def watch(s: View, i: int) -> None:
     """Watch a request that waits in the order."""
-    requests, heaps, keys = s.requests, s.heaps, s.keys
-    c, p = s.clock[0], s.policy[0]
+    requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
+    c, p = clock_of(s), policy_of(s)
     if p.overdue_share <= 0.0:
         return
     limit_s = max(p.overdue_floor_s, p.overdue_kappa * cost_s(p, float(requests[i].prompt)))
@@ -28,10 +28,10 @@ def watch(s: State, i: int) -> None:
 
 
 @inner
-def unwatch(s: State, i: int) -> None:
+def unwatch(s: View, i: int) -> None:
     """Stop watching a request."""
-    requests = s.requests
-    c = s.clock[0]
+    requests = requests_of(s)
+    c = clock_of(s)
     if requests[i].watched:
         requests[i].watched = 0
         c.watched -= 1
@@ -40,9 +40,9 @@ def unwatch(s: State, i: int) -> None:
 
 
 @inner
-def earn(s: State, now_s: float, budget: int) -> None:
+def earn(s: View, now_s: float, budget: int) -> None:
     """Begin a step: credit for the lane, and who is overdue by now."""
-    c, p = s.clock[0], s.policy[0]
+    c, p = clock_of(s), policy_of(s)
     if p.overdue_share <= 0.0:
         return
     c.cap_tokens = CAP_BUDGETS * float(budget)
@@ -51,10 +51,10 @@ def earn(s: State, now_s: float, budget: int) -> None:
 
 
 @inner
-def enter(s: State, now_s: float) -> None:
+def enter(s: View, now_s: float) -> None:
     """Let requests whose limit has passed enter the lane."""
-    requests, heaps, keys = s.requests, s.heaps, s.keys
-    c = s.clock[0]
+    requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
+    c = clock_of(s)
     while c.deadlines and keys[1, heaps[1, 0]] < now_s:
         i = heaps[1, 0]
         c.deadlines = pop(heaps[1], keys[1], c.deadlines)
@@ -63,10 +63,10 @@ def enter(s: State, now_s: float) -> None:
 
 
 @inner
-def oldest_overdue(s: State) -> int:
+def oldest_overdue(s: View) -> int:
     """The oldest overdue request when there is credit."""
-    requests, heaps, keys = s.requests, s.heaps, s.keys
-    c = s.clock[0]
+    requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
+    c = clock_of(s)
     while c.overdue and not requests[heaps[2, 0]].watched:
         c.overdue = pop(heaps[2], keys[2], c.overdue)
     if c.overdue and c.credit_tokens > 0.0:
@@ -75,9 +75,9 @@ def oldest_overdue(s: State) -> int:
 
 
 @inner
-def charge(s: State, i: int) -> None:
+def charge(s: View, i: int) -> None:
     """Pay for a request served from the lane."""
-    requests = s.requests
-    c = s.clock[0]
+    requests = requests_of(s)
+    c = clock_of(s)
     c.overdue_served += 1
     c.credit_tokens -= min(float(requests[i].prompt), c.cap_tokens)

@@ -25,16 +25,16 @@ from ewsjf_env.engine.compiled.blocks import (
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
 from ewsjf_env.engine.compiled.shaping import begin_step
-from ewsjf_env.engine.compiled.state import State
 from ewsjf_env.engine.compiled.timer import end_timing
 from ewsjf_env.engine.compiled.waiting import choose, pick, prepend
+from ewsjf_env.engine.compiled.views import clock_of, limits_of, requests_of, running_of, skipped_of, slots_of, steps_of, work_of, View
 
 
 @inner
-def schedule(s: State) -> int:
+def schedule(s: View) -> int:
     """Schedule a step into the ring of steps in flight; its number of tokens."""
-    steps = s.steps
-    c, limit, w = s.clock[0], s.limits[0], s.work[0]
+    steps = steps_of(s)
+    c, limit, w = clock_of(s), limits_of(s), work_of(s)
     begin_step(s)
     slot = (c.first_step + c.queued_steps) % limit.depth
     w.prefill = w.decodes = w.context = w.odd = w.odd_context = 0
@@ -86,10 +86,10 @@ def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int, cache
 
 
 @inner
-def preempt_last(s: State) -> int:
+def preempt_last(s: View) -> int:
     """Send the last running request back to the recovery lane; who it was."""
-    requests, running = s.requests, s.running
-    c = s.clock[0]
+    requests, running = requests_of(s), running_of(s)
+    c = clock_of(s)
     c.running -= 1
     c.preemptions += 1
     i = running[c.running]
@@ -104,9 +104,9 @@ def preempt_last(s: State) -> int:
 
 
 @inner
-def _schedule_running(s: State, slot: int, chunk: int) -> tuple[int, int]:
-    requests, slots, running = s.requests, s.slots, s.running
-    c, limit, w = s.clock[0], s.limits[0], s.work[0]
+def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
+    requests, slots, running = requests_of(s), slots_of(s), running_of(s)
+    c, limit, w = clock_of(s), limits_of(s), work_of(s)
     block_tokens, caching, ahead = limit.block_tokens, limit.prefix_caching, limit.depth - 1
     left, count, position = c.budget, 0, 0
     while position < c.running and left > 0:
@@ -143,10 +143,10 @@ def _schedule_running(s: State, slot: int, chunk: int) -> tuple[int, int]:
 
 @inner
 def _schedule_waiting(
-    s: State, slot: int, chunk: int, count: int, left: int
+    s: View, slot: int, chunk: int, count: int, left: int
 ) -> tuple[int, int]:
-    requests, slots, running, skipped = s.requests, s.slots, s.running, s.skipped
-    c, limit, w = s.clock[0], s.limits[0], s.work[0]
+    requests, slots, running, skipped = requests_of(s), slots_of(s), running_of(s), skipped_of(s)
+    c, limit, w = clock_of(s), limits_of(s), work_of(s)
     block_tokens, passed = limit.block_tokens, 0
     while left > 0 and c.waiting > 0 and c.running < limit.max_seqs:
         i, from_overdue = choose(s)

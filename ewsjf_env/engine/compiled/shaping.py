@@ -9,17 +9,17 @@ import math
 
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.state import State
 from ewsjf_env.engine.compiled.waiting import begin_waiting_step, choose, tokens_below
 from ewsjf_env.engine.compiled.work import octave
+from ewsjf_env.engine.compiled.views import clock_of, limits_of, policy_of, requests_of, running_of, View
 from ewsjf_env.scheduling.step_shape import CACHE_RESERVE
 
 
 @inner
-def begin_step(s: State) -> None:
+def begin_step(s: View) -> None:
     """Begin a step of the waiting queue, and cut it as the policy says."""
-    requests, running = s.requests, s.running
-    c, p, limit = s.clock[0], s.policy[0], s.limits[0]
+    requests, running = requests_of(s), running_of(s)
+    c, p, limit = clock_of(s), policy_of(s), limits_of(s)
     c.budget, c.chunk = limit.budget_tokens, limit.chunk_tokens
     if (p.prefill_share >= 1.0 and p.yield_share <= 0.0) or not limit.chunked:
         begin_waiting_step(s, c.budget)

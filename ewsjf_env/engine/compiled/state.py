@@ -141,6 +141,9 @@ class State(NamedTuple):
     bin_tokens: Integers
 
 
+ARRAYS = State._fields
+
+
 def new_record(dtype: np.dtype[Any]) -> Any:
     """A record of zeros."""
     return np.zeros(1, dtype)

@@ -7,7 +7,8 @@ or with look-ahead the one after.  Junk is sorted out here.
 from __future__ import annotations
 
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.state import LEARNT_STEPS, STEP_FEATURES, State
+from ewsjf_env.engine.compiled.state import LEARNT_STEPS, STEP_FEATURES
+from ewsjf_env.engine.compiled.views import batch_of, clock_of, limits_of, sample_of, steps_of, work_of, View
 
 DENSE_SAMPLES = 500
 DECODE_SAMPLE_STEPS = 16
@@ -16,11 +17,11 @@ LARGEST = 1e12
 
 
 @inner
-def begin_timing(s: State) -> bool:
+def begin_timing(s: View) -> bool:
     """Meet the oldest sample with its time; whether a batch is complete for the model."""
-    steps, sample, batch = s.steps, s.sample, s.batch
-    c = s.clock[0]
-    if not s.limits[0].learns:
+    steps, sample, batch = steps_of(s), sample_of(s), batch_of(s)
+    c = clock_of(s)
+    if not limits_of(s).learns:
         return False
     now_s, place = c.now_s, c.sample
     if steps[place].wanted and c.running > 0 and now_s > c.last_step_s:
@@ -41,11 +42,11 @@ def begin_timing(s: State) -> bool:
 
 
 @inner
-def end_timing(s: State, requests: int, tokens: int) -> None:
+def end_timing(s: View, requests: int, tokens: int) -> None:
     """Note what the step that was just scheduled computes, if it is to be learnt from."""
-    steps, sample = s.steps, s.sample
-    c, w = s.clock[0], s.work[0]
-    if not s.limits[0].learns:
+    steps, sample = steps_of(s), sample_of(s)
+    c, w = clock_of(s), work_of(s)
+    if not limits_of(s).learns:
         return
     c.timed_steps += 1
     if tokens == 0:

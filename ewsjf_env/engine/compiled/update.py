@@ -5,16 +5,16 @@ from __future__ import annotations
 from ewsjf_env.engine.compiled import codes
 from ewsjf_env.engine.compiled.blocks import free_blocks, keep_blocks
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.state import State
 from ewsjf_env.engine.compiled.waiting import take_out
 from ewsjf_env.engine.compiled.work import learn_output
+from ewsjf_env.engine.compiled.views import clock_of, limits_of, policy_of, requests_of, running_of, slots_of, steps_of, View
 
 
 @inner
-def update(s: State, slot: int) -> None:
+def update(s: View, slot: int) -> None:
     """Take in the tokens of a step that has run."""
-    requests, steps, slots = s.requests, s.steps, s.slots
-    c, limit = s.clock[0], s.limits[0]
+    requests, steps, slots = requests_of(s), steps_of(s), slots_of(s)
+    c, limit = clock_of(s), limits_of(s)
     count, now_s, ahead = steps[slot].count, c.now_s, limit.depth > 1
     stopped, delivered = False, 0
     for position in range(count):
@@ -50,9 +50,9 @@ def update(s: State, slot: int) -> None:
 
 
 @inner
-def _finish(s: State, i: int) -> None:
-    requests = s.requests
-    c = s.clock[0]
+def _finish(s: View, i: int) -> None:
+    requests = requests_of(s)
+    c = clock_of(s)
     if requests[i].where != codes.RUNNING:  # preempted meanwhile
         take_out(s, i, False)
     requests[i].where = codes.FINISHED
@@ -60,15 +60,15 @@ def _finish(s: State, i: int) -> None:
     free_blocks(s, i)
     c.live -= 1
     c.finished += 1
-    if s.policy[0].w_output != 0.0:
+    if policy_of(s).w_output != 0.0:
         learn_output(s, i)
 
 
 @inner
-def _close_ranks(s: State) -> None:
+def _close_ranks(s: View) -> None:
     """Take those that have finished out of the running ones, in order."""
-    requests, running = s.requests, s.running
-    c, kept = s.clock[0], 0
+    requests, running = requests_of(s), running_of(s)
+    c, kept = clock_of(s), 0
     for position in range(c.running):
         i = running[position]
         if requests[i].where == codes.RUNNING:

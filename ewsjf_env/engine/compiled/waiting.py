@@ -5,6 +5,8 @@ What `scheduling.waiting_queue` does, for one priority class.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ewsjf_env.engine.compiled import codes
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import entry, inner
@@ -18,37 +20,37 @@ from ewsjf_env.engine.compiled.orders import (
 )
 from ewsjf_env.engine.compiled.overdue import charge, earn, enter, oldest_overdue, unwatch, watch
 from ewsjf_env.engine.compiled.scores import key
-from ewsjf_env.engine.compiled.state import State
 from ewsjf_env.engine.compiled.work import octave
+from ewsjf_env.engine.compiled.views import clock_of, heaps_of, keys_of, policy_of, requests_of, waiting_tokens_of, View
 
 
 @inner
-def add(s: State, i: int) -> None:
+def add(s: View, i: int) -> None:
     """A request arrives."""
-    requests, waiting_tokens = s.requests, s.waiting_tokens
-    c = s.clock[0]
+    requests, waiting_tokens = requests_of(s), waiting_tokens_of(s)
+    c = clock_of(s)
     c.waiting += 1
     waiting_tokens[octave(requests[i].prompt)] += requests[i].prompt
     add_to_order(s, i)
     watch(s, i)
     observe_arrival(s, i)
-    if s.policy[0].logs:
+    if policy_of(s).logs:
         c.fresh += 1
         c.kept += 1
 
 
 @inner
-def choose(s: State) -> tuple[int, bool]:
+def choose(s: View) -> tuple[int, bool]:
     """The next request, and whether the overdue lane says so."""
-    requests = s.requests
-    c = s.clock[0]
+    requests = requests_of(s)
+    c = clock_of(s)
     if c.recovery_first != NOBODY:
         return c.recovery_first, False
     if not c.ordered:
         return NOBODY, False
     late = oldest_overdue(s)
     if late != NOBODY:
-        p = s.policy[0]
+        p = policy_of(s)
         if p.kind != codes.SCORED:
             return late, True
         if requests[late].arrival_s <= requests[c.age_first].arrival_s + p.overtake_s:
@@ -57,10 +59,10 @@ def choose(s: State) -> tuple[int, bool]:
 
 
 @inner
-def take_out(s: State, i: int, picked: bool) -> None:
+def take_out(s: View, i: int, picked: bool) -> None:
     """Remove a request that waits; the caller says where it is now."""
-    requests, waiting_tokens = s.requests, s.waiting_tokens
-    c = s.clock[0]
+    requests, waiting_tokens = requests_of(s), waiting_tokens_of(s)
+    c = clock_of(s)
     c.waiting -= 1
     waiting_tokens[octave(requests[i].prompt)] -= requests[i].prompt
     if requests[i].where == codes.IN_RECOVERY:
@@ -71,7 +73,7 @@ def take_out(s: State, i: int, picked: bool) -> None:
 
 
 @inner
-def pick(s: State, i: int, from_overdue: bool) -> None:
+def pick(s: View, i: int, from_overdue: bool) -> None:
     """Remove the request that `choose` has named."""
     if from_overdue:
         charge(s, i)
@@ -79,19 +81,19 @@ def pick(s: State, i: int, from_overdue: bool) -> None:
 
 
 @inner
-def prepend(s: State, i: int) -> None:
+def prepend(s: View, i: int) -> None:
     """Return a request to the front: preempted, or skipped in this step."""
-    requests, waiting_tokens = s.requests, s.waiting_tokens
-    s.clock[0].waiting += 1
+    requests, waiting_tokens = requests_of(s), waiting_tokens_of(s)
+    clock_of(s).waiting += 1
     waiting_tokens[octave(requests[i].prompt)] += requests[i].prompt
     requests[i].where = codes.IN_RECOVERY
     prepend_recovery(s, i)
 
 
 @inner
-def begin_waiting_step(s: State, budget: int) -> None:
+def begin_waiting_step(s: View, budget: int) -> None:
     """Fix the clock of the step and what follows from it."""
-    c = s.clock[0]
+    c = clock_of(s)
     c.step_s = max(c.step_s, c.now_s)
     c.step += 1
     c.first_queue = NOBODY
@@ -100,9 +102,9 @@ def begin_waiting_step(s: State, budget: int) -> None:
 
 
 @inner
-def tokens_below(s: State, limit: int) -> int:
+def tokens_below(s: View, limit: int) -> int:
     """Tokens of waiting prompts that are shorter than a power of two."""
-    waiting_tokens = s.waiting_tokens
+    waiting_tokens = waiting_tokens_of(s)
     total = 0
     for bits in range(octave(limit)):
         total += waiting_tokens[bits]
@@ -110,10 +112,11 @@ def tokens_below(s: State, limit: int) -> int:
 
 
 @entry
-def replace_order(s: State) -> None:
+def replace_order(table: Any) -> None:
     """Put those that wait, the recovery lane apart, into the order of a new policy."""
-    requests = s.requests
-    c = s.clock[0]
+    s = table[0]
+    requests = requests_of(s)
+    c = clock_of(s)
     c.age_first = c.age_last = c.first_queue = NOBODY
     c.ordered = c.heap = c.active = c.deadlines = c.overdue = c.watched = 0
     c.waits = c.wait_next = c.served = 0
@@ -129,10 +132,11 @@ def replace_order(s: State) -> None:
 
 
 @entry
-def rekey(s: State) -> None:
+def rekey(table: Any) -> None:
     """Compute every key of the order anew, after its parameters have changed."""
-    requests, heaps, keys = s.requests, s.heaps, s.keys
-    c, p = s.clock[0], s.policy[0]
+    s = table[0]
+    requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
+    c, p = clock_of(s), policy_of(s)
     c.heap = 0
     for i in range(c.next):
         if requests[i].where == codes.IN_ORDER:

@@ -11,7 +11,8 @@ import numpy as np
 from ewsjf_env.engine.compiled.blocks import uncached_tokens
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.state import OUTPUT_BINS, State
+from ewsjf_env.engine.compiled.state import OUTPUT_BINS
+from ewsjf_env.engine.compiled.views import bin_tokens_of, output_bin_of, output_counts_of, policy_of, requests_of, View
 from ewsjf_env.scheduling.expected_output import LEAST, MEMORY
 
 
@@ -26,10 +27,10 @@ def octave(tokens: int) -> int:
 
 
 @inner
-def effective_tokens(s: State, i: int) -> int:
+def effective_tokens(s: View, i: int) -> int:
     """The work of a request now, >= 1; its length where the policy asks for no more."""
-    requests = s.requests
-    p, b = s.policy[0], requests[i].prompt
+    requests = requests_of(s)
+    p, b = policy_of(s), requests[i].prompt
     if p.w_cached == 0.0 and p.w_output == 0.0:
         return b
     work = float(b)
@@ -41,10 +42,10 @@ def effective_tokens(s: State, i: int) -> int:
 
 
 @inner
-def expected_output(s: State, i: int) -> int:
+def expected_output(s: View, i: int) -> int:
     """Output tokens of a request; 0 where nothing is known."""
-    requests, output_counts, bin_tokens = s.requests, s.output_counts, s.bin_tokens
-    p = s.policy[0]
+    requests, output_counts, bin_tokens = requests_of(s), output_counts_of(s), bin_tokens_of(s)
+    p = policy_of(s)
     if p.use_hints and requests[i].hint != NOBODY:
         return requests[i].hint
     if p.use_learned:
@@ -61,9 +62,9 @@ def expected_output(s: State, i: int) -> int:
 
 
 @inner
-def learn_output(s: State, i: int) -> None:
+def learn_output(s: View, i: int) -> None:
     """Learn from a request that has finished how much is generated."""
-    requests, output_counts, output_bin = s.requests, s.output_counts, s.output_bin
+    requests, output_counts, output_bin = requests_of(s), output_counts_of(s), output_bin_of(s)
     bits = octave(requests[i].prompt)
     if output_counts[bits, OUTPUT_BINS] >= MEMORY:
         total = 0

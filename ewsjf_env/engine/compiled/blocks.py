@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.views import blocks_of, cached_of, clock_of, free_rows_of, held_of, limits_of, prefixes_of, requests_of, View
+from ewsjf_env.engine.compiled.views import (
+    View,
+    blocks_of,
+    cached_of,
+    clock_of,
+    free_rows_of,
+    held_of,
+    limits_of,
+    prefixes_of,
+    requests_of,
+)
 
 
 @inner
@@ -63,7 +73,14 @@ def idle_blocks(s: View, i: int, hit: int) -> int:
 @inner
 def adopt_blocks(s: View, i: int, hit: int) -> None:
     """Begin to hold blocks: the cached ones that were found."""
-    requests, blocks, held, free_rows, prefixes, cached = requests_of(s), blocks_of(s), held_of(s), free_rows_of(s), prefixes_of(s), cached_of(s)
+    requests, blocks, held, free_rows, prefixes, cached = (
+        requests_of(s),
+        blocks_of(s),
+        held_of(s),
+        free_rows_of(s),
+        prefixes_of(s),
+        cached_of(s),
+    )
     r, c = requests[i], clock_of(s)
     r.blocks = hit
     if not limits_of(s).prefix_caching:
@@ -124,7 +141,13 @@ def free_blocks(s: View, i: int) -> None:
 @inner
 def keep_blocks(s: View, i: int, tokens: int) -> None:
     """Enter the full blocks of the first so many tokens into the prefix cache."""
-    requests, blocks, held, prefixes, cached = requests_of(s), blocks_of(s), held_of(s), prefixes_of(s), cached_of(s)
+    requests, blocks, held, prefixes, cached = (
+        requests_of(s),
+        blocks_of(s),
+        held_of(s),
+        prefixes_of(s),
+        cached_of(s),
+    )
     limit = limits_of(s)
     if not limit.prefix_caching:
         return

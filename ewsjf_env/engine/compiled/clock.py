@@ -13,8 +13,17 @@ from ewsjf_env.engine.compiled.learn import learn
 from ewsjf_env.engine.compiled.schedule import schedule
 from ewsjf_env.engine.compiled.timer import begin_timing
 from ewsjf_env.engine.compiled.update import update
+from ewsjf_env.engine.compiled.views import (
+    View,
+    clock_of,
+    limits_of,
+    noise_of,
+    policy_of,
+    requests_of,
+    steps_of,
+    work_of,
+)
 from ewsjf_env.engine.compiled.waiting import add
-from ewsjf_env.engine.compiled.views import clock_of, limits_of, noise_of, policy_of, requests_of, steps_of, work_of, View
 from ewsjf_env.scheduling.boost import REFIT_EVERY
 
 MAX_EMPTY_STEPS = 64

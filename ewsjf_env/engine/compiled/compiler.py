@@ -35,7 +35,12 @@ class _FolderCache(FunctionCache):  # type: ignore[misc]
 
 def inner(function: F) -> F:
     """Compile a function that only compiled code calls."""
-    options = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
+    options = {
+        "nogil": True,
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+        "error_model": "numpy",
+    }
     return cast(F, njit(**options)(function))
 
 

@@ -12,6 +12,7 @@ from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.base import EngineError, ShouldAbort
 from ewsjf_env.engine.capacity import steady_rate_per_s
 from ewsjf_env.engine.compiled.core import CompiledCore, Noise
+from ewsjf_env.engine.compiled.metrics import prefill_costs_s, window_metrics
 from ewsjf_env.engine.compiled.policy import check_policy
 from ewsjf_env.engine.compiled.prefixes import prefix_numbers
 from ewsjf_env.engine.compiled.settings import check_settings
@@ -21,7 +22,7 @@ from ewsjf_env.engine.requests import TraceRequests
 from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.engine.virtual_core import Totals
 from ewsjf_env.policy import default_policy
-from ewsjf_env.records import RequestRecord, WindowCounters, WindowMetrics, aggregate
+from ewsjf_env.records import RequestRecord, WindowCounters, WindowMetrics
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.policy_queue import PolicyQueue
@@ -59,7 +60,7 @@ class CompiledEngine:
         self._policy: Policy | None = None
         self._core: CompiledCore | None = None
         self._requests: TraceRequests | None = None
-        self._costs_s: dict[int, float] = {}
+        self._costs_s: Floats = np.zeros(0)  # C(b) of each request
         self._closed = False
 
     def reset(self, trace: Trace) -> None:
@@ -68,6 +69,8 @@ class CompiledEngine:
         core = self._build_core(trace, self.config.scheduler == "ewsjf")
         if core.queue is not None and self._policy is not None:
             core.install(self._policy)
+        budget_tokens = self.config.max_num_batched_tokens
+        self._costs_s = prefill_costs_s(self.latency, core.state.requests["prompt"], budget_tokens)
         self._core = core
 
     def install(self, policy: Policy) -> None:
@@ -148,11 +151,7 @@ class CompiledEngine:
 
     def prefill_cost_s(self, prompt_tokens: int) -> float:
         """See `Engine.prefill_cost_s`: by the latency model, without prefix cache."""
-        cost_s = self._costs_s.get(prompt_tokens)
-        if cost_s is None:
-            cost_s = self.latency.prefill_s(prompt_tokens, self.config.max_num_batched_tokens)
-            self._costs_s[prompt_tokens] = cost_s
-        return cost_s
+        return self.latency.prefill_s(prompt_tokens, self.config.max_num_batched_tokens)
 
     def now(self) -> float:
         """See `Engine.now`: the virtual clock, 0 before the first `reset`."""
@@ -290,9 +289,14 @@ class CompiledEngine:
             else math.nan,
             queues=len(self.cuts()) + 1,
         )
-        records = core.records(since_s=start_s)
-        return aggregate(
-            records, counters, start_s, end_s, self.prefill_cost_s, self.config.metrics
+        arrived = core.arrived()
+        return window_metrics(
+            core.state.requests[:arrived],
+            self._costs_s[:arrived],
+            counters,
+            start_s,
+            end_s,
+            self.config.metrics,
         )
 
     def _running_core(self) -> CompiledCore:

@@ -143,5 +143,7 @@ def _differing(found: Sequence[RequestRecord], expected: Sequence[RequestRecord]
         finish_s = _difference_s(f.finish_s, e.finish_s)
         same = max(first_s, finish_s) <= TOLERANCE_S
         same = same and f.generated_tokens == e.generated_tokens
-        count += not (same and f.preemptions == e.preemptions and f.cached_tokens == e.cached_tokens)
+        count += not (
+            same and f.preemptions == e.preemptions and f.cached_tokens == e.cached_tokens
+        )
     return count

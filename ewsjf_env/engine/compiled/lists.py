@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.views import clock_of, queues_of, requests_of, View
+from ewsjf_env.engine.compiled.views import View, clock_of, queues_of, requests_of
 
 
 @inner

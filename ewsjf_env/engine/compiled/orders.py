@@ -19,8 +19,18 @@ from ewsjf_env.engine.compiled.lists import (
 )
 from ewsjf_env.engine.compiled.scores import cost_s, key, score
 from ewsjf_env.engine.compiled.state import WAITS_REMEMBERED
+from ewsjf_env.engine.compiled.views import (
+    View,
+    clock_of,
+    cuts_of,
+    heaps_of,
+    keys_of,
+    policy_of,
+    queues_of,
+    requests_of,
+    waits_s_of,
+)
 from ewsjf_env.engine.compiled.work import effective_tokens
-from ewsjf_env.engine.compiled.views import clock_of, cuts_of, heaps_of, keys_of, policy_of, queues_of, requests_of, waits_s_of, View
 
 ALL_AGE, LONG_AGE = 1, 2  # whom a keyed order promotes
 
@@ -104,7 +114,9 @@ def remove_from_order(s: View, i: int, picked: bool) -> None:
         if _ages(s, i):
             remove_by_age(s, i)
         if picked and p.key == codes.BY_BOOST:
-            waits_s[c.wait_next] = c.step_s - requests[i].arrival_s + cost_s(p, float(requests[i].prompt))
+            waits_s[c.wait_next] = (
+                c.step_s - requests[i].arrival_s + cost_s(p, float(requests[i].prompt))
+            )
             c.wait_next = (c.wait_next + 1) % WAITS_REMEMBERED
             c.waits = min(c.waits + 1, WAITS_REMEMBERED)
             c.served += 1
@@ -175,9 +187,7 @@ def _best_score(s: View) -> int:
             value = queues[q].score
         else:
             b = effective_tokens(s, head)
-            value = score(
-                p, c.mean_cost_s, c.share_scale, queues[q], b, c.step_s - arrived_s
-            )
+            value = score(p, c.mean_cost_s, c.share_scale, queues[q], b, c.step_s - arrived_s)
             if not math.isfinite(value):
                 return NOBODY
             queues[q].score, queues[q].scored, queues[q].scored_step = value, head, c.step

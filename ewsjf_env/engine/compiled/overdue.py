@@ -9,7 +9,14 @@ from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
 from ewsjf_env.engine.compiled.heap import pop, push
 from ewsjf_env.engine.compiled.scores import cost_s
-from ewsjf_env.engine.compiled.views import clock_of, heaps_of, keys_of, policy_of, requests_of, View
+from ewsjf_env.engine.compiled.views import (
+    View,
+    clock_of,
+    heaps_of,
+    keys_of,
+    policy_of,
+    requests_of,
+)
 from ewsjf_env.scheduling.fairness import CAP_BUDGETS
 
 

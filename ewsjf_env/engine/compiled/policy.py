@@ -161,7 +161,7 @@ def policy_queues(policy: Policy, prompt: Integers) -> dict[str, Any]:
     if width:
         queues = new_queues(int(prompt.max()) // width + 1)
         return {"cuts": np.zeros(0, np.int64), "queues": queues}
-    cuts = np.unique(prompt) if code.lengths else np.zeros(0, np.int64)
+    cuts = np.unique(prompt).astype(np.int64) if code.lengths else np.zeros(0, np.int64)
     return {"cuts": cuts, "queues": new_queues(max(1, len(cuts)))}
 
 

@@ -22,7 +22,8 @@ def prefix_numbers(
     """Numbers of all full blocks that requests may ever have.
 
     Args:
-        prompt, output: tokens of each request, shape (n,).
+        prompt: tokens of each request, shape (n,).
+        output: tokens that it will generate, shape (n,).
         block_ids: of the trace; None: no prompt shares anything.
         block_tokens: of a KV block.
 

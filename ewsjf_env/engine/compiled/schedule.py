@@ -26,8 +26,18 @@ from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
 from ewsjf_env.engine.compiled.shaping import begin_step
 from ewsjf_env.engine.compiled.timer import end_timing
+from ewsjf_env.engine.compiled.views import (
+    View,
+    clock_of,
+    limits_of,
+    requests_of,
+    running_of,
+    skipped_of,
+    slots_of,
+    steps_of,
+    work_of,
+)
 from ewsjf_env.engine.compiled.waiting import choose, pick, prepend
-from ewsjf_env.engine.compiled.views import clock_of, limits_of, requests_of, running_of, skipped_of, slots_of, steps_of, work_of, View
 
 
 @inner
@@ -142,9 +152,7 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
 
 
 @inner
-def _schedule_waiting(
-    s: View, slot: int, chunk: int, count: int, left: int
-) -> tuple[int, int]:
+def _schedule_waiting(s: View, slot: int, chunk: int, count: int, left: int) -> tuple[int, int]:
     requests, slots, running, skipped = requests_of(s), slots_of(s), running_of(s), skipped_of(s)
     c, limit, w = clock_of(s), limits_of(s), work_of(s)
     block_tokens, passed = limit.block_tokens, 0

@@ -9,9 +9,16 @@ import math
 
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
+from ewsjf_env.engine.compiled.views import (
+    View,
+    clock_of,
+    limits_of,
+    policy_of,
+    requests_of,
+    running_of,
+)
 from ewsjf_env.engine.compiled.waiting import begin_waiting_step, choose, tokens_below
 from ewsjf_env.engine.compiled.work import octave
-from ewsjf_env.engine.compiled.views import clock_of, limits_of, policy_of, requests_of, running_of, View
 from ewsjf_env.scheduling.step_shape import CACHE_RESERVE
 
 
@@ -33,7 +40,7 @@ def begin_step(s: View) -> None:
             longest = max(longest, left)
         else:
             decoding += 1
-    share = int(math.ceil(p.prefill_share * limit.budget_tokens))
+    share = math.ceil(p.prefill_share * limit.budget_tokens)
     c.budget = min(limit.budget_tokens, decoding + share)
     begin_waiting_step(s, c.budget)
     if not c.waiting or c.running >= limit.max_seqs or p.yield_share <= 0.0 or longest < 2:

@@ -34,7 +34,8 @@ def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
 #   computed: tokens whose KV is or will be there      generated: output tokens delivered
 #   placeholders: output tokens of steps in flight      in_flight: tokens of these steps
 #   stale: those of them from before a preemption       blocks: KV blocks held
-#   cached: cached tokens at its first admission, -1 before      routed: the length that chose its queue
+#   cached: cached tokens at its first admission, -1 before
+#   routed: the length that chose its queue             row, kept: its blocks, see `blocks.py`
 REQUEST = _record(
     "priority prefix",
     "arrival_s first_token_s finish_s key_given",
@@ -50,7 +51,8 @@ WORK = _record("prefill decodes context odd odd_context", "attention odd_attenti
 # A step in flight, and what it computes of one request.
 STEP = _record("count prefill wanted", "end_s")
 SLOT = _record("", "", "request tokens samples completes")
-# An FCFS queue; the first `clock.active` fields `active` name those with requests, `place` says where.
+# An FCFS queue.  The first fields `active`, `clock.active` of them, name the queues with requests;
+# `place` says where a queue stands there.
 QUEUE = _record("first last rank scored scored_step active place", "mean share weight score")
 # What the engine is: fixed at reset.
 LIMITS = _record(
@@ -60,9 +62,9 @@ LIMITS = _record(
 )
 # What the policy in force says, and what is known besides: changed between two steps.
 POLICY = _record(
-    "kind key score partitioned backfill promotes refreshes closes logs renew pending "
-    "adapts least_lengths drift_window use_hints use_learned route_by_work width_tokens queues short_tokens block_tokens "
-    "longest_tokens",
+    "kind key score partitioned backfill promotes refreshes closes logs renew pending adapts "
+    "least_lengths drift_window use_hints use_learned route_by_work width_tokens queues "
+    "short_tokens block_tokens longest_tokens",
     "p0 p1 p2 p3 p4 p5 overtake_s promote_s overdue_share overdue_floor_s overdue_kappa "
     "prefill_share yield_share interval_s evaluated_s checked_s check_interval_s "
     "w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s reference_tokens",
@@ -209,7 +211,8 @@ def new_state(
     Args:
         limits: a record of `LIMITS`.
         arrival_s: seconds, ascending, shape (n,).
-        prompt, output: tokens as served, shape (n,).
+        prompt: tokens as served, shape (n,).
+        output: tokens that will be generated, shape (n,).
         priority: of each request; None: all 0.
         hint: output tokens that the callers expect; None: they say nothing.
         prefixes: see `prefixes.prefix_numbers`; None: there is no prefix cache.

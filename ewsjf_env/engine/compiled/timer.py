@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from ewsjf_env.engine.compiled.compiler import inner
 from ewsjf_env.engine.compiled.state import LEARNT_STEPS, STEP_FEATURES
-from ewsjf_env.engine.compiled.views import batch_of, clock_of, limits_of, sample_of, steps_of, work_of, View
+from ewsjf_env.engine.compiled.views import (
+    View,
+    batch_of,
+    clock_of,
+    limits_of,
+    sample_of,
+    steps_of,
+    work_of,
+)
 
 DENSE_SAMPLES = 500
 DECODE_SAMPLE_STEPS = 16

@@ -5,9 +5,18 @@ from __future__ import annotations
 from ewsjf_env.engine.compiled import codes
 from ewsjf_env.engine.compiled.blocks import free_blocks, keep_blocks
 from ewsjf_env.engine.compiled.compiler import inner
+from ewsjf_env.engine.compiled.views import (
+    View,
+    clock_of,
+    limits_of,
+    policy_of,
+    requests_of,
+    running_of,
+    slots_of,
+    steps_of,
+)
 from ewsjf_env.engine.compiled.waiting import take_out
 from ewsjf_env.engine.compiled.work import learn_output
-from ewsjf_env.engine.compiled.views import clock_of, limits_of, policy_of, requests_of, running_of, slots_of, steps_of, View
 
 
 @inner

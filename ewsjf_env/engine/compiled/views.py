@@ -14,23 +14,27 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from ewsjf_env.engine.compiled.compiler import inner
-from ewsjf_env.engine.compiled.state import ARRAYS, BLOCK, CLOCK, LIMITS, MODEL, POLICY, QUEUE
-from ewsjf_env.engine.compiled.state import REQUEST, SLOT, STEP, WORK, State
+from ewsjf_env.engine.compiled.state import (
+    ARRAYS,
+    BLOCK,
+    CLOCK,
+    LIMITS,
+    MODEL,
+    POLICY,
+    QUEUE,
+    REQUEST,
+    SLOT,
+    STEP,
+    WORK,
+    State,
+)
 
 View = Any  # a record of `TABLE`
+_KINDS: dict[str, Any] = {}  # of each array, as compiled code takes it to be
 
 TABLE = np.dtype(
     [(f"{name}{part}", np.int64) for name in ARRAYS for part in ("", "_rows", "_columns")]
 )
-
-
-def table_of(state: State) -> Any:
-    """Where the arrays of a state are, for compiled code; the caller keeps the state alive."""
-    table = np.zeros(1, TABLE)
-    for name, array in zip(ARRAYS, state, strict=True):
-        table[name], table[f"{name}_rows"] = array.ctypes.data, array.shape[0]
-        table[f"{name}_columns"] = array.shape[1] if array.ndim > 1 else 1
-    return table
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -43,6 +47,7 @@ def _pointer(typing_context: Any, address: Any) -> Any:
 
 def _array(name: str, kind: Any) -> Callable[[View], Any]:
     rows = f"{name}_rows"
+    _KINDS[name] = np.dtype(kind)
 
     @inner
     def array_of(s: View) -> Any:
@@ -53,6 +58,7 @@ def _array(name: str, kind: Any) -> Callable[[View], Any]:
 
 def _table(name: str, kind: Any) -> Callable[[View], Any]:
     rows, columns = f"{name}_rows", f"{name}_columns"
+    _KINDS[name] = np.dtype(kind)
 
     @inner
     def table_of(s: View) -> Any:
@@ -62,6 +68,8 @@ def _table(name: str, kind: Any) -> Callable[[View], Any]:
 
 
 def _record(name: str, kind: Any) -> Callable[[View], Any]:
+    _KINDS[name] = np.dtype(kind)
+
     @inner
     def record_of(s: View) -> Any:
         return carray(_pointer(s[name]), (1,), kind)[0]
@@ -98,3 +106,14 @@ cached_of = _table("cached", np.int64)
 output_counts_of = _table("output_counts", np.int64)
 output_bin_of = _array("output_bin", np.int64)
 bin_tokens_of = _array("bin_tokens", np.int64)
+
+
+def table_of(state: State) -> Any:
+    """Where the arrays of a state are, for compiled code; the caller keeps the state alive."""
+    table = np.zeros(1, TABLE)
+    for name, array in zip(ARRAYS, state, strict=True):
+        if array.dtype != _KINDS[name] or not array.flags.c_contiguous:
+            raise TypeError(f"{name}: an array of {array.dtype}, expected {_KINDS[name]}")
+        table[name], table[f"{name}_rows"] = array.ctypes.data, array.shape[0]
+        table[f"{name}_columns"] = array.shape[1] if array.ndim > 1 else 1
+    return table

@@ -20,8 +20,16 @@ from ewsjf_env.engine.compiled.orders import (
 )
 from ewsjf_env.engine.compiled.overdue import charge, earn, enter, oldest_overdue, unwatch, watch
 from ewsjf_env.engine.compiled.scores import key
+from ewsjf_env.engine.compiled.views import (
+    View,
+    clock_of,
+    heaps_of,
+    keys_of,
+    policy_of,
+    requests_of,
+    waiting_tokens_of,
+)
 from ewsjf_env.engine.compiled.work import octave
-from ewsjf_env.engine.compiled.views import clock_of, heaps_of, keys_of, policy_of, requests_of, waiting_tokens_of, View
 
 
 @inner

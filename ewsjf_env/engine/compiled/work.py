@@ -12,7 +12,14 @@ from ewsjf_env.engine.compiled.blocks import uncached_tokens
 from ewsjf_env.engine.compiled.codes import NOBODY
 from ewsjf_env.engine.compiled.compiler import inner
 from ewsjf_env.engine.compiled.state import OUTPUT_BINS
-from ewsjf_env.engine.compiled.views import bin_tokens_of, output_bin_of, output_counts_of, policy_of, requests_of, View
+from ewsjf_env.engine.compiled.views import (
+    View,
+    bin_tokens_of,
+    output_bin_of,
+    output_counts_of,
+    policy_of,
+    requests_of,
+)
 from ewsjf_env.scheduling.expected_output import LEAST, MEMORY
 
 

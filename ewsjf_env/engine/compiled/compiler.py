@@ -26,16 +26,17 @@ def _digest() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-class _FolderCache(FunctionCache):  # type: ignore[misc]
+class _FolderCache(FunctionCache):
     """Numba's cache of one function, with the sources of the whole folder in its key."""
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (*super()._index_key(sig, codegen), _digest())
+        key = super()._index_key(sig, codegen)  # type: ignore[no-untyped-call]
+        return (*key, _digest())
 
 
 def inner(function: F) -> F:
     """Compile a function that only compiled code calls."""
-    options = {
+    options: Any = {
         "nogil": True,
         "no_cpython_wrapper": True,
         "no_cfunc_wrapper": True,
@@ -46,9 +47,9 @@ def inner(function: F) -> F:
 
 def entry(function: F) -> F:
     """Compile a function that Python calls, without the interpreter's lock; cached on disk."""
-    compiled = njit(nogil=True, error_model="numpy")(function)
+    compiled: Any = njit(nogil=True, error_model="numpy")(function)
     try:
-        compiled._cache = _FolderCache(function)
+        compiled._cache = _FolderCache(function)  # type: ignore[no-untyped-call]
     except RuntimeError:  # no folder to write to
         warnings.warn(
             "engine compiled: no folder for Numba's cache can be written, so each process compiles "

@@ -23,7 +23,7 @@ from ewsjf_env.engine.simulated_config import SimulatedConfig
 from ewsjf_env.engine.virtual_core import Totals
 from ewsjf_env.policy import default_policy
 from ewsjf_env.records import RequestRecord, WindowCounters, WindowMetrics
-from ewsjf_env.scheduling.cost import PrefillCostModel
+from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.repartition import InlineExecutor
@@ -61,6 +61,8 @@ class CompiledEngine:
         self._core: CompiledCore | None = None
         self._requests: TraceRequests | None = None
         self._costs_s: Floats = np.zeros(0)  # C(b) of each request
+        self._prior: CostPrior | None = None
+        self._start_policy = default_policy()  # in force until one is installed
         self._closed = False
 
     def reset(self, trace: Trace) -> None:
@@ -224,11 +226,12 @@ class CompiledEngine:
     def _queue(self) -> PolicyQueue[Any]:
         """The scheduler's own waiting queue, for policy, cost model and re-partition."""
         config = self.config
-        prior = self.latency.cost_prior(config.max_num_batched_tokens)
+        if self._prior is None:
+            self._prior = self.latency.cost_prior(config.max_num_batched_tokens)
         return PolicyQueue(
-            default_policy(),
+            self._start_policy,
             _no_request,
-            PrefillCostModel(prior),
+            PrefillCostModel(self._prior),
             InlineExecutor(),
             block_tokens=config.block_tokens,
             longest_tokens=config.max_model_len,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -44,8 +45,12 @@ def play_many(
     threads = threads or os.cpu_count() or 1
     check_range("threads", threads, 1)
 
+    own = threading.local()  # each thread has an engine
+
     def play(policy: Policy, trace: Trace) -> list[WindowMetrics]:
-        engine = CompiledEngine(config, latency)
+        engine: CompiledEngine | None = getattr(own, "engine", None)
+        if engine is None:
+            engine = own.engine = CompiledEngine(config, latency)
         engine.install(policy)
         engine.reset(trace)
         return [engine.run_window(duration_s) for duration_s in windows_s]

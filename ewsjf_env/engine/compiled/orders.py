@@ -47,7 +47,7 @@ def route(s: View, tokens: int) -> int:
     """The queue of a length: by cuts, or by a width where there is one."""
     cuts = cuts_of(s)
     width = policy_of(s).width_tokens
-    return tokens // width if width else np.searchsorted(cuts, tokens)
+    return tokens // width if width else int(np.searchsorted(cuts, tokens))
 
 
 @inner

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import carray, types
+from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 from ewsjf_env.engine.compiled.compiler import inner
@@ -37,12 +37,14 @@ TABLE = np.dtype(
 )
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(typing_context: Any, address: Any) -> Any:
+def _pointer_to(typing_context: Any, address: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(types.intp), codegen
+
+
+_pointer: Any = intrinsic(_pointer_to)  # an address as a pointer
 
 
 def _array(name: str, kind: Any) -> Callable[[View], Any]:

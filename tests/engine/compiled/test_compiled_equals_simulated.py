@@ -145,7 +145,7 @@ def test_capacity() -> None:
     assert found == SimulatedEngine(config).measure_capacity(backlog)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     order=st.sampled_from(sorted(ORDERS)),
     asynchronous=st.booleans(),

@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIGHT = {"numpy", "yaml"}
 THIRD_PARTY = {
     "config": {"yaml", "pydantic", "pydantic_core"},
-    "engine": LIGHT | {"vllm", "torch", "tokenizers", "aiohttp"},
+    "engine": LIGHT | {"vllm", "torch", "tokenizers", "aiohttp", "numba"},
     "serving": LIGHT | {"vllm", "torch", "fastapi", "starlette", "prometheus_client"},
     "env": LIGHT | {"gymnasium", "pydantic", "pydantic_core"},
     "scheduling": {"numpy"},

@@ -18,6 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("agents.cli.evaluate", "compare policies on your traffic, simulated"),
     "compare": ("agents.cli.compare", "compare tuners, ours and your own"),
     "schema": ("agents.cli.schema", "print the JSON Schema of a kind of file, for editors"),
+    "check-fidelity": (
+        "agents.cli.check_fidelity",
+        "hold the compiled engine against vLLM's scheduler",
+    ),
     "check-env": ("agents.cli.check_env", "check the Gymnasium environment of a task"),
     "gpu-run": ("agents.cli.gpu_run", "measure a machine with a GPU, once"),
     "fit-latency": ("agents.cli.fit_latency", "fit a latency model to measured steps"),

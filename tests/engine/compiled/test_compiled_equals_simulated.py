@@ -1,0 +1,184 @@
+"""Every request of the compiled engine is served at the moments of the simulated one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ewsjf_env.engine.compiled.engine import CompiledEngine
+from ewsjf_env.engine.compiled.policy import ORDER_CODES
+from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.workload.trace import Trace
+from tests.engine.compiled.both_engines import assert_equal, small_traffic
+
+SMALL = SimulatedConfig(max_model_len=8192, kv_blocks=900, max_num_seqs=32, noise_sigma=0.1)
+
+
+def test_every_order_is_compiled() -> None:
+    assert set(ORDER_CODES) == set(ORDERS)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_order(order: str) -> None:
+    records = assert_equal(SMALL, [order, None, "fcfs", order], small_traffic(bursts=True))
+    assert sum(r.preemptions for r in records) > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"async_scheduling": False},
+        {"scheduler": "stock"},
+        {"scheduler": "stock", "async_scheduling": False},
+        {"long_prefill_token_threshold": 100},
+        {"max_num_batched_tokens": 128},
+        {"max_num_batched_tokens": 8192, "chunked_prefill": False},
+        {"max_model_len": 1000, "kv_blocks": 70},
+        {"max_num_seqs": 2},
+        {"block_tokens": 32},
+        {"kv_blocks": None, "latency": "llama3-8b_h100", "max_num_seqs": 256},
+        {"noise_sigma": 0.0},
+        {"hint_correlation": 0.5},
+    ],
+    ids=str,
+)
+def test_engine_setting(changes: dict[str, object]) -> None:
+    config = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
+    policies = [None, None] if config.scheduler == "stock" else ["hrrn", "ewsjf"]
+    assert_equal(config, policies, small_traffic(1), 12.0)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "ewsjf(overdue_share=0.3,overdue_floor_s=1,overdue_kappa=2)",
+        "ewsjf(overtake_window_s=2)",
+        "ewsjf(overtake_window_s=3,overdue_share=0.4,overdue_floor_s=1,overdue_kappa=2)",
+        "ewsjf(backfill=none)",
+        "ewsjf(backfill=adjacent)",
+        "ewsjf(backfill=adjacent,overtake_window_s=2)",
+        "ewsjf_authors(backfill=none)",
+        "ewsjf(delta=0.3,w_fair=0.5)",
+        "ewsjf(lambda=0,mu=0,k=1)",
+        "ewsjf_normalised(delta=0.3,a_u=0.5,a_f=0.2)",
+        "ewsjf_paper(a_u=0.0005)",
+        "ewsjf(w_output=1.5)",
+        "ewsjf(w_output=1.5,output_from=learned,output_quantile=0.9)",
+        "ewsjf(w_output=1,route_by=prompt)",
+        "ewsjf(prefill_share=0.25,yield_share=0.8)",
+        "hrrn(prefill_share=0.5)",
+        "srf(long_max_wait_s=2)",
+        "residual_sjf(max_wait_s=1)",
+    ],
+)
+def test_feature(policy: str) -> None:
+    config = dataclasses.replace(SMALL, hint_correlation=0.7 if "w_output" in policy else None)
+    assert_equal(config, [policy, None], small_traffic(2, bursts=True), 12.0)
+
+
+@pytest.mark.parametrize("policy", ["ewsjf(repartition_s=5)", "ewsjf(repartition_s=5,q_max=4)"])
+def test_repartition(policy: str) -> None:
+    first, second = small_traffic(3, 300, 30.0), small_traffic(4, 600, 30.0)
+    later = Trace(  # twice as many after half a minute, and four times as long
+        name="drift",
+        arrival_s=np.concatenate((first.arrival_s, 30.0 + second.arrival_s)),
+        prompt_tokens=np.concatenate((first.prompt_tokens, 4 * second.prompt_tokens)),
+        output_tokens=np.concatenate((first.output_tokens, second.output_tokens)) // 4 + 1,
+    )
+    config = dataclasses.replace(SMALL, max_model_len=4096, kv_blocks=4000)
+    before = parse_policy(policy).partition.cuts
+    engine = CompiledEngine(config)
+    engine.install(parse_policy(policy))
+    engine.reset(later)
+    engine.run_window(60.0)
+    assert engine.cuts() != before
+    assert_equal(config, [policy, None], later, 30.0)
+
+
+def test_adaptive_boost_refits() -> None:
+    trace = small_traffic(5, 500, 60.0)
+    config = dataclasses.replace(SMALL, kv_blocks=4000)
+    engine = CompiledEngine(config)
+    engine.install(parse_policy("boost_ada"))
+    engine.reset(trace)
+    engine.run_window(60.0)
+    assert engine.core.state.policy[0]["p0"] != 0.02
+    assert_equal(config, ["boost_ada", None], trace, 30.0)
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "spf", "residual_sjf", "ewsjf(w_cached=1)"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_prefix_caching(policy: str, shared: bool) -> None:
+    config = dataclasses.replace(SMALL, prefix_caching=True)
+    records = assert_equal(config, [policy, None], small_traffic(6, shared=shared), 15.0)
+    assert any(r.cached_tokens for r in records) == shared
+
+
+def test_prefix_blocks_that_no_kv_block_divides() -> None:
+    config = dataclasses.replace(SMALL, prefix_caching=True, block_tokens=48, kv_blocks=400)
+    assert_equal(config, ["fcfs"], small_traffic(7, shared=True), 20.0)
+
+
+def test_a_backlog_at_time_zero_and_its_drain() -> None:
+    trace = dataclasses.replace(small_traffic(8), arrival_s=np.zeros(120))
+    metrics, records = [], []
+    for engine in (CompiledEngine(SMALL), SimulatedEngine(SMALL)):
+        engine.install(parse_policy("ewsjf"))
+        engine.reset(trace)
+        engine.run_window(0.1)
+        metrics.append(engine.drain().to_dict())
+        records.append(engine.records())
+    assert records[0] == records[1]
+    assert metrics[0] == metrics[1]
+    assert all(r.finish_s is not None for r in records[0])
+
+
+def test_capacity() -> None:
+    config = SimulatedConfig(max_model_len=4096, max_num_seqs=8)
+    backlog = dataclasses.replace(small_traffic(9, 200), arrival_s=np.zeros(200))
+    found = CompiledEngine(config).measure_capacity(backlog)
+    assert found == SimulatedEngine(config).measure_capacity(backlog)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    order=st.sampled_from(sorted(ORDERS)),
+    asynchronous=st.booleans(),
+    budget=st.sampled_from([64, 300, 2048]),
+    seqs=st.sampled_from([3, 20, 64]),
+    blocks=st.integers(130, 900),
+    threshold=st.sampled_from([0, 0, 50]),
+    caching=st.booleans(),
+    shape=st.tuples(st.sampled_from([1.0, 0.5]), st.sampled_from([0.0, 0.7])),
+    seed=st.integers(0, 1000),
+)
+def test_any_configuration(
+    order: str,
+    asynchronous: bool,
+    budget: int,
+    seqs: int,
+    blocks: int,
+    threshold: int,
+    caching: bool,
+    shape: tuple[float, float],
+    seed: int,
+) -> None:
+    config = SimulatedConfig(
+        max_model_len=2048,
+        async_scheduling=asynchronous,
+        max_num_batched_tokens=budget,
+        max_num_seqs=seqs,
+        kv_blocks=blocks,
+        long_prefill_token_threshold=threshold,
+        prefix_caching=caching,
+        noise_sigma=0.1,
+    )
+    parameters = {"prefill_share": shape[0], "yield_share": shape[1]}
+    policy = Policy.from_dict({"order": order, "parameters": parameters})
+    trace = small_traffic(seed, 60, shared=caching, bursts=bool(seed % 2))
+    assert_equal(config, [policy, None], trace, 6.0)

@@ -1,4 +1,4 @@
-"""What is a tuning run? Everything that decides its windows, in one file of its folder.
+"""A tuning run: everything that decides its windows, in one file of its folder.
 
 A run is repeated, resumed and exported from this alone: agent and settings, seed, environment,
 the features that agents see, and what counts as a shift of the traffic.

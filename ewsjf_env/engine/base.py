@@ -1,4 +1,4 @@
-"""What does every engine promise, so that one environment and one test suite fit all of them?"""
+"""The engine boundary: what every engine promises to the environment and to the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may an operator configure in `additional_config["ewsjf_simulated"]`?"""
+"""Settings of the stand-in executor, in `additional_config["ewsjf_simulated"]`."""
 
 from __future__ import annotations
 

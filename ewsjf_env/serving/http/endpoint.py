@@ -25,9 +25,9 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.serving import openapi
-from ewsjf_env.serving.access import Gate, api_keys, author, is_cross_site
 from ewsjf_env.serving.change import MAX_BODY_BYTES, PolicyChange
+from ewsjf_env.serving.http import openapi
+from ewsjf_env.serving.http.access import Gate, api_keys, author, is_cross_site
 from ewsjf_env.serving.metrics import start_polling
 from ewsjf_env.serving.ranks import EngineUnavailable, Ranks
 from ewsjf_env.serving.settings import patch_is_allowed

@@ -1,0 +1,1 @@
+"""The HTTP routes of the scheduler on vLLM's own API server."""

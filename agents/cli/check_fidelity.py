@@ -1,4 +1,4 @@
-"""The command `scripts/check_fidelity.py`: both engines on the same drawn traces."""
+"""The command `ewsjf check-fidelity`: both engines on the same drawn traces."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ewsjf_env.engine.compiled.policy import check_policy
 from ewsjf_env.engine.compiled.settings import check_settings
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
+from ewsjf_env.engine.simulated.preset import load_engine
 from ewsjf_env.policy.policy import Policy, parse_policies, split_policies
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.workload import Trace, Workload, load_workload, trace_workload
@@ -27,20 +28,20 @@ EPILOG = """\
 exit codes: 0 every request is equal, 1 one differs or the check failed,
             2 bad input or what the compiled engine refuses
 
-example: check_fidelity.py --trace my_log.csv.gz --policies fcfs,ewsjf \\
+example: ewsjf check-fidelity --trace my_log.csv.gz --policies fcfs,ewsjf \\
              --duration 300 --seeds 2 --out fidelity.json"""
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser("check_fidelity.py", None, DESCRIPTION, EPILOG)
+    parser = Parser("ewsjf check-fidelity", None, DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("--workload", metavar="NAME", help="built-in name or a .yaml file")
     add("--trace", metavar="FILE", help="a recorded log")
     add("--rate", type=number, metavar="R", help="requests/s (the traffic's own)")
     policies = f"names, with parameters in parentheses, files, or `all` ({DEFAULT_POLICIES})"
     add("--policies", default=DEFAULT_POLICIES, metavar="LIST", help=policies)
-    add("--engine", metavar="FILE.yaml", help="see configs/env; Llama-2-13B on an A100")
+    add("--engine", metavar="PRESET", help="or a YAML file (llama2-13b_a100-80g)")
     add("--duration", type=number, default=300.0, metavar="S", help="virtual s (300)")
     add("--seeds", type=whole, default=1, metavar="N", help="drawn traces (1)")
     add("--out", required=True, metavar="FILE.json", help="the cases")
@@ -62,7 +63,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if out.suffix != ".json" or out.is_dir() or not out.parent.is_dir():
         raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
     engine = arguments.engine
-    config = SimulatedConfig() if engine is None else SimulatedConfig.load(engine)
+    config = SimulatedConfig() if engine is None else load_engine(engine, "--engine")
     check_settings(config)
     policies = _policies(arguments.policies)
     workload = _workload(arguments)
@@ -118,3 +119,7 @@ def _line(case: FidelityCase) -> str:
         f"{case.differing} of {case.requests} differ, {case.compiled_x_real_time:,.0f}x and "
         f"{case.simulated_x_real_time:,.0f}x real time"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

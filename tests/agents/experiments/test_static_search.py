@@ -14,7 +14,7 @@ from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.measure.objective import relative_objective
 from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.policy.policy import parse_policy
-from ewsjf_env.seeds import TRAINING_SEEDS
+from ewsjf_env.seeds import TRAINING
 from tests.agents.experiments.evaluations import write_trace
 from tests.agents.single_server import SingleServer
 
@@ -42,7 +42,7 @@ def test_points_are_scored_on_training_traces_and_sorted(tmp_path: Path) -> None
     reference.install(parse_policy("fcfs"))
     scores = []
     for rate in PLAN.rates_per_s:
-        for seed in (TRAINING_SEEDS, TRAINING_SEEDS + 1):
+        for seed in (TRAINING.start, TRAINING.start + 1):
             windows = []
             for engine in (served, reference):
                 engine.reset(source.load().draw(seed, PLAN.duration_s, rate))

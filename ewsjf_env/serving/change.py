@@ -83,7 +83,7 @@ class PolicyChange:
 def _check_name(name: object, where: str) -> None:
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARACTERS:
         raise ConfigError(
-            f"{where}: name: expected a text of 1 to {MAX_NAME_CHARACTERS} characters"
+            f"{where}: name: expected a string of 1 to {MAX_NAME_CHARACTERS} characters"
         )
     if not name.isprintable():
         raise ConfigError(f"{where}: name: {name!r} has characters that cannot be printed")

@@ -37,7 +37,8 @@ class SchedulerSettings:
         cost_prior: prefill cost until the engine's own step times are known.
         allow_patch: whether the policy may be changed over HTTP.
         window_records: finished requests that are kept for `GET /ewsjf/window`, 1 to 1,000,000;
-            about 400 bytes each.
+            about 400 bytes each.  At least 4,096 are kept: policies that follow the traffic look
+            back on them.
         tenants: how service is shared among tenants; None: there are none.
     """
 

@@ -39,7 +39,8 @@ class SchedulerSettings:
     allow_patch: bool = False
     """Whether the policy may be changed over HTTP."""
     window_records: Annotated[int, Range(1, 1_000_000)] = 16_384
-    """Finished requests that are kept for `GET /ewsjf/window`, about 400 bytes each."""
+    """Finished requests that are kept for `GET /ewsjf/window`, about 400 bytes each. At
+    least 4,096 are kept: policies that follow the traffic look back on them."""
     tenants: TenantSettings | None = None
     """How service is shared among tenants; null: there are none."""
 

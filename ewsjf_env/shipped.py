@@ -1,7 +1,7 @@
 """The configurations that ship: found by name in a checkout and in an installed package.
 
-In a checkout (and in an editable installation) they lie in `configs/` beside the packages; a wheel
-has the same folder as `ewsjf_env/configs`.
+In a checkout (and in an editable installation) they lie in `configs/` beside the packages, to which
+`ewsjf_env/configs` is a link; in a wheel that is the folder itself.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ _TOP = "configs"
 
 def configs_folder() -> Path:
     """The folder of all configurations that ship."""
-    package = Path(__file__).parent
-    installed = package / _TOP
-    return installed if installed.is_dir() else package.parent / _TOP
+    return (Path(__file__).parent / _TOP).resolve()
 
 
 def config_names(kind: Kind) -> list[str]:

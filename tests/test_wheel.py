@@ -17,7 +17,7 @@ import pytest
 from ewsjf_env.shipped import config_names
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("agents", "ewsjf_env", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+SOURCES = ("agents", "ewsjf_env", "configs", "pyproject.toml", "README.md", "LICENSE")
 pytestmark = pytest.mark.slow
 
 

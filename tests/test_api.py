@@ -23,41 +23,30 @@ HEAVY = (
     "aiohttp",
     "agents.bayes.agent",
 )
-MOST_S = 0.3
 SMALL = {"engine": "fake", "window_s": 5.0, "settle_s": 1.0, "windows": 3}
 
-COST = """
-import sys, time
-begun_s = time.process_time()
+LOADED = """
+import sys
 {statement}
-taken_s = time.process_time() - begun_s
-print(taken_s, *(name for name in {heavy!r} if name in sys.modules))
+print(*(name for name in {heavy!r} if name in sys.modules))
 """
 
 
 @pytest.mark.parametrize(
-    ("statement", "most_s"),
+    ("statement", "more"),
     [
-        ("import ewsjf_env", MOST_S),
-        ("import agents", MOST_S),
-        ("from ewsjf_env import *", 2 * MOST_S),
-        ("from agents import *", 2 * MOST_S),
+        ("import ewsjf_env", ("pydantic", "scipy", "agents")),
+        ("import agents", ("pydantic", "scipy", "numpy", "gymnasium", "ewsjf_env")),
+        ("from ewsjf_env import *", ("scipy", "agents")),
+        ("from agents import *", ("scipy",)),
     ],
 )
-def test_importing_is_cheap(statement: str, most_s: float) -> None:
-    """The least of a few: processor seconds of a start depend on what else the machine does."""
-    code = COST.format(statement=statement, heavy=HEAVY)
-    found = []
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        seconds, *loaded = done.stdout.split()
-        assert loaded == []
-        found.append(float(seconds))
-        if found[-1] < most_s:
-            return
-    raise AssertionError(f"{statement}: {min(found):.2f} s of processor time")
+def test_importing_loads_nothing_heavy(statement: str, more: tuple[str, ...]) -> None:
+    code = LOADED.format(statement=statement, heavy=(*HEAVY, *more))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
 
 
 @pytest.mark.parametrize("package", [ewsjf_env, agents])

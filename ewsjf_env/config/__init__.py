@@ -13,6 +13,7 @@ from ewsjf_env.config.fields import (
     Range,
     Share,
 )
+from ewsjf_env.config.files import read_text, refuse_irregular
 from ewsjf_env.config.overrides import overridden
 from ewsjf_env.config.yaml_file import load_yaml, parse_yaml
 
@@ -33,6 +34,8 @@ __all__ = [
     "nearest",
     "overridden",
     "parse_yaml",
+    "read_text",
+    "refuse_irregular",
     "refuse_unknown",
     "settings",
     "to_dict",

@@ -26,7 +26,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from ewsjf_env.config import ConfigError, nearest, refuse_unknown, to_dict
+from ewsjf_env.config import ConfigError, nearest, refuse_irregular, refuse_unknown, to_dict
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.policy.adaptive import Adaptive
 from ewsjf_env.policy.rules import RULES
@@ -184,11 +184,12 @@ class Policy:
     @classmethod
     def load(cls, path: str | Path) -> Policy:
         """Read a policy file; ConfigError naming the file when anything is wrong with it."""
+        refuse_irregular(path)
         try:
             with Path(path).open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"{path}: policy file cannot be read: {reason}") from None
         if len(content) > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: policy file is larger than {MAX_FILE_BYTES} bytes")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from ewsjf_env.config import ConfigError, nearest
+from ewsjf_env.config import ConfigError, nearest, refuse_irregular
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_LINE_CHARACTERS = 16 * 1024 * 1024
@@ -23,10 +23,11 @@ def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file, plain or gzip, with their line ends.
 
     Raises:
-        ConfigError: the file is missing, a directory, unreadable, empty, binary, not gzip in
+        ConfigError: the file is missing, no regular file, unreadable, empty, binary, not gzip in
             spite of its name, or gzip that is cut off or damaged.
     """
     _refuse_missing(path)
+    refuse_irregular(path)
     line_number = 0
     try:
         with path.open("rb") as raw:

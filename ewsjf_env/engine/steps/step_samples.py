@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ewsjf_env.config import ConfigError
+from ewsjf_env.config import ConfigError, refuse_irregular
 
 KEY = "ewsjf_step_log"
 """The entry of vLLM's `additional_config` that names the file to write."""
@@ -49,6 +49,7 @@ def read_steps(path: str | Path) -> list[MeasuredStep]:
     Raises:
         ConfigError: the file cannot be read, or another line is no step.
     """
+    refuse_irregular(path)
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, ValueError) as error:

@@ -35,6 +35,7 @@ from agents.runs.folder import RunDir, check_new, default_folder
 from agents.runs.loop import Progress, tune
 from ewsjf_env.config import ConfigError, check_range, load_yaml
 from ewsjf_env.engine.real.remote import RemoteConfig, check_server
+from ewsjf_env.engine.simulated.config import VIRTUAL
 from ewsjf_env.engine.simulated.machine import preset_names
 from ewsjf_env.engine.simulated.preset import preset_engine
 from ewsjf_env.env.registration import ENGINE_IDS
@@ -184,15 +185,15 @@ def _task_file(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What --engine changes of a task: a preset is the simulated engine of that machine."""
+    """What --engine changes of a task: a preset is that machine, in virtual time."""
     if arguments.engine not in preset_names():
         return {"engine": arguments.engine}
-    preset = preset_engine(arguments.engine)
-    own = _task_file(arguments).get("simulated", {})
+    preset, task = preset_engine(arguments.engine), _task_file(arguments)
+    own, engine = task.get("simulated", {}), task.get("engine")
     changes = {"latency": preset.latency, "max_num_seqs": preset.max_num_seqs}
     changes["max_num_batched_tokens"] = preset.max_num_batched_tokens
     return {
-        "engine": "simulated",
+        "engine": engine if engine in VIRTUAL else preset.engine,
         "simulated": {**own, **changes} if isinstance(own, dict) else own,
     }
 

@@ -28,8 +28,8 @@ from agents.twin.blocks import Block, Fit, own_latencies
 from ewsjf_env.config import to_dict
 from ewsjf_env.engine.base import Engine, EngineError
 from ewsjf_env.engine.play import begin, run_until
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.latency import LatencyModel
+from ewsjf_env.engine.virtual import build_virtual
 from ewsjf_env.env.task import TuningConfig
 from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.measure.traffic import QueueStatistics, prompts_arrived, queue_statistics
@@ -139,8 +139,8 @@ def serve(task: TuningConfig, replay: Replay) -> Result:
     started = time.process_time()
     block = replay.block
     engine: Engine
-    if replay.latency is not None and task.engine == "simulated":
-        engine = SimulatedEngine(task.simulated, replay.latency)
+    if replay.latency is not None and task.has_model:
+        engine = build_virtual(task.simulated, replay.latency)
     else:
         engine = task.build_engine()
     windows = []

@@ -40,7 +40,7 @@ def test_real_servers_are_guarded_and_judged_by_service_levels(engine: str) -> N
     assert not any(constraint.relative for constraint in config.constraints)
     assert not load_tuning({"engine": engine, "safety": {"enabled": False}}).safety.enabled
     twin = config.twin()
-    assert twin.engine == "simulated" and twin.metric_settings == config.metric_settings
+    assert twin.engine == "compiled" and twin.metric_settings == config.metric_settings
     assert twin.objective == config.objective
     with pytest.raises(ConfigError, match="reference: 'ewsjf' cannot serve the traffic"):
         load_tuning({"engine": engine, "reference": "ewsjf"})

@@ -124,7 +124,7 @@ def test_the_shipped_study_is_well_formed_and_names_all_orders_but_priority() ->
     }  # no priorities in these traffics
     assert config.seeds >= 10
     for name, workload in config.workloads.items():
-        assert workload.simulated.latency, name  # of the file that it names
+        assert config.machine(name).latency, name  # of the file that it names
 
 
 def test_paths_are_relative_to_the_file_that_names_them(

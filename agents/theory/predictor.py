@@ -35,7 +35,8 @@ from agents.theory.backlog import waiting_work
 from agents.theory.batch import BatchMachine, effective_work, step_delays
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.virtual import build_virtual
-from ewsjf_env.measure.records import WindowMetrics, jain
+from ewsjf_env.measure.records import WindowMetrics
+from ewsjf_env.measure.sample import jain
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.orders.scored import ScoredOrder

@@ -23,6 +23,7 @@ ENGINE_IDS = {
 REAL_TIME = ("live", "remote")
 """Engines where a second takes a second, nothing repeats, and nobody else serves the traffic."""
 ENTRY_POINT = "ewsjf_env.env:SchedulerTuningEnv"
+VECTOR_ENTRY_POINT = "ewsjf_env.env.vector:SchedulerTuningVectorEnv"
 EPISODE_WINDOWS = 20
 
 
@@ -37,6 +38,7 @@ def register_environments() -> None:
             gymnasium.register(
                 id=env_id,
                 entry_point=ENTRY_POINT,
+                vector_entry_point=VECTOR_ENTRY_POINT,
                 kwargs={"engine": engine},
                 nondeterministic=engine in REAL_TIME,
             )

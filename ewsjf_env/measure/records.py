@@ -176,10 +176,8 @@ class WindowMetrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN becomes None."""
-        return {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
+        # NaN alone is not equal to itself; all values are numbers.
+        return {name: value if value == value else None for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WindowMetrics:

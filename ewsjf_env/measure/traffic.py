@@ -5,7 +5,6 @@ Everything is read off an engine's requests, so it is the same for every engine.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ class TrafficStatistics:
             name: [_none_for_nan(v) for v in value]
             if isinstance(value, tuple)
             else _none_for_nan(value)
-            for name, value in dataclasses.asdict(self).items()
+            for name, value in vars(self).items()
         }
 
     @classmethod

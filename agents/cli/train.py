@@ -19,6 +19,7 @@ from agents.cli._command import (
     Parser,
     add_set_option,
     folder,
+    number,
     own_command,
     run_command,
     say,
@@ -31,6 +32,7 @@ from agents.core.registry import agent_names, find_agent
 from agents.core.words import counted
 from agents.runs.config import RunConfig, make_run_config
 from agents.runs.episodes import episode_options
+from agents.runs.fidelity import needs_check, told
 from agents.runs.folder import RunDir, check_new, default_folder
 from agents.runs.loop import Progress, tune
 from ewsjf_env.config import ConfigError, check_range, load_yaml
@@ -69,6 +71,8 @@ def make_parser() -> Parser:
     add("--context", metavar="LIST", help="features agents see, see config.yaml of a run")
     add("--out", metavar="DIR", help="folder of the run (runs/ENV/AGENT/WORKLOAD/SEED__TIME)")
     add("--resume", metavar="RUN", help="continue this run, to --windows if given")
+    about_fidelity = "of traffic checked on vLLM's own scheduler at the end (60; 0: none)"
+    add("--fidelity", type=number, default=60.0, metavar="S", help=about_fidelity)
     add("--dry-run", action="store_true", help="print the parameters and run nothing")
     return parser
 
@@ -81,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
+    check_range("--fidelity", arguments.fidelity, 0.0)
     # Small models: threads cost more than they give, and two runs side by side fight for cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if arguments.dry_run:
@@ -102,7 +107,7 @@ def _train(words: list[str]) -> int:
         run, windows = RunDir.create(path, config), config.windows
     # A tuner that is asked to end leaves a server as one that is interrupted does.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    bar = _Bar(windows)
+    bar = _Bar(windows, arguments.fidelity if needs_check(run.config.task) else 0.0)
 
     def begin(done: int) -> None:
         if arguments.resume is not None and done < windows:
@@ -113,7 +118,7 @@ def _train(words: list[str]) -> int:
 
     try:
         with bar:
-            summary = tune(run, windows, bar.show, begin=begin)
+            summary = tune(run, windows, bar.show, bar.conclude, begin, arguments.fidelity)
         _print_summary(summary, run)
     except KeyboardInterrupt:
         return say(INTERRUPTED, f"interrupted: {_rest(run, windows, bar.full)}")
@@ -285,8 +290,9 @@ def _describe(config: RunConfig) -> str:
 class _Bar:
     """A progress bar with the incumbent, the windows that violated a constraint, and the ETA."""
 
-    def __init__(self, windows: int) -> None:
+    def __init__(self, windows: int, fidelity_s: float) -> None:
         self._windows = windows
+        self._fidelity_s = fidelity_s
         self._bar: tqdm[Any] | None = None
 
     @property
@@ -306,6 +312,12 @@ class _Bar:
         )
         self._bar.update(1)
 
+    def conclude(self, _: object) -> None:
+        """Say what comes after the last window."""
+        if self._bar is not None and self._fidelity_s > 0.0:
+            self._bar.close()
+            print(f"playing {self._fidelity_s:g} s on vLLM's own scheduler ...", file=sys.stderr)
+
     def __enter__(self) -> _Bar:
         return self
 
@@ -324,6 +336,8 @@ def _print_summary(summary: dict[str, Any], run: RunDir) -> None:
     print(f"{windows}, {summary['violations']} with a violation", end="")
     print(f", {summary['void']} void, {summary['failed']} failed")
     print(f"recommended: {values}")
+    if summary["fidelity"] is not None:
+        print(told(summary["fidelity"]))
     if summary["killed"]:
         print(f"ended by the kill switch: {summary['killed']}")
     print(run.path)

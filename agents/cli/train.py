@@ -45,9 +45,7 @@ from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
 
-USAGE = """\
-ewsjf train --agent NAME [--config TASK] [options]
-       ewsjf train --resume RUN [--windows N]"""
+USAGE = "ewsjf train (--agent NAME | --resume RUN) [options]"
 DESCRIPTION = "Tune the scheduler window by window; a killed or interrupted run can be resumed."
 WINDOWS = 60
 REMOTE_AGENT = "bayes"  # where none is named
@@ -71,7 +69,7 @@ def make_parser() -> Parser:
     add("--context", metavar="LIST", help="features agents see, see config.yaml of a run")
     add("--out", metavar="DIR", help="folder of the run (runs/ENV/AGENT/WORKLOAD/SEED__TIME)")
     add("--resume", metavar="RUN", help="continue this run, to --windows if given")
-    about_fidelity = "of traffic checked on vLLM's own scheduler at the end (60; 0: none)"
+    about_fidelity = "s of traffic to check on vLLM's scheduler (60; 0: none)"
     add("--fidelity", type=number, default=60.0, metavar="S", help=about_fidelity)
     add("--dry-run", action="store_true", help="print the parameters and run nothing")
     return parser

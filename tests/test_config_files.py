@@ -37,7 +37,7 @@ def test_a_pipe_is_refused_and_not_waited_for(
     name, read = READERS[reader]
     monkeypatch.chdir(tmp_path)
     os.mkfifo(name)
-    with pytest.raises(ConfigError, match=rf"^{name}: is a named pipe, not a regular file$"):
+    with pytest.raises(ConfigError, match=rf"\b{name}: is a named pipe, not a regular file$"):
         read(name)
 
 

@@ -1,11 +1,20 @@
 """Settings: how they are declared, read from files and command lines, and refused in one line."""
 
 from ewsjf_env.config.declared import from_dict, settings, to_dict
-from ewsjf_env.config.errors import ConfigError, check_range, nearest, refuse_unknown
+from ewsjf_env.config.errors import (
+    ConfigError,
+    check_range,
+    closest,
+    nearest,
+    refuse_unknown,
+    shown,
+)
 from ewsjf_env.config.fields import (
     Among,
     Count,
+    Distinct,
     Instance,
+    Names,
     Natural,
     NotNegative,
     Positive,
@@ -21,7 +30,9 @@ __all__ = [
     "Among",
     "ConfigError",
     "Count",
+    "Distinct",
     "Instance",
+    "Names",
     "Natural",
     "NotNegative",
     "Positive",
@@ -29,6 +40,7 @@ __all__ = [
     "Range",
     "Share",
     "check_range",
+    "closest",
     "from_dict",
     "load_yaml",
     "nearest",
@@ -38,5 +50,6 @@ __all__ = [
     "refuse_irregular",
     "refuse_unknown",
     "settings",
+    "shown",
     "to_dict",
 ]

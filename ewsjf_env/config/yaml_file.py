@@ -52,7 +52,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """See yaml; a number or date that cannot be one is told with its place."""
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except ValueError as error:
             raise ConstructorError(None, None, str(error), node.start_mark) from None
 
@@ -106,7 +106,7 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) ->
         raise ConstructorError(None, None, problem, node.start_mark)
     parts: list[yaml.Node] = []
     if isinstance(node, yaml.ScalarNode):
-        _refuse_surrogates(node)
+        _refuse_odd_text(node)
     elif isinstance(node, yaml.MappingNode):
         parts = [part for pair in node.value for part in pair]
     else:
@@ -123,7 +123,9 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) ->
     return size, depth
 
 
-def _refuse_surrogates(node: yaml.ScalarNode) -> None:
+def _refuse_odd_text(node: yaml.ScalarNode) -> None:
+    if "\0" in node.value:  # no file has such a name
+        raise ConstructorError(None, None, "a string with a NUL", node.start_mark)
     try:
         node.value.encode()
     except UnicodeEncodeError:

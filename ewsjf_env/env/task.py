@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, get_type_hints
 
 from pydantic_core import core_schema
@@ -16,6 +18,7 @@ from pydantic_core import core_schema
 from ewsjf_env.config import (
     ConfigError,
     Count,
+    Names,
     Natural,
     NotNegative,
     Positive,
@@ -27,6 +30,7 @@ from ewsjf_env.config import (
     nearest,
     overridden,
     settings,
+    shown,
     to_dict,
 )
 from ewsjf_env.engine.base import Engine
@@ -121,9 +125,9 @@ class TuningConfig:
     """What a window is compared with, on the same traffic; null: nothing, which is all that
     `live` and `remote` can have.
     """
-    tuned: tuple[str, ...] = ()
+    tuned: Names = ()
     """Parameters that move; empty: all that can be tuned, but for those that have to be named."""
-    frozen: tuple[str, ...] = ()
+    frozen: Names = ()
     """Parameters that do not move, besides."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """What makes a reward of a window."""
@@ -156,6 +160,8 @@ class TuningConfig:
                 f"rates_per_s: empty, but {self._shares} ranks share the traffic; give the "
                 "mean rate of all of them"
             )
+        if not math.isfinite(self.traffic_s):
+            raise ConfigError(f"window_s: {self.windows} windows are no number of seconds")
         names = [constraint.name for constraint in self.constraints]
         for name in names:
             if names.count(name) > 1:
@@ -219,7 +225,7 @@ class TuningConfig:
 
     def reference_policy(self) -> Policy | None:
         """What windows are compared with."""
-        return None if self.reference is None else parse_policy(self.reference)
+        return None if self.reference is None else parse_policy(self.reference, "reference")
 
     @cached_property
     def reference_name(self) -> str:
@@ -316,8 +322,10 @@ The guard is on, too.
 """
 
 
-def _read(given: str | Path) -> dict[str, Any]:
-    return load_yaml(find_config(given, "env"))
+def _data(source: Mapping[str, Any] | str | Path | None, where: str) -> dict[str, Any]:
+    if isinstance(source, (str, Path)):
+        return load_yaml(find_config(source, "env", where))
+    return dict(source or {})
 
 
 def load_tuning(
@@ -331,18 +339,23 @@ def load_tuning(
     Args:
         source: see above; a `TuningConfig` is taken as it is.
         engine: the engine where the source names none; None: that of `TuningConfig`.
-        where: what a mapping is called in an error.
+        where: what the source was given for, in an error; a file has its name.
         sets: values set on a command line, as `safety.radius=0.3`, over those of the source.
 
     Raises:
-        ConfigError: an unknown key, a value of the wrong type or out of range, or an engine
-            other than `engine`.
+        ConfigError: an unknown key, a value of the wrong type or out of range, an engine other
+            than `engine`, or a source of another kind.
     """
+    if not isinstance(source, (TuningConfig, Mapping, str, Path, NoneType)):
+        raise ConfigError(
+            f"{where}: expected a TuningConfig, a mapping, the path or name of a YAML file, or "
+            f"None, got {type(source).__name__} {shown(source)}"
+        )
     if isinstance(source, TuningConfig):
         config = from_dict(TuningConfig, source.written(), where, sets) if sets else source
     else:
         from_file = isinstance(source, (str, Path))
-        data = _read(source) if isinstance(source, (str, Path)) else dict(source or {})
+        data = _data(source, where)
         data = overridden(data, sets, TuningConfig)
         if engine is not None:
             data.setdefault("engine", engine)

@@ -76,7 +76,8 @@ def _refuse_missing(path: Path) -> None:
             return
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{str(path)!r}: cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{str(path)[:80]!r}: cannot be read: {reason}") from None
     if is_folder:
         raise ConfigError(f"{path}: is a directory; expected a trace file")
     close = nearest(path.name, siblings)

@@ -80,7 +80,7 @@ def load_workload(path_or_name: str | Path) -> Workload:
         return BUILTIN[text]
     if text in config_names("workloads") or path.suffix in YAML_SUFFIXES:
         path = find_config(path, "workloads", "workload")
-    elif path.exists() and not path.is_dir():
+    elif _is_there(path) and not path.is_dir():
         return trace_workload(path)
     else:
         known = dict.fromkeys([*BUILTIN, *config_names("workloads")])
@@ -100,6 +100,13 @@ def load_workload(path_or_name: str | Path) -> Workload:
     spec = from_dict(ReplaySpec, data, str(path))
     beside = path.parent / spec.trace
     return replay_workload(spec, beside if beside.exists() else Path(spec.trace))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a name that is too long, for example
+        raise ConfigError(f"workload: {str(path)[:80]!r}: {error.strerror}") from None
 
 
 def trace_workload(

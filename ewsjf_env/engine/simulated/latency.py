@@ -151,16 +151,20 @@ class LatencyModel:
         return self.measured or Coefficients.of(self.machine)
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> LatencyModel:
-        """Read a preset by name or a JSON file by path (anything that ends in .json)."""
+    def load(cls, name_or_path: str | Path, where: str = "latency") -> LatencyModel:
+        """Read a preset by name or a JSON file by path (anything that ends in .json).
+
+        Raises:
+            ConfigError: no such preset, beginning with `where`, or what is wrong in the file.
+        """
         path = Path(name_or_path)
         if path.suffix == ".json":
-            path = find_config(path, "latency", "latency")
+            path = find_config(path, "latency", where)
         else:
             path = PRESET_DIRECTORY / f"{name_or_path}.json"
             if str(name_or_path) not in preset_names():
                 hint = nearest(str(name_or_path), preset_names())
-                raise ConfigError(f"latency: unknown preset {str(name_or_path)!r}{hint}")
+                raise ConfigError(f"{where}: unknown preset {str(name_or_path)!r}{hint}")
         return from_dict(cls, read_json(read_text(path), str(path)), str(path))
 
     def save(self, path: str | Path) -> None:

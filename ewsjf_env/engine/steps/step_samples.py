@@ -53,7 +53,8 @@ def read_steps(path: str | Path) -> list[MeasuredStep]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     return [_step(line, f"{path}: line {number}") for number, line in enumerate(lines, 1)]
@@ -65,7 +66,7 @@ def _step(line: str, where: str) -> MeasuredStep:
         data = json.loads(line)
         step = MeasuredStep(**{name: data[name] for name in names})
         legal = all(math.isfinite(getattr(step, name)) for name in names) and step.seconds > 0
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         legal = False
     if not legal:
         raise ConfigError(f"{where}: is no measured step, expected finite {', '.join(names)}")

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ewsjf_env.config import ConfigError, check_range, from_dict, nearest, to_dict
+from ewsjf_env.config import ConfigError, check_range, closest, from_dict, to_dict
 from ewsjf_env.scheduling.partition.length_sample import LengthSample
 
 PruneRule = Literal["ward", "delay", "paper_low", "paper_high"]
@@ -128,9 +128,8 @@ class PartitionSettings:
         check_range("min_share", self.min_share, 0.0, 0.5)
         rules = get_args(PruneRule)
         if self.prune not in rules:
-            raise ConfigError(
-                f"prune: {self.prune!r} is not one of {list(rules)}{nearest(self.prune, rules)}"
-            )
+            hint = closest(str(self.prune), rules)
+            raise ConfigError(f"prune: {self.prune!r} is not one of {list(rules)}{hint}")
 
 
 DEFAULT_SETTINGS = PartitionSettings()

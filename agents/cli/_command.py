@@ -85,9 +85,9 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
-def folder(flag: str, text: str) -> Path:
+def folder(flag: str, text: str | Path) -> Path:
     """The folder that a flag names, which need not be there; ConfigError for anything else."""
-    if not text:
+    if not str(text):
         raise ConfigError(f"{flag}: the name is empty, expected a folder")
     path = Path(text)
     if path.exists() and not path.is_dir():
@@ -152,9 +152,23 @@ def add_set_option(parser: Parser, of: str) -> None:
 
 
 def sets_of(arguments: argparse.Namespace) -> list[str]:
-    """What `--set` was given, in order."""
+    """What `--set` was given, in order; ConfigError for what is not like `a.b=3`."""
     given: list[str] = arguments.set or []
+    for text in given:
+        path, equals, _ = text.partition("=")
+        if not equals or "" in path.split("."):
+            raise ConfigError(f"--set: {text!r} is not like a.b=3")
     return given
+
+
+def split_sets(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """What `--set` was given of a task, and what of its agent (`agent.A.B=3`)."""
+    given = sets_of(arguments)
+    own = [text for text in given if text.startswith("agent.")]
+    for text in given:
+        if text.startswith("agent="):
+            raise ConfigError(f"--set: {text!r} is not like agent.A.B=3")
+    return [text for text in given if text not in own], own
 
 
 def add_backend_options(parser: Parser, jobs: int = 1) -> None:

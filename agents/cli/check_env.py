@@ -40,9 +40,9 @@ def _check(words: list[str]) -> int:
     try:
         if arguments.config is None:
             for engine in engines:
-                check(load_tuning({"engine": engine}, sets=sets_of(arguments)))
+                check(load_tuning({"engine": engine}, where="--config", sets=sets_of(arguments)))
         else:
-            check(load_tuning(arguments.config, sets=sets_of(arguments)))
+            check(load_tuning(arguments.config, where="--config", sets=sets_of(arguments)))
     except AssertionError as error:
         return say(FAILED, f"check failed: {error}")
     return 0

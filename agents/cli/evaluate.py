@@ -106,7 +106,8 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     out = folder("--out", arguments.out)
     names = [policy.name for policy in plan.policies]
     if arguments.against is not None and arguments.against not in names:
-        raise ConfigError(f"--against: {arguments.against!r}{nearest(arguments.against, names)}")
+        hint = nearest(arguments.against, names)
+        raise ConfigError(f"--against: {arguments.against!r} is none of --policies{hint}")
     if arguments.dry_run:
         print(_describe(plan, arguments.jobs))
         return 0
@@ -162,13 +163,14 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     check_range("--jitter", arguments.jitter, 0.0, MAX_JITTER_S)
     trace_format = arguments.trace_format
     if trace_format is not None and trace_format not in FORMATS:
-        raise ConfigError(f"--trace-format: {trace_format!r}{nearest(trace_format, FORMATS)}")
+        hint = nearest(trace_format, FORMATS)
+        raise ConfigError(f"--trace-format: unknown {trace_format!r}{hint}")
     for path in arguments.trace:
         if Path(path).suffix in YAML_SUFFIXES:
             raise ConfigError(f"--trace: {path} is a YAML file; expected a trace, or --workload")
     sets = {"default": DEFAULT_POLICIES, "all": ",".join(ORDERS)}
     asked = [sets.get(item, item) for item in split_policies(arguments.policies)]
-    policies = tuple(parse_policies(",".join(asked)))
+    policies = tuple(parse_policies(",".join(asked), "--policies"))
     load, rate = arguments.load, arguments.rate
     if load is None and rate is None:
         load = DEFAULT_LOADS

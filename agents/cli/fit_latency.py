@@ -47,7 +47,7 @@ def _fit(words: list[str]) -> int:
     out = Path(arguments.out)
     if out.suffix != ".json" or not out.parent.is_dir():
         raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
-    start = LatencyModel.load(arguments.like)
+    start = LatencyModel.load(arguments.like, "--like")
     if arguments.name:
         start = dataclasses.replace(
             start, machine=dataclasses.replace(start.machine, name=arguments.name)

@@ -195,9 +195,12 @@ def find_agent(name: str, where: str = "agent") -> AgentEntry:
     if not is_outside(target):
         raise ConfigError(
             f"{where}: unknown {name!r}{nearest(name, agent_names())}"
-            "; a tuner of yours is given as module:Class"
+            "; a tuner of yours is given as module:Class or file.py:Class"
         )
-    return _outside(target)
+    try:
+        return _outside(target)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def label_of(name: str) -> str:

@@ -15,6 +15,7 @@ from agents.cli._command import Parser, number, run_command, whole
 from agents.core.provenance import git_state
 from agents.experiments import benchmark
 from agents.experiments import clock as virtual_clock
+from ewsjf_env.config import check_range
 
 DESCRIPTION = "Compare the CPU time of our scheduler with vLLM's own, as ratios in one run."
 
@@ -53,6 +54,8 @@ def _benchmark(arguments: Namespace) -> int:
     a = arguments
     if a.against:
         return _against(a)
+    check_range("--load", a.load, 0.0, low_open=True)
+    check_range("--virtual", a.virtual, 0.0)
     plan = benchmark.StepPlan(tuple(a.waiting), a.running, tuple(a.orders), a.repeats)
     if arguments.profile:
         stats = benchmark.profile_steps(plan, arguments.profile, max(plan.waiting))

@@ -19,6 +19,7 @@ from agents.experiments.source import Source
 from ewsjf_env.config import (
     ConfigError,
     Count,
+    Names,
     NotNegative,
     Positive,
     Range,
@@ -129,7 +130,7 @@ class ControlPlan:
 
     engines: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """What differs from the workload's engine, by label."""
-    workloads: tuple[str, ...] = ()
+    workloads: Names = ()
     """Workloads on which they are tried; empty: all."""
     loads: tuple[Positive, ...] = ()
     """Judged loads at which they are tried."""

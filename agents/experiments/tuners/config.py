@@ -7,15 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from agents.core.outside import is_outside
-from agents.core.registry import absolute_name, agent_names, find_agent, label_of
+from agents.core.registry import absolute_name, agent_config, agent_names, find_agent, label_of
 from agents.experiments.tuners.judging import HeldOut
 from agents.runs.config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from ewsjf_env.config import (
     ConfigError,
     Count,
+    Distinct,
+    Names,
     Natural,
     from_dict,
     load_yaml,
@@ -53,6 +55,12 @@ class ArmConfig:
 
     def __post_init__(self) -> None:
         find_agent(self.agent)
+        try:
+            agent_config(self.agent, self.settings, "settings")
+        except ConfigError as error:
+            raise ConfigError(str(error), ("settings", *error.keys), error.reason) from None
+        if self.policy is not None:
+            parse_policy(self.policy)
         if self.settings.get("storage"):
             raise ConfigError("settings: storage: runs that are compared do not share a study")
 
@@ -96,15 +104,15 @@ class ComparisonConfig:
     """Tasks by name."""
     windows: Count = 24
     """Windows of a tuning run."""
-    context: tuple[str, ...] = DEFAULT_CONTEXT
+    context: Names = DEFAULT_CONTEXT
     """Features that agents with a context see."""
     arms: Mapping[str, ArmConfig] = field(default_factory=dict)
     """Tuners by label; a label that is not here is an agent with its defaults, or a policy of that
     name (`hrrn`) that stays as it is.
     """
-    curve: tuple[Natural, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
+    curve: Annotated[tuple[Natural, ...], Distinct()] = (1, 2, 4, 6, 8, 12, 16, 24)
     """After how many windows recommendations are judged as well."""
-    curve_arms: tuple[str, ...] = ()
+    curve_arms: Names = ()
     """Arms of which; empty: of none."""
 
     def __post_init__(self) -> None:
@@ -147,6 +155,7 @@ class ComparisonConfig:
             if is_outside(name):
                 if label in arms or label in agent_names():
                     raise ConfigError(f"--agents: {name!r}: there is an arm {label!r} already")
+                find_agent(absolute_name(name), "--agents")
                 arms[label] = ArmConfig(absolute_name(name))
             labels.append(label)
         return dataclasses.replace(self, arms=arms), labels

@@ -181,8 +181,14 @@ BAD = [
     ("--workload tiny.yaml --duration long", "--duration: 'long' is not a number"),
     ("--workload tiny.yaml --jobs 0", "--jobs: 0 is outside [1, inf)"),
     ("--workload tiny.yaml --policies fcsf", "unknown policy 'fcsf'; nearest valid name: 'fcfs'"),
-    ("--workload tiny.yaml --against fcsf", "--against: 'fcsf'; nearest valid name: 'fcfs'"),
-    ("--workload tiny.yaml --policies fcfs --against x", "--against: 'x'; valid names: fcfs"),
+    (
+        "--workload tiny.yaml --against fcsf",
+        "--against: 'fcsf' is none of --policies; nearest valid name: 'fcfs'",
+    ),
+    (
+        "--workload tiny.yaml --policies fcfs --against x",
+        "--against: 'x' is none of --policies; valid names: fcfs",
+    ),
     ("--workload tiny.yaml --policies fcfs,fcfs", "'fcfs' occurs twice"),
     ("--workload tiny.yaml --policies none.json", "none.json: policy file cannot be read"),
     ("--workload tiny.yaml --policies=", "policies: the list is empty"),
@@ -223,7 +229,10 @@ BAD = [
     ("--trace cut.csv.gz", "cut.csv.gz: after row 0: truncated gzip"),
     ("--trace none.csv", "none.csv: no such file"),
     ("--trace out", "error: out: is a directory; expected a trace file"),
-    ("--trace small.csv --trace-format cvs", "--trace-format: 'cvs'; nearest valid name: 'csv'"),
+    (
+        "--trace small.csv --trace-format cvs",
+        "--trace-format: unknown 'cvs'; nearest valid name: 'csv'",
+    ),
     ("--trace small.csv --jitter -1", "--jitter: -1.0 is outside [0, 3600]"),
     ("--workload tiny.yaml --polices fcfs", "'--polices'; nearest valid name: '--policies'"),
     ("--workload tiny.yaml --load", "--load: expected one argument"),

@@ -201,14 +201,15 @@ def test_the_best_mean_is_not_the_luckiest_run() -> None:
 def test_an_arm_of_another_order_tunes_what_it_has() -> None:
     env = {"tuned": ["lambda", "prefill_share"], "frozen": ["k"], "reference": "ewsjf"}
     arms = {"fcfs": {"agent": "default", "policy": "fcfs"}}
-    arms |= {
-        "hrrn": {"agent": "bayes", "policy": "hrrn"},
-        "bad": {"agent": "tpe", "policy": "fcsf"},
-    }
+    arms |= {"hrrn": {"agent": "bayes", "policy": "hrrn"}}
+    for bad, message in (
+        ({"policy": "fcsf"}, r"arms: bad: policy: unknown policy 'fcsf'; nearest.*'fcfs'"),
+        ({"settings": {"surogate": {}}}, r"arms: bad: settings: unknown key 'surogate'; nearest"),
+    ):
+        with pytest.raises(ConfigError, match=message):  # at once, whether it is played or not
+            config(arms=arms | {"bad": {"agent": "tpe", **bad}})
     found = config(tasks={"a": {"env": env}, "b": {"env": {"tuned": ["lambda"]}}}, arms=arms)
     assert "exponent" in found.run_config("b", "hrrn", 0).task.space().names
-    with pytest.raises(ConfigError, match=r"arms: bad: .*'fcsf'"):
-        found.run_config("a", "bad", 0)
     assert found.run_config("a", "fcfs", 0).task.space().names == ("prefill_share",)
     assert found.run_config("a", "default", 0).task.space().names == ("lambda", "prefill_share")
 

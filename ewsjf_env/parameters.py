@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -137,26 +138,29 @@ class ParameterSpace:
     parameters: tuple[Parameter, ...]
 
     def __post_init__(self) -> None:
-        names = [p.name for p in self.parameters]
-        if len(set(names)) != len(names):
+        if len(self._by_name) != len(self.parameters):
+            names = [p.name for p in self.parameters]
             raise ConfigError(f"parameter space: a name occurs twice in {names}")
+
+    @cached_property
+    def _by_name(self) -> dict[str, Parameter]:
+        return {p.name: p for p in self.parameters}
 
     def __len__(self) -> int:
         return len(self.parameters)
 
     def __contains__(self, name: object) -> bool:
-        return any(p.name == name for p in self.parameters)
+        return name in self._by_name
 
     def __getitem__(self, name: str) -> Parameter:
-        for parameter in self.parameters:
-            if parameter.name == name:
-                return parameter
-        raise ConfigError(f"unknown parameter {name!r}{nearest(name, self.names)}")
+        if name not in self._by_name:
+            raise ConfigError(f"unknown parameter {name!r}{nearest(name, self.names)}")
+        return self._by_name[name]
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names in cube order."""
-        return tuple(p.name for p in self.parameters)
+        return tuple(self._by_name)
 
     @property
     def defaults(self) -> dict[str, Value]:

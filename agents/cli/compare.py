@@ -52,6 +52,7 @@ def make_parser() -> Parser:
     add("--config", default="configs/compare.yaml", metavar="FILE.yaml", help="tasks and arms")
     add_set_option(parser, "the config (repeatable)")
     add("--agents", default=DEFAULT_AGENTS, metavar="LIST", help=DEFAULT_AGENTS)
+    add("--engine", metavar="NAME", help="compiled | simulated (as each task says)")
     add("--tasks", metavar="LIST", help="of the config (all)")
     add("--seeds", type=whole, default=10, metavar="N", help="tuning seeds (10)")
     add_backend_options(parser)
@@ -71,7 +72,7 @@ def _compare(words: list[str]) -> int:
     check_range("--seeds", arguments.seeds, 1)
     check_range("--jobs", arguments.jobs, 1)
     tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
-    config = load_comparison(arguments.config, tasks, sets_of(arguments))
+    config = load_comparison(arguments.config, tasks, sets_of(arguments), arguments.engine)
     config, arms = config.with_agents(_names("--agents", arguments.agents))
     for arm in arms:
         config.arm(arm)

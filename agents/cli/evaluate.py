@@ -1,4 +1,4 @@
-"""The command `ewsjf evaluate`: policies compared on traffic, in the simulated engine."""
+"""The command `ewsjf evaluate`: policies compared on traffic, in virtual time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ from ewsjf_env.workload.spec import YAML_SUFFIXES
 DEFAULT_POLICIES = "fcfs,random,hrrn,linear_aging,boost,ewsjf"
 DEFAULT_LOADS = "0.7,0.95,1.3"
 RECORDED = "recorded"
-SECONDS_A_WINDOW = 5.0 / 300.0  # of one core for a virtual second; for the dry run's estimate
+CORE_SECONDS = {"compiled": 5e-5, "simulated": 1.7e-2}
+"""Of one core for a virtual second; for the dry run's estimate."""
 USAGE = "ewsjf evaluate (--workload NAME | --trace FILE) --out DIR [options]"
 DESCRIPTION = """\
 Replay traffic through vLLM's own scheduler under several policies and compare
@@ -222,7 +223,7 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...]:
 def _describe(plan: Plan, jobs: int) -> str:
     points = [f"load {x:g}" for x in plan.loads] + [f"{x:g} req/s" for x in plan.rates_per_s]
     points += ["as recorded"] if plan.recorded else []
-    minutes = plan.runs * plan.duration_s * SECONDS_A_WINDOW / jobs / 60
+    minutes = plan.runs * plan.duration_s * CORE_SECONDS[plan.engine.engine] / jobs / 60
     return "\n".join(
         [
             f"policies ({len(plan.policies)}): " + ", ".join(p.name for p in plan.policies),

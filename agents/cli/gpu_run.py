@@ -29,7 +29,7 @@ from ewsjf_env.policy.policy import parse_policies
 USAGE = "ewsjf gpu-run --out DIR [options] [-- any vllm serve argument]"
 DESCRIPTION = """\
 Measure a machine: step times and a latency model fitted to them, FCFS and EWSJF
-on two traffics at three loads, the simulated engine's prediction of the same
+on two traffics at three loads, the compiled engine's prediction of the same
 requests, policy changes under load, and a tuner on the running server.
 The model has random weights; nothing is downloaded."""
 EPILOG = f"""\

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tuner-cost": ("agents.cli.tuner_cost", "measure what a tuner takes of a running server"),
     "benchmark": ("agents.cli.project.benchmark", "CPU time of our scheduler and of vLLM's"),
     "policy-study": ("agents.cli.policy_study", "tune and judge every policy on many traffics"),
+    "fidelity-grid": ("agents.cli.project.fidelity_grid", "both engines over a whole grid"),
     "work-study": ("agents.cli.project.work_study", "what hints, or fair shares of tenants, gain"),
     "fit-default-policy": ("agents.cli.project.fit_default_policy", "fit the policy that ships"),
     "collect-results": ("agents.cli.project.collect_results", "copy a study's reports to the docs"),

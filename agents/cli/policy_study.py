@@ -18,7 +18,8 @@ from agents.experiments.policy_study.plots import picture
 from agents.experiments.policy_study.report import markdown
 from agents.experiments.policy_study.study import run_study
 from agents.experiments.policy_study.summary import summarise, write_summary
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import ConfigError, check_range, nearest
+from ewsjf_env.engine.simulated.config import VIRTUAL
 
 USAGE = "ewsjf policy-study --out DIR [--config FILE.yaml] [options]"
 DESCRIPTION = """\
@@ -35,6 +36,7 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("--config", default="configs/policy_study.yaml", metavar="FILE.yaml", help="the study")
     add_set_option(parser, "the config (repeatable)")
+    add("--engine", metavar="NAME", help="compiled | simulated, instead of the config's")
     add("--traces", metavar="FOLDER", help="of the recordings, instead of the config's")
     add("--only", metavar="LIST", help="of the config's workloads (all)")
     add("--seeds", type=whole, metavar="N", help="judged traces a load, not the config's")
@@ -59,6 +61,11 @@ def _study(words: list[str]) -> int:
         if not names:
             raise ConfigError("--only: the list is empty")
         config = config.only(names)
+    if arguments.engine is not None:
+        if arguments.engine not in VIRTUAL:
+            hint = nearest(arguments.engine, VIRTUAL)
+            raise ConfigError(f"--engine: unknown {arguments.engine!r}{hint}")
+        config = dataclasses.replace(config, engine=arguments.engine)
     if arguments.seeds is not None:
         check_range("--seeds", arguments.seeds, 1, 1000)
         config = dataclasses.replace(config, seeds=arguments.seeds)

@@ -19,6 +19,7 @@ from agents.cli._command import (
     Parser,
     add_set_option,
     folder,
+    number,
     own_command,
     run_command,
     say,
@@ -31,10 +32,12 @@ from agents.core.registry import agent_names, find_agent
 from agents.core.words import counted
 from agents.runs.config import RunConfig, make_run_config
 from agents.runs.episodes import episode_options
+from agents.runs.fidelity import needs_check, told
 from agents.runs.folder import RunDir, check_new, default_folder
 from agents.runs.loop import Progress, tune
 from ewsjf_env.config import ConfigError, check_range, load_yaml
 from ewsjf_env.engine.real.remote import RemoteConfig, check_server
+from ewsjf_env.engine.simulated.config import VIRTUAL
 from ewsjf_env.engine.simulated.machine import preset_names
 from ewsjf_env.engine.simulated.preset import preset_engine
 from ewsjf_env.env.registration import ENGINE_IDS
@@ -42,9 +45,7 @@ from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
 
-USAGE = """\
-ewsjf train --agent NAME [--config TASK] [options]
-       ewsjf train --resume RUN [--windows N]"""
+USAGE = "ewsjf train (--agent NAME | --resume RUN) [options]"
 DESCRIPTION = "Tune the scheduler window by window; a killed or interrupted run can be resumed."
 WINDOWS = 60
 REMOTE_AGENT = "bayes"  # where none is named
@@ -68,6 +69,8 @@ def make_parser() -> Parser:
     add("--context", metavar="LIST", help="features agents see, see config.yaml of a run")
     add("--out", metavar="DIR", help="folder of the run (runs/ENV/AGENT/WORKLOAD/SEED__TIME)")
     add("--resume", metavar="RUN", help="continue this run, to --windows if given")
+    about_fidelity = "s of traffic to check on vLLM's scheduler (60; 0: none)"
+    add("--fidelity", type=number, default=60.0, metavar="S", help=about_fidelity)
     add("--dry-run", action="store_true", help="print the parameters and run nothing")
     return parser
 
@@ -80,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
+    check_range("--fidelity", arguments.fidelity, 0.0)
     # Small models: threads cost more than they give, and two runs side by side fight for cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if arguments.dry_run:
@@ -101,7 +105,7 @@ def _train(words: list[str]) -> int:
         run, windows = RunDir.create(path, config), config.windows
     # A tuner that is asked to end leaves a server as one that is interrupted does.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    bar = _Bar(windows)
+    bar = _Bar(windows, arguments.fidelity if needs_check(run.config.task) else 0.0)
 
     def begin(done: int) -> None:
         if arguments.resume is not None and done < windows:
@@ -112,7 +116,7 @@ def _train(words: list[str]) -> int:
 
     try:
         with bar:
-            summary = tune(run, windows, bar.show, begin=begin)
+            summary = tune(run, windows, bar.show, bar.conclude, begin, arguments.fidelity)
         _print_summary(summary, run)
     except KeyboardInterrupt:
         return say(INTERRUPTED, f"interrupted: {_rest(run, windows, bar.full)}")
@@ -184,15 +188,15 @@ def _task_file(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What --engine changes of a task: a preset is the simulated engine of that machine."""
+    """What --engine changes of a task: a preset is that machine, in virtual time."""
     if arguments.engine not in preset_names():
         return {"engine": arguments.engine}
-    preset = preset_engine(arguments.engine)
-    own = _task_file(arguments).get("simulated", {})
+    preset, task = preset_engine(arguments.engine), _task_file(arguments)
+    own, engine = task.get("simulated", {}), task.get("engine")
     changes = {"latency": preset.latency, "max_num_seqs": preset.max_num_seqs}
     changes["max_num_batched_tokens"] = preset.max_num_batched_tokens
     return {
-        "engine": "simulated",
+        "engine": engine if engine in VIRTUAL else preset.engine,
         "simulated": {**own, **changes} if isinstance(own, dict) else own,
     }
 
@@ -284,8 +288,9 @@ def _describe(config: RunConfig) -> str:
 class _Bar:
     """A progress bar with the incumbent, the windows that violated a constraint, and the ETA."""
 
-    def __init__(self, windows: int) -> None:
+    def __init__(self, windows: int, fidelity_s: float) -> None:
         self._windows = windows
+        self._fidelity_s = fidelity_s
         self._bar: tqdm[Any] | None = None
 
     @property
@@ -305,6 +310,12 @@ class _Bar:
         )
         self._bar.update(1)
 
+    def conclude(self, _: object) -> None:
+        """Say what comes after the last window."""
+        if self._bar is not None and self._fidelity_s > 0.0:
+            self._bar.close()
+            print(f"playing {self._fidelity_s:g} s on vLLM's own scheduler ...", file=sys.stderr)
+
     def __enter__(self) -> _Bar:
         return self
 
@@ -323,6 +334,8 @@ def _print_summary(summary: dict[str, Any], run: RunDir) -> None:
     print(f"{windows}, {summary['violations']} with a violation", end="")
     print(f", {summary['void']} void, {summary['failed']} failed")
     print(f"recommended: {values}")
+    if summary["fidelity"] is not None:
+        print(told(summary["fidelity"]))
     if summary["killed"]:
         print(f"ended by the kill switch: {summary['killed']}")
     print(run.path)

@@ -9,13 +9,13 @@ from ewsjf_env import __version__
 from ewsjf_env.config import to_dict
 from ewsjf_env.engine.base import VirtualEngine
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.engine.virtual import build_virtual
 
 
 @functools.lru_cache(maxsize=2)
 def cached_engine(config: SimulatedConfig) -> VirtualEngine:
     """The engine of this process for a configuration; it is never closed."""
-    return SimulatedEngine(config)
+    return build_virtual(config)
 
 
 @functools.lru_cache(maxsize=8)

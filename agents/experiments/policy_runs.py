@@ -72,7 +72,8 @@ def _simulate(run: PolicyRun, drain: bool) -> Record:
     engine = cached_engine(run.engine)
     trace = drawn(run.source, run.seed, run.duration_s, run.rate_per_s)
     (metrics,) = play(engine, run.policy, trace, [run.duration_s])
-    rows = bucket_table(engine.records(), BUCKET_EDGES, engine.now(), engine.prefill_cost_s)
+    end_s = engine.now()
+    rows = bucket_table(engine.requests(0.0, end_s), BUCKET_EDGES, end_s)
     # What the workload capped above the engine's limit, the engine capped again: not a sum.
     capped = max(int(trace.notes.get("capped_prompts", 0)), engine.capped["capped_prompts"])
     notes = {**to_dict(trace.notes), **engine.capped, "capped_prompts": capped}

@@ -1,9 +1,9 @@
 """The stages of a measurement of a machine; each takes the `Measurement` and adds to it.
 
 steps        run steps of all kinds, time them, fit the latency model       (a server with a log)
-capacity     FCFS capacity of each traffic, on the simulated engine with that model
+capacity     FCFS capacity of each traffic, in virtual time with that model
 serving      every traffic, load and policy for a while                      (the server proper)
-prediction   the same requests on the simulated engine, and how far off it is
+prediction   the same requests in virtual time, and how far off that is
 hot_swap     load, and a policy change every second
 tuning       `bayes` on the running server
 """
@@ -37,10 +37,10 @@ from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.play import begin, play
 from ewsjf_env.engine.real.remote import RemoteConfig, RemoteEngine
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.steps.step_fit import fit_steps
 from ewsjf_env.engine.steps.step_samples import read_steps
+from ewsjf_env.engine.virtual import build_virtual
 from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.workload.trace import Trace
@@ -75,7 +75,7 @@ def calibrate(result: Measurement) -> None:
     plan = result.plan
     assert result.step_log is not None
     longest = plan.max_model_len - LONGEST_OUTPUT
-    with closing(SimulatedEngine(simulated_config(result))) as simulated:
+    with closing(build_virtual(simulated_config(result))) as simulated:
         capacity = simulated.measure_capacity(backlog(CALIBRATION_BACKLOG, longest))
     counters = Counters(plan.url)
     delays = []
@@ -132,7 +132,7 @@ def measure_capacity(result: Measurement) -> None:
 
 
 def serve(result: Measurement) -> None:
-    """Stage `serving`: a run is one window from an empty engine, as one of the simulated engine.
+    """Stage `serving`: a run is one window from an empty engine, as in virtual time.
 
     Runs that are there already are not repeated.
     """
@@ -187,7 +187,7 @@ def _keep_requests(result: Measurement, key: str, engine: RemoteEngine, counters
 
 
 def predict(result: Measurement) -> None:
-    """Stage `prediction`: errors are those of the simulated engine, relative to what was measured.
+    """Stage `prediction`: errors of the engine in virtual time, relative to what was measured.
 
     None of these requests was seen by the fit.  To a time to first token is added what the way
     between client and scheduler took in stage `steps`.
@@ -199,7 +199,7 @@ def predict(result: Measurement) -> None:
     # The client's clock runs while a request is read, sent on and answered, too.
     front_end_s = result.found("steps").get("front_end_s") or 0.0
     runs: dict[str, dict[str, dict[str, Any]]] = {}
-    with closing(SimulatedEngine(config)) as engine:
+    with closing(build_virtual(config)) as engine:
         for key, policy, trace in cases(result):
             if key not in measured:
                 continue
@@ -320,7 +320,7 @@ def remote_engine(result: Measurement) -> RemoteEngine:
 
 
 def simulated_config(result: Measurement) -> SimulatedConfig:
-    """The simulated engine of the same machine."""
+    """The same machine in virtual time."""
     plan = result.plan
     return SimulatedConfig(
         latency=result.latency,

@@ -33,7 +33,7 @@ def table(data: Mapping[str, Any]) -> str:
             lines.append(f"* between client and scheduler: {1e3 * steps['front_end_s']:.1f} ms")
     for name, error in stages.get("prediction", {}).get("absolute_error", {}).items():
         lines.append(
-            f"* simulated engine, {name}: error median {_percent(error['median'])}, worst "
+            f"* virtual time, {name}: error median {_percent(error['median'])}, worst "
             f"{_percent(error['worst'])}"
         )
     swap = stages.get("hot_swap", {})

@@ -200,7 +200,7 @@ def _version(package: str) -> str | None:
 
 
 def _latency_hash(config: RunConfig) -> str | None:
-    if config.env.engine != "simulated":
+    if not config.env.has_model:
         return None
     model = LatencyModel.load(config.env.simulated.latency)
     return hashlib.sha256(repr(model).encode()).hexdigest()[:16]

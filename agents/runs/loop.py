@@ -14,6 +14,7 @@ from typing import Any
 
 from agents.core.window import WindowRecord
 from agents.core.words import counted
+from agents.runs.fidelity import check_run, needs_check
 from agents.runs.folder import RunDir
 from agents.runs.session import Session
 from agents.runs.tags import RunFacts
@@ -40,6 +41,7 @@ def tune(
     report: Callable[[Progress], None] = lambda _: None,
     conclude: Callable[[Session], None] = lambda _: None,
     begin: Callable[[int], None] = lambda _: None,
+    fidelity_s: float = 0.0,
 ) -> dict[str, Any]:
     """Run until `windows` windows are done; returns and writes the summary.
 
@@ -50,6 +52,8 @@ def tune(
         conclude: called when all windows are done, while the agent is still there.
         begin: called with the number of windows that are done, when all is checked and nothing
             is served yet.
+        fidelity_s: so many seconds of the run's traffic are checked against vLLM's own scheduler
+            at the end, see `fidelity`; 0: none.
 
     Raises:
         ConfigError: the run holds more windows already, cannot be continued, or the disk is
@@ -81,7 +85,7 @@ def tune(
             if failures == FAILURES_IN_A_ROW:
                 raise ConfigError(f"{failures} windows in a row failed, the last with: {reason}")
         conclude(session)
-        return _summarise(run, session, records)
+        return _summarise(run, session, records, fidelity_s)
     except OSError as error:
         where = error.filename2 or error.filename or run.path
         raise ConfigError(
@@ -100,14 +104,22 @@ def _progress(records: Sequence[WindowRecord], windows: int) -> Progress:
     return Progress(last.window, windows, last.score.reward, last.plan.incumbent, violations)
 
 
-def _summarise(run: RunDir, session: Session, records: Sequence[WindowRecord]) -> dict[str, Any]:
+def _summarise(
+    run: RunDir, session: Session, records: Sequence[WindowRecord], fidelity_s: float
+) -> dict[str, Any]:
     rewards = [r.score.reward for r in records if r.measured]
+    task, recommended = run.config.task, session.recommendation()
+    checked = None
+    if fidelity_s > 0.0 and records and needs_check(task):
+        checked = check_run(task, records[-1], recommended, fidelity_s)
     summary = {
         "agent": run.config.agent,
         "seed": run.config.seed,
         "workload": run.config.env.workload,
         "windows": len(records),
-        "recommendation": session.recommendation(),
+        "engine": task.engine_name,
+        "fidelity": checked,
+        "recommendation": recommended,
         "reward_mean": fmean(rewards) if rewards else None,
         "reward_worst": min(rewards, default=None),
         "violations": sum(r.score.violation for r in records),

@@ -34,7 +34,7 @@ from ewsjf_env.measure.traffic import TrafficStatistics
 from ewsjf_env.parameters import Value
 
 START_TRIES = 3  # of an episode, before the run gives up on the engine
-REPEATABLE = ("simulated", "fake")  # engines that serve a trace again exactly as before
+REPEATABLE = ("compiled", "simulated", "fake")  # engines that serve a trace again exactly as before
 
 
 def _tell(text: str) -> None:

@@ -25,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.latency import Coefficients
+from ewsjf_env.engine.virtual import build_virtual
 
 Floats = NDArray[np.float64]
 
 # What the closed form leaves out (preempted requests are computed again, a long head waits for
 # blocks while some lie idle): measured over calculated capacity is 0.93 and 0.95 for `paper_mix`,
-# 0.90 for `mixed` and 0.94 for `training_mix`, same requests, default simulated engine.
+# 0.90 for `mixed` and 0.94 for `training_mix`, same requests, default engine.
 SATURATED_SHARE = 0.93
 
 
@@ -56,8 +56,8 @@ class BatchMachine:
 
     @classmethod
     def of(cls, config: SimulatedConfig) -> BatchMachine:
-        """The machine of a simulated engine's settings."""
-        engine = SimulatedEngine(config)
+        """The machine of an engine's settings."""
+        engine = build_virtual(config)
         return cls(
             engine.latency.coefficients,
             (engine.kv_blocks - 1) * config.block_tokens,

@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 from agents.theory.backlog import waiting_work
 from agents.theory.batch import BatchMachine, effective_work, step_delays
 from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
-from ewsjf_env.measure.records import WindowMetrics, jain
+from ewsjf_env.engine.virtual import build_virtual
+from ewsjf_env.measure.records import WindowMetrics
+from ewsjf_env.measure.sample import jain
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.orders.scored import ScoredOrder
@@ -146,7 +147,7 @@ class AnalyticPrior:
         served = min(rate_per_s, work.capacity_per_s)
         self._delays = step_delays(machine, prompt, served, _DELAYS)
         self._prompt, self._output, self._work = prompt, output, work.seconds
-        engine = SimulatedEngine(config)
+        engine = build_virtual(config)
         self._prefill_s = np.array([engine.prefill_cost_s(int(b)) for b in prompt])
         prior = engine.latency.cost_prior(config.max_num_batched_tokens)
         self._cost_s = PrefillCostModel(prior).cost_s

@@ -20,7 +20,7 @@ from ewsjf_env.config import (
 
 @settings
 class TwinConfig:
-    """The twin: recent windows, served again by the simulated engine under other policies."""
+    """The twin: recent windows, served again in virtual time under other policies."""
 
     jobs: Annotated[int, Range(0, 256)] = 1
     """Processes that replay, beside the tuner's own; 0: none, replays run in it."""

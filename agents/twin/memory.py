@@ -133,4 +133,4 @@ class Memory:
 
     @property
     def _prefixes(self) -> bool:
-        return self._task.engine == "simulated" and self._task.simulated.prefix_caching
+        return self._task.has_model and self._task.simulated.prefix_caching

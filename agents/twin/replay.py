@@ -28,11 +28,11 @@ from agents.twin.blocks import Block, Fit, own_latencies
 from ewsjf_env.config import to_dict
 from ewsjf_env.engine.base import Engine, EngineError
 from ewsjf_env.engine.play import begin, run_until
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.engine.simulated.latency import LatencyModel
+from ewsjf_env.engine.virtual import build_virtual
 from ewsjf_env.env.task import TuningConfig
 from ewsjf_env.measure.records import WindowMetrics
-from ewsjf_env.measure.traffic import QueueStatistics, prompts_arrived, queue_statistics
+from ewsjf_env.measure.traffic import QueueStatistics, queue_statistics
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy.policy import Policy
 
@@ -139,8 +139,8 @@ def serve(task: TuningConfig, replay: Replay) -> Result:
     started = time.process_time()
     block = replay.block
     engine: Engine
-    if replay.latency is not None and task.engine == "simulated":
-        engine = SimulatedEngine(task.simulated, replay.latency)
+    if replay.latency is not None and task.has_model:
+        engine = build_virtual(task.simulated, replay.latency)
     else:
         engine = task.build_engine()
     windows = []
@@ -151,12 +151,12 @@ def serve(task: TuningConfig, replay: Replay) -> Result:
             engine.apply(values)
             run_until(engine, window.start_s)
             metrics = engine.run_window(window.end_s - window.start_s)
-            records, cuts = engine.records(), engine.cuts()
+            cuts = engine.cuts()
+            requests = engine.requests(window.start_s, window.end_s)
             if window.fallback is not None:
                 engine.apply(window.fallback)
             run_until(engine, window.until_s)
-            prompts = prompts_arrived(records, window.start_s, window.end_s)
-            queues = queue_statistics(prompts, cuts, engine.prefill_cost_s)
+            queues = queue_statistics(requests, cuts, window.start_s)
             fit = own_latencies(engine.records(), window.since_s, window.until_s)
             windows.append(Served(metrics, queues, fit))
     finally:

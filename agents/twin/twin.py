@@ -90,7 +90,7 @@ class Twin:
         self._space = self._task.space()
         self.replayer = Replayer(self._task, config.jobs, folder, kept)
         self._latency: LatencyModel | None = None
-        if self._task.engine == "simulated":
+        if self._task.has_model:
             self._latency = LatencyModel.load(self._task.simulated.latency)
             if config.latency_error:
                 self._latency = perturbed(self._latency, config.latency_error, seed)
@@ -322,7 +322,7 @@ class Twin:
 
 def _theory_points(task: TuningConfig) -> list[dict[str, Value]]:
     """What queueing theory would try first, which takes it seconds; none where it has no say."""
-    if task.engine != "simulated":
+    if not task.has_model:
         return []
     try:
         values = start_values(task)

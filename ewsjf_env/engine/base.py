@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from ewsjf_env.engine.simulated.latency import LatencyModel
     from ewsjf_env.measure.records import RequestRecord, WindowMetrics
+    from ewsjf_env.measure.requests import Requests
     from ewsjf_env.policy.policy import Policy
     from ewsjf_env.workload.trace import Trace
 
@@ -85,6 +86,10 @@ class Engine(Protocol):
 
     def records(self) -> list[RequestRecord]:
         """All requests that have arrived since `reset`, in order of arrival."""
+        ...
+
+    def requests(self, start_s: float, end_s: float) -> Requests:
+        """Those that arrived before `end_s` and had not finished before `start_s`, as columns."""
         ...
 
     def cuts(self) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ from ewsjf_env.measure.records import (
     WindowMetrics,
     aggregate,
 )
+from ewsjf_env.measure.requests import Requests
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy.adaptation import Adaptation
 from ewsjf_env.policy.policy import Policy
@@ -149,6 +150,10 @@ class FakeEngine:
         """See `Engine.records`: as they stand by now, without what is still to come."""
         self._running_trace()
         return [_seen_at(record, self._now_s) for record in self._records]
+
+    def requests(self, start_s: float, end_s: float) -> Requests:
+        """See `Engine.requests`."""
+        return Requests.of(self.records(), self.prefill_cost_s, start_s, end_s)
 
     def cuts(self) -> tuple[int, ...]:
         """See `Engine.cuts`: the partition of the installed policy."""

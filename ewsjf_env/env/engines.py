@@ -1,12 +1,15 @@
 """The engines of a task: their settings are a union told apart by `engine`.
 
 In a file the settings of an engine stand beside its name: `engine: fake` and `fake: {active: 2}`.
-Settings of other engines may be there, so that one file serves several; they are checked and left
-out.  Those of `simulated` describe the machine's twin where another engine is used.
+Those of the two engines in virtual time are the same and stand under `simulated`, so that
+`engine: simulated` in place of `engine: compiled` repeats a run on vLLM's own scheduler.  Settings
+of other engines may be there, so that one file serves several; they are checked and left out.
+Those of `simulated` describe the machine's twin where a real engine is used.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal
 
@@ -18,17 +21,18 @@ from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.fake import FakeConfig, FakeEngine
 from ewsjf_env.engine.real.live import LiveConfig, LiveEngine
 from ewsjf_env.engine.real.remote import RemoteConfig, RemoteEngine
-from ewsjf_env.engine.simulated.config import SimulatedConfig
-from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.engine.simulated.config import VIRTUAL, SimulatedConfig
+from ewsjf_env.engine.virtual import build_virtual
 from ewsjf_env.env.registration import REAL_TIME
 
-EngineName = Literal["simulated", "fake", "live", "remote"]
+EngineName = Literal["compiled", "simulated", "fake", "live", "remote"]
 EngineSettings = Annotated[
     SimulatedConfig | FakeConfig | LiveConfig | RemoteConfig, Field(discriminator="engine")
 ]
 
 ENGINES: dict[str, Callable[[Any], Engine]] = {
-    "simulated": SimulatedEngine,
+    "compiled": build_virtual,
+    "simulated": build_virtual,
     "fake": FakeEngine,
     "live": LiveEngine,
     "remote": RemoteEngine,
@@ -41,7 +45,7 @@ KINDS: dict[str, Any] = {
     "live": LiveConfig,
     "remote": RemoteConfig,
 }
-"""The settings of each engine, by its name."""
+"""What settings of engines may stand in a file, by their key."""
 
 FIELDS = ("engine_settings", "twin_settings")
 """The fields of a task that are written under the names of engines."""
@@ -61,28 +65,35 @@ def fields_of(data: Any, others: Collection[str]) -> Any:
     if not isinstance(written, Mapping):
         return data
     names = ("engine", *KINDS)
+    if "compiled" in written:
+        reason = "the settings of this engine stand under `simulated`"
+        raise ConfigError(f"compiled: {reason}", ("compiled",), reason)
     given = {key: value for key, value in written.items() if key not in FIELDS}
     refuse_unknown(given, [*names, *others], "")
     fields = {key: value for key, value in written.items() if key not in names}
     engines = {name: _checked(name, written[name]) for name in KINDS if name in written}
     if "engine" in written or engines:
-        chosen = written.get("engine", "simulated")
-        if not isinstance(chosen, str) or chosen not in KINDS:
-            reason = f"{chosen!r} is not one of {list(KINDS)}{nearest(str(chosen), KINDS)}"
+        simulated = engines.get("simulated", SimulatedConfig())
+        chosen = written.get("engine", simulated.engine)
+        if not isinstance(chosen, str) or chosen not in ENGINES:
+            reason = f"{chosen!r} is not one of {list(ENGINES)}{nearest(str(chosen), ENGINES)}"
             raise ConfigError(f"engine: {reason}", ("engine",), reason)
-        fields["engine_settings"] = engines[chosen] if chosen in engines else KINDS[chosen]()
-        if chosen != "simulated" and "simulated" in engines:
-            fields["twin_settings"] = engines["simulated"]
+        if chosen in VIRTUAL:
+            _refuse_another(chosen, written)
+            fields["engine_settings"] = dataclasses.replace(simulated, engine=chosen)
+        else:
+            fields["engine_settings"] = engines[chosen] if chosen in engines else KINDS[chosen]()
+            fields["twin_settings"] = simulated
     return ArgsKwargs((), fields) if isinstance(data, ArgsKwargs) else fields
 
 
 def written_engines(own: EngineSettings, twin: SimulatedConfig) -> dict[str, Any]:
     """The keys that name engines; inverse of `fields_of`."""
-    written: dict[str, Any] = {"engine": own.engine, own.engine: to_dict(own)}
+    settings = to_dict(own)
+    written: dict[str, Any] = {"engine": settings.pop("engine")}
+    written["simulated" if own.engine in VIRTUAL else own.engine] = settings
     if own.engine in REAL_TIME:
         written["simulated"] = to_dict(twin)
-    for name in KINDS.keys() & written.keys():
-        del written[name]["engine"]
     return written
 
 
@@ -92,15 +103,25 @@ def described_engines(properties: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "engine": {
             "enum": list(kinds),
-            "default": "simulated",
+            "default": "compiled",
             "description": "Which engine serves the traffic.",
         }
     }
-    for name, kind in kinds.items():
-        used = " Else those of the machine's twin." if name == "simulated" else ""
-        told = f"Settings of the engine `{name}`, where it is used.{used}"
-        found[name] = {"$ref": kind, "description": told}
+    for name in KINDS:
+        told = f"Settings of the engine `{name}`, where it is used."
+        if name == "simulated":
+            told = "Settings of engines `compiled` and `simulated`, else of the machine's twin."
+        found[name] = {"$ref": kinds[name], "description": told}
     return found | {key: part for key, part in properties.items() if key not in FIELDS}
+
+
+def _refuse_another(chosen: str, written: Mapping[str, Any]) -> None:
+    """Refuse a section `simulated` that names another engine than the task."""
+    section = written.get("simulated")
+    inside = section.get("engine", chosen) if isinstance(section, Mapping) else chosen
+    if inside != chosen:
+        reason = f"{inside!r} contradicts engine: {chosen!r} of the task"
+        raise ConfigError(f"simulated: engine: {reason}", ("simulated", "engine"), reason)
 
 
 def _checked(name: str, written: Any) -> Any:

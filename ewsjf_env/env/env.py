@@ -174,6 +174,13 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             ConfigError: an unknown option or value, or traffic that cannot be drawn or served.
             EngineError: the engine failed in the warm-up.
         """
+        outcome = self.begin(seed, options)
+        return outcome.observation.copy(), outcome.info()
+
+    def begin(
+        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> WindowOutcome:
+        """The warm-up of a new episode, typed; arguments and errors of `reset`."""
         super().reset(seed=seed)
         given = dict(options or {})
         refuse_unknown(given, _OPTIONS, "options")
@@ -185,7 +192,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             self.close()
             raise
         self._outcome = self._judged(result)
-        return self._outcome.observation.copy(), self._outcome.info()
+        return self._outcome
 
     def step(
         self, action: Action | WindowPlan
@@ -199,9 +206,14 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             ResetNeeded: before the first reset, after a failure, or past the last window.
         """
         outcome = self.run(action if isinstance(action, WindowPlan) else self.plan(action))
+        terminated, truncated = self.ended(outcome)
+        observation, reward = outcome.observation.copy(), outcome.score.reward
+        return observation, reward, terminated, truncated, outcome.info()
+
+    def ended(self, outcome: WindowOutcome) -> tuple[bool, bool]:
+        """Whether the last window, `outcome`, terminated or truncated the episode."""
         failed = outcome.served.failure is not None
-        last = not failed and self._windows_left == 0
-        return outcome.observation.copy(), outcome.score.reward, failed, last, outcome.info()
+        return failed, not failed and self._windows_left == 0
 
     def plan(
         self,

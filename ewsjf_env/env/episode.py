@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.env.reference import EPSILON_S, Reference, ReferenceWindow
 from ewsjf_env.measure.jackknife import without_groups
-from ewsjf_env.measure.records import MetricSettings, WindowMetrics
+from ewsjf_env.measure.records import MetricSettings, PartMetrics, WindowMetrics
+from ewsjf_env.measure.requests import Requests
 from ewsjf_env.measure.traffic import (
     QueueStatistics,
     TrafficStatistics,
-    prompts_arrived,
     queue_statistics,
     traffic_statistics,
 )
@@ -66,7 +66,7 @@ class WindowResult:
     end_s: float
     aborted: bool = False
     cuts: tuple[int, ...] = ()
-    parts: tuple[tuple[WindowMetrics, WindowMetrics | None], ...] = ()
+    parts: tuple[tuple[PartMetrics, PartMetrics | None], ...] = ()
 
 
 class Episode:
@@ -137,37 +137,35 @@ class Episode:
         planned_s: float,
     ) -> WindowResult:
         engine = self._engine
-        end_s, records = engine.now(), engine.records()
+        end_s = engine.now()
+        requests = engine.requests(start_s, end_s)
         aborted = end_s < planned_s - EPSILON_S
         compared = None
         if reference is not None:
             compared = reference.after(metrics.window_s) if aborted else reference.metrics
-        prompts = prompts_arrived(records, start_s, end_s)
         cuts = tuple(engine.cuts())
         return WindowResult(
             parameters=dict(in_force),
             metrics=metrics,
             reference=compared,
-            traffic=traffic_statistics(records, start_s, end_s, engine.prefill_cost_s),
-            queues=queue_statistics(prompts, cuts, engine.prefill_cost_s),
+            traffic=traffic_statistics(requests, start_s, end_s),
+            queues=queue_statistics(requests, cuts, start_s),
             start_s=start_s,
             end_s=end_s,
             aborted=aborted,
             cuts=cuts,
-            parts=() if aborted else self._parts(metrics, reference, start_s, end_s),
+            parts=() if aborted else self._parts(metrics, requests, reference, start_s, end_s),
         )
 
     def _parts(
         self,
         metrics: WindowMetrics,
+        requests: Requests,
         reference: ReferenceWindow | None,
         start_s: float,
         end_s: float,
-    ) -> tuple[tuple[WindowMetrics, WindowMetrics | None], ...]:
-        engine = self._engine
-        own = without_groups(
-            metrics, engine.records(), start_s, end_s, engine.prefill_cost_s, self._settings
-        )
+    ) -> tuple[tuple[PartMetrics, PartMetrics | None], ...]:
+        own = without_groups(metrics, requests, start_s, end_s, self._settings)
         if reference is None:
             return tuple((part, None) for part in own)
         return tuple(zip(own, reference.parts, strict=True))

@@ -13,23 +13,23 @@ from dataclasses import dataclass
 
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.measure.jackknife import without_groups
-from ewsjf_env.measure.records import MetricSettings, WindowMetrics
+from ewsjf_env.measure.records import MetricSettings, PartMetrics, WindowMetrics
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.workload.trace import Trace
 
 EPSILON_S = 1e-6  # moments closer than this are one moment
-MAX_KEPT = 5_000
+MAX_KEPT = 2_000  # windows; each holds what its requests waited
 
 
 @dataclass(frozen=True)
 class ReferenceWindow:
     """One window of the reference: its metrics, and where asked for those of its beginnings.
 
-    `parts` are its metrics without each group of requests, see `precision.without_groups`.
+    `parts` are its metrics without each group of requests, see `jackknife.without_groups`.
     """
 
     metrics: WindowMetrics
-    parts: tuple[WindowMetrics, ...] = ()
+    parts: tuple[PartMetrics, ...] = ()
     beginnings: tuple[WindowMetrics, ...] = ()
 
     def after(self, elapsed_s: float) -> WindowMetrics:
@@ -115,9 +115,8 @@ class Reference:
 
         begin_s = engine.now()
         metrics = engine.run_window(end_s - begin_s, note if beginnings else None)
-        parts = without_groups(
-            metrics, engine.records(), begin_s, end_s, engine.prefill_cost_s, self._settings
-        )
+        requests = engine.requests(begin_s, end_s)
+        parts = without_groups(metrics, requests, begin_s, end_s, self._settings)
         return ReferenceWindow(metrics, parts, tuple(seen))
 
     def _engine_at(self, moment_s: float) -> Engine:

@@ -43,7 +43,7 @@ from ewsjf_env.env.engines import (
     fields_of,
     written_engines,
 )
-from ewsjf_env.env.registration import EPISODE_WINDOWS, REAL_TIME
+from ewsjf_env.env.registration import ENGINE_IDS, EPISODE_WINDOWS, REAL_TIME
 from ewsjf_env.measure.constraints import DEFAULT_CONSTRAINTS, Constraint
 from ewsjf_env.measure.objective import MAX_WEIGHT, ObjectiveSettings
 from ewsjf_env.measure.records import MetricSettings
@@ -104,7 +104,7 @@ class TuningConfig:
     engine_settings: EngineSettings = field(default_factory=SimulatedConfig)
     """Settings of the engine; their kind is the engine."""
     twin_settings: SimulatedConfig = field(default_factory=SimulatedConfig)
-    """Settings of the machine's twin, of a task on another engine than the simulated one."""
+    """Settings of the machine's twin, of a task on a real engine."""
     workload: str = "paper_mix"
     """Traffic: a built-in name, a YAML file or a trace file."""
     rates_per_s: tuple[Positive, ...] = (5.0,)
@@ -177,9 +177,14 @@ class TuningConfig:
 
     @property
     def simulated(self) -> SimulatedConfig:
-        """Settings of the simulated engine: the task's own, or its twin's."""
+        """Settings of the engine in virtual time: the task's own, or its twin's."""
         own = self.engine_settings
         return own if isinstance(own, SimulatedConfig) else self.twin_settings
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the engine is a latency model of a machine: `compiled` or `simulated`."""
+        return isinstance(self.engine_settings, SimulatedConfig)
 
     @property
     def _shares(self) -> int:
@@ -194,10 +199,8 @@ class TuningConfig:
 
     @property
     def engine_name(self) -> str:
-        """The engine beside a figure: of the simulated one the machine and its budget, too."""
-        if self.engine != "simulated":
-            return self.engine
-        return f"simulated {engine_name(self.simulated)}"
+        """The engine beside a figure: of one in virtual time the machine and its budget, too."""
+        return engine_name(self.simulated) if self.has_model else self.engine
 
     @property
     def traffic_s(self) -> float:
@@ -244,7 +247,7 @@ class TuningConfig:
         return kept.subset(chosen) if self.tuned else kept
 
     def twin(self) -> TuningConfig:
-        """The same task on the simulated engine, for what cannot be tried on a real one.
+        """The same task on an engine in virtual time, for what cannot be tried on a real one.
 
         Of several ranks that share the traffic it is one, at its share of the rates.
         """
@@ -349,6 +352,6 @@ def load_tuning(
             if isinstance(safety, Mapping):
                 data["safety"] = {"enabled": True, **safety}
         config = from_dict(TuningConfig, data, str(source) if from_file else where, sets)
-    if engine is not None and config.engine != engine:
+    if engine is not None and ENGINE_IDS[config.engine] != ENGINE_IDS[engine]:
         raise ConfigError(f"engine: {config.engine!r} is configured, this id is for {engine!r}")
     return config

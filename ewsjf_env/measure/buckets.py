@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ewsjf_env.measure.records import RequestRecord, after, censored, mean, percentile
+from ewsjf_env.measure.requests import Requests
+from ewsjf_env.measure.sample import Values
 
 
 @dataclass(frozen=True)
@@ -24,42 +24,33 @@ class BucketRow:
     slowdown_mean: float
 
 
-def bucket_table(
-    records: Sequence[RequestRecord],
-    edges_tokens: Sequence[int],
-    end_s: float,
-    prefill_cost_s: Callable[[int], float],
-) -> list[BucketRow]:
-    """TTFT by prompt length for requests that arrived before `end_s`; ages are censored there.
+def bucket_table(requests: Requests, edges_tokens: Sequence[int], end_s: float) -> list[BucketRow]:
+    """TTFT by prompt length; the ages of unserved requests are censored at `end_s`.
 
     Args:
-        records: all requests.
+        requests: all that arrived before `end_s`.
         edges_tokens: ascending upper limits; a last open bucket follows.
         end_s: the moment at which unserved requests are counted with their age.
-        prefill_cost_s: C(b): prompt tokens -> seconds alone on the machine, > 0.
     """
     rows = []
     limits: list[int | None] = [*edges_tokens, None]
     low = 0
     for high in limits:
-        chosen = [
-            r
-            for r in records
-            if r.arrival_s < end_s
-            and r.prompt_tokens > low
-            and (high is None or r.prompt_tokens <= high)
-        ]
-        ttft = np.array([censored(r.first_token_s, r.arrival_s, end_s) for r in chosen])
-        cost = np.array([prefill_cost_s(r.prompt_tokens) for r in chosen])
+        inside = requests.prompt_tokens > low
+        if high is not None:
+            inside &= requests.prompt_tokens <= high
+        chosen = requests.take(inside)
+        served = chosen.first_token_s < end_s
+        ttft_s = Values(np.where(served, chosen.first_token_s, end_s) - chosen.arrival_s)
         rows.append(
             BucketRow(
                 low_tokens=low,
                 high_tokens=high,
                 requests=len(chosen),
-                unserved=sum(after(r.first_token_s, end_s) for r in chosen),
-                ttft_mean_s=mean(ttft),
-                ttft_p95_s=percentile(ttft, 95),
-                slowdown_mean=mean(ttft / cost) if chosen else math.nan,
+                unserved=int(np.count_nonzero(~served)),
+                ttft_mean_s=ttft_s.mean,
+                ttft_p95_s=ttft_s.percentile(95),
+                slowdown_mean=Values(ttft_s.array / chosen.cost_s).mean,
             )
         )
         low = high if high is not None else low

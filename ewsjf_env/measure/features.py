@@ -58,6 +58,8 @@ def _share_features(kind: str) -> tuple[Feature, ...]:
     return tuple(Feature(f"{kind}_share_{name}", 0.0, 1.0) for name in names)
 
 
+_SHARES = {kind: _share_features(kind) for kind in ("count", "work")}
+
 _TTFT_NAMES = (
     "ttft_p50_s",
     "ttft_short_mean_s",
@@ -70,8 +72,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("arrival_rate_per_s", 0.05, 200.0, "log"),
     Feature("burst_index", 0.1, 30.0, "log"),
     Feature("prompt_tokens_mean", 16.0, 65_536.0, "log"),
-    *_share_features("count"),
-    *_share_features("work"),
+    *_SHARES["count"],
+    *_SHARES["work"],
     Feature("queue_depth", 1.0, 10_000.0, "log"),
     Feature("oldest_age_s", 0.05, 3600.0, "log"),
     Feature("running", 1.0, 1024.0, "log"),
@@ -129,7 +131,7 @@ def observe(
 def _raw_values(metrics: WindowMetrics, traffic: TrafficStatistics) -> dict[str, float]:
     raw = {name: read(traffic) for name, read in _FROM_TRAFFIC.items()}
     for kind, shares in (("count", traffic.count_shares), ("work", traffic.work_shares)):
-        raw.update(zip((f.name for f in _share_features(kind)), shares, strict=True))
+        raw.update(zip((f.name for f in _SHARES[kind]), shares, strict=True))
     raw["finished_per_arrival"] = metrics.finished / max(1, metrics.arrivals)
     for feature in FEATURES:
         if feature.name not in raw:

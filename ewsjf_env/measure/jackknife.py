@@ -10,54 +10,42 @@ Rates come from the engine's counters, not from requests: they count as known.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from ewsjf_env.measure.records import (
-    MetricSettings,
-    RequestRecord,
-    WindowCounters,
-    WindowMetrics,
-    aggregate,
-)
+from ewsjf_env.measure.records import MetricSettings, PartMetrics, WindowMetrics
+from ewsjf_env.measure.requests import Requests
+from ewsjf_env.measure.sample import Sample, WindowCounters
 
 GROUPS = 8
-_COUNTED = tuple(f.name for f in dataclasses.fields(WindowMetrics) if f.metadata.get("counted"))
+_NOT_COUNTED = WindowCounters(output_tokens=0, prefill_tokens=0)
 
 
 def without_groups(
     metrics: WindowMetrics,
-    records: Sequence[RequestRecord],
+    requests: Requests,
     start_s: float,
     end_s: float,
-    prefill_cost_s: Callable[[int], float],
     settings: MetricSettings,
-) -> tuple[WindowMetrics, ...]:
+) -> tuple[PartMetrics, ...]:
     """The window's metrics without each of `GROUPS` groups of requests.
 
     Args:
         metrics: of the whole window [start_s, end_s).
-        records: all requests of the trace so far, in order of arrival; a request's group is its
-            position modulo `GROUPS`, so that two engines on one trace form the same groups.
+        requests: that the engine had in the window; a request's group is its position modulo
+            `GROUPS`, so that two engines on one trace form the same groups.
         start_s: start of the window in engine seconds.
         end_s: its end.
-        prefill_cost_s: C(b), see `records.aggregate`.
         settings: class limits, those of the engine.
     """
-    known = {name: getattr(metrics, name) for name in _COUNTED}
-    counters = WindowCounters(output_tokens=0, prefill_tokens=0)
-    indexed = [
-        (index % GROUPS, record)
-        for index, record in enumerate(records)
-        if record.arrival_s < end_s and (record.finish_s is None or record.finish_s >= start_s)
-    ]
-    parts = []
-    for left_out in range(GROUPS):
-        kept = [record for group, record in indexed if group != left_out]
-        part = aggregate(kept, counters, start_s, end_s, prefill_cost_s, settings)
-        parts.append(dataclasses.replace(part, **known))
-    return tuple(parts)
+    group = requests.position % GROUPS
+    return tuple(
+        PartMetrics(
+            metrics,
+            Sample(requests.take(group != left_out), _NOT_COUNTED, start_s, end_s, settings),
+        )
+        for left_out in range(GROUPS)
+    )
 
 
 def jackknife_se(values: Sequence[float]) -> float:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from ewsjf_env.config import Among, ConfigError, Positive, Range, nearest, settings
-from ewsjf_env.measure.records import WindowMetrics
+from ewsjf_env.measure.records import PartMetrics, WindowMetrics
 from ewsjf_env.measure.traffic import QueueStatistics
 
 MAX_QUEUES = 32
@@ -52,8 +52,8 @@ class Outcome:
         queues: how the partition in force fits the window's arrivals.
     """
 
-    metrics: WindowMetrics
-    reference: WindowMetrics | None
+    metrics: WindowMetrics | PartMetrics
+    reference: WindowMetrics | PartMetrics | None
     queues: QueueStatistics
 
 
@@ -114,7 +114,9 @@ class ObjectiveSpec:
     needs_reference: bool = False
 
 
-def relative_objective(metrics: WindowMetrics, reference: WindowMetrics) -> Reward:
+def relative_objective(
+    metrics: WindowMetrics | PartMetrics, reference: WindowMetrics | PartMetrics
+) -> Reward:
     """J of `metrics` against `reference`, two windows of the same traffic; 0 is as good."""
     return ObjectiveSettings().reward(
         Outcome(metrics, reference, QueueStatistics(metrics.queues, 0.0, 0.0))

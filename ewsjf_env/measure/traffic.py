@@ -1,22 +1,19 @@
 """Statistics of a window's traffic, and of what is left of it at its end.
 
-Everything is read off request records, so it is the same for every engine.  Notation:
-    b_i  prompt tokens of request i      C(b)  its prefill cost alone, in seconds
+Everything is read off an engine's requests, so it is the same for every engine.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ewsjf_env.measure.records import RequestRecord
+from ewsjf_env.measure.requests import Requests
 from ewsjf_env.measure.tags import tag
 
 LENGTH_EDGES = (128, 512, 1024, 2048, 4096)
@@ -55,7 +52,7 @@ class TrafficStatistics:
             name: [_none_for_nan(v) for v in value]
             if isinstance(value, tuple)
             else _none_for_nan(value)
-            for name, value in dataclasses.asdict(self).items()
+            for name, value in vars(self).items()
         }
 
     @classmethod
@@ -86,66 +83,51 @@ class QueueStatistics:
     work_cv: float
 
 
-def traffic_statistics(
-    records: Sequence[RequestRecord],
-    start_s: float,
-    end_s: float,
-    prefill_cost_s: Callable[[int], float],
-) -> TrafficStatistics:
+def traffic_statistics(requests: Requests, start_s: float, end_s: float) -> TrafficStatistics:
     """Statistics of the window [start_s, end_s), end_s > start_s.
 
     Args:
-        records: any superset of the window's requests; events after `end_s` are ignored.
+        requests: that the engine had in the window; events after `end_s` are ignored.
         start_s: start of the window in engine seconds.
         end_s: its end.
-        prefill_cost_s: C(b): prompt tokens -> seconds, > 0.
     """
-    prompt = prompts_arrived(records, start_s, end_s)
-    cost = np.array([prefill_cost_s(int(b)) for b in prompt])
-    seen = [r for r in records if r.arrival_s < end_s]
-    waiting = [r for r in seen if r.first_token_s is None or r.first_token_s >= end_s]
-    started = len(seen) - len(waiting)
-    finished = sum(r.finish_s is not None and r.finish_s < end_s for r in seen)
-    classes = np.searchsorted(LENGTH_EDGES, prompt)
-    moments = np.array([r.arrival_s for r in seen if r.arrival_s >= start_s])
+    arrived = requests.take(requests.arrival_s >= start_s)
+    waiting = ~(requests.first_token_s < end_s)
+    finished = int(np.count_nonzero(requests.finish_s < end_s))
+    depth = int(np.count_nonzero(waiting))
+    classes = np.searchsorted(LENGTH_EDGES, arrived.prompt_tokens)
+    oldest_s = float(requests.arrival_s[waiting].min()) if depth else end_s
     return TrafficStatistics(
-        arrival_rate_per_s=len(prompt) / (end_s - start_s),
-        burst_index=_burst_index(moments - start_s, end_s - start_s),
-        prompt_tokens_mean=float(prompt.mean()) if len(prompt) else math.nan,
-        count_shares=_shares(classes, np.ones(len(prompt))),
-        work_shares=_shares(classes, cost),
-        queue_depth=len(waiting),
-        oldest_age_s=max((end_s - r.arrival_s for r in waiting), default=0.0),
-        running=started - finished,
+        arrival_rate_per_s=len(arrived) / (end_s - start_s),
+        burst_index=_burst_index(arrived.arrival_s - start_s, end_s - start_s),
+        prompt_tokens_mean=float(arrived.prompt_tokens.mean()) if len(arrived) else math.nan,
+        count_shares=_shares(classes, np.ones(len(arrived))),
+        work_shares=_shares(classes, arrived.cost_s),
+        queue_depth=depth,
+        oldest_age_s=end_s - oldest_s,
+        running=len(requests) - depth - finished,
     )
 
 
-def queue_statistics(
-    prompt_tokens: Sequence[int] | NDArray[np.int64],
-    cuts: Sequence[int],
-    prefill_cost_s: Callable[[int], float],
-) -> QueueStatistics:
-    """How the prompts (n,) fill the queues between `cuts` (ascending tokens)."""
-    prompt = np.asarray(prompt_tokens, dtype=np.int64)
-    index = np.array([bisect_left(cuts, int(b)) for b in prompt], dtype=np.int64)
-    cost = np.array([prefill_cost_s(int(b)) for b in prompt])
+def queue_statistics(requests: Requests, cuts: Sequence[int], start_s: float) -> QueueStatistics:
+    """How the requests that arrived from `start_s` on fill the queues between `cuts`.
+
+    Args:
+        requests: that the engine had in the window.
+        cuts: upper prompt lengths in tokens, ascending.
+        start_s: start of the window in engine seconds.
+    """
+    arrived = requests.take(requests.arrival_s >= start_s)
+    prompt = arrived.prompt_tokens
+    index = np.searchsorted(np.asarray(cuts, np.int64), prompt)
     queues = len(cuts) + 1
-    work = np.bincount(index, weights=cost, minlength=queues)
+    work = np.bincount(index, weights=arrived.cost_s, minlength=queues)
     spread = 0.0
-    for queue in range(queues):
+    for queue in np.unique(index).tolist():
         inside = prompt[index == queue]
-        if len(inside):
-            spread += len(inside) / len(prompt) * float(inside.std() / inside.mean())
+        spread += len(inside) / len(prompt) * float(inside.std() / inside.mean())
     work_cv = float(work.std() / work.mean()) if work.sum() > 0 else 0.0
     return QueueStatistics(queues, spread, work_cv)
-
-
-def prompts_arrived(
-    records: Sequence[RequestRecord], start_s: float, end_s: float
-) -> NDArray[np.int64]:
-    """Prompt tokens (n,) of the requests that arrived in [start_s, end_s)."""
-    chosen = [r.prompt_tokens for r in records if start_s <= r.arrival_s < end_s]
-    return np.array(chosen, dtype=np.int64)
 
 
 def _shares(classes: NDArray[np.intp], weights: NDArray[np.float64]) -> tuple[float, ...]:

@@ -21,7 +21,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ewsjf_env.config import ConfigError, check_range, from_dict, nearest, refuse_unknown, to_dict
 from ewsjf_env.measure.features import FEATURES, feature_names, feature_table, observe
-from ewsjf_env.measure.records import MetricSettings, RequestRecord, WindowCounters, aggregate
+from ewsjf_env.measure.records import (
+    MetricSettings,
+    RequestRecord,
+    WindowCounters,
+    measure_window,
+)
+from ewsjf_env.measure.requests import Requests
 from ewsjf_env.measure.traffic import traffic_statistics
 from ewsjf_env.parameters import Parameter, ParameterSpace, Value
 from ewsjf_env.policy.rules import RULES, Rule, complete_values
@@ -105,8 +111,9 @@ class Adaptive:
             prefill_cost_s: C(b): prompt tokens -> seconds, > 0.
             values: in force, at least all tuned ones.
         """
-        metrics = aggregate(records, counters, start_s, end_s, prefill_cost_s, self.metrics)
-        traffic = traffic_statistics(records, start_s, end_s, prefill_cost_s)
+        requests = Requests.of(records, prefill_cost_s, start_s, end_s)
+        metrics = measure_window(requests, counters, start_s, end_s, self.metrics)
+        traffic = traffic_statistics(requests, start_s, end_s)
         return self.chosen(observe(metrics, traffic, self.space, values))
 
     def chosen(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from unittest import mock
 from agents.experiments.policy_runs import PolicyRun, simulate
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.measure.records import RequestRecord, WindowCounters, WindowMetrics, aggregate
+from ewsjf_env.measure.requests import Requests
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.workload import Trace
 
@@ -56,6 +57,9 @@ class SingleServer:
     @property
     def capped(self) -> dict[str, int]:
         return {"capped_prompts": 0, "capped_outputs": 0}
+
+    def requests(self, start_s: float, end_s: float) -> Requests:
+        return Requests.of(self.records(), self.prefill_cost_s, start_s, end_s)
 
     def records(self) -> list[RequestRecord]:
         assert self.trace is not None

@@ -4,6 +4,7 @@ A subclass gives `make_engine`.  One where a second takes a second makes the sec
 tests shorter with `time_scale`, and says with `repeats` that nothing happens twice.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ import pytest
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import Engine, EngineError
 from ewsjf_env.measure.records import WindowMetrics
-from ewsjf_env.measure.traffic import prompts_arrived
+from ewsjf_env.measure.requests import Requests
 from ewsjf_env.policy.policy import Policy, parse_policy
 from ewsjf_env.workload.trace import Trace
 
@@ -95,12 +96,23 @@ class EngineContract:
         ]
         assert len(engine.records()) == len(trace)
 
+    def test_columns_are_the_records_of_a_window(self, engine: Engine) -> None:
+        engine.run_window(7.5 * self.time_scale)
+        start_s = engine.now()
+        engine.run_window(5.0 * self.time_scale)
+        found = engine.requests(start_s, engine.now())
+        wanted = Requests.of(engine.records(), engine.prefill_cost_s, start_s, engine.now())
+        for column in dataclasses.fields(Requests):
+            np.testing.assert_array_equal(
+                getattr(found, column.name), getattr(wanted, column.name), column.name
+            )
+
     def test_records_tell_no_future(self, engine: Engine) -> None:
         engine.run_window(7.5 * self.time_scale)
         records = engine.records()
-        assert prompts_arrived(records, 0.0, engine.now()).tolist() == [
-            r.prompt_tokens for r in records
-        ]
+        columns = engine.requests(0.0, engine.now())
+        assert columns.position.tolist() == list(range(len(records)))
+        assert columns.prompt_tokens.tolist() == [r.prompt_tokens for r in records]
         for record in records:
             moments = [record.arrival_s, record.first_token_s, record.finish_s]
             known = [moment for moment in moments if moment is not None]

@@ -164,7 +164,7 @@ def test_its_windows_are_those_of_the_environment() -> None:
         engine.run_window(4.0)
         metrics = engine.run_window(6.0)
         start_s, end_s = engine.now() - 6.0, engine.now()
-        traffic = traffic_statistics(engine.records(), start_s, end_s, engine.prefill_cost_s)
+        traffic = traffic_statistics(engine.requests(start_s, end_s), start_s, end_s)
         observation = observe(metrics, traffic, SPACE, in_force)
         in_force = dict(engine.apply({}))
         assert {name: in_force[name] for name in SPACE.names} == part.act(observation)

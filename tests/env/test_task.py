@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_real_servers_are_guarded_and_judged_by_service_levels(engine: str) -> N
     assert not any(constraint.relative for constraint in config.constraints)
     assert not load_tuning({"engine": engine, "safety": {"enabled": False}}).safety.enabled
     twin = config.twin()
-    assert twin.engine == "simulated" and twin.metric_settings == config.metric_settings
+    assert twin.engine == "compiled" and twin.metric_settings == config.metric_settings
     assert twin.objective == config.objective
     with pytest.raises(ConfigError, match="reference: 'ewsjf' cannot serve the traffic"):
         load_tuning({"engine": engine, "reference": "ewsjf"})
@@ -197,3 +198,57 @@ def test_engines_are_checked_even_where_they_are_not_used(
     with pytest.raises(ConfigError) as caught:
         load_tuning(data)
     assert message in str(caught.value)
+
+
+MACHINE = {"max_num_seqs": 16}
+
+
+@pytest.mark.parametrize(
+    ("written", "engine"),
+    [
+        ({}, "compiled"),
+        ({"simulated": MACHINE}, "compiled"),
+        ({"engine": "compiled", "simulated": MACHINE}, "compiled"),
+        ({"engine": "simulated", "simulated": MACHINE}, "simulated"),
+        ({"simulated": {**MACHINE, "engine": "simulated"}}, "simulated"),
+    ],
+)
+def test_both_engines_in_virtual_time_have_one_section(
+    written: dict[str, object], engine: str
+) -> None:
+    config = load_tuning(written)
+    assert config.engine == config.simulated.engine == engine and config.has_model
+    assert config.simulated.max_num_seqs == (16 if "simulated" in written else 256)
+    assert config.engine_name.startswith(f"{engine} llama2-13b")
+    assert from_dict(TuningConfig, to_dict(config), "again") == config
+    built = config.build_engine()
+    assert type(built).__name__ == f"{engine.capitalize()}Engine"
+    built.close()
+
+
+def test_another_engine_is_set_in_one_word() -> None:
+    config = load_tuning({"simulated": MACHINE}, sets=["engine=simulated"])
+    assert config.engine == "simulated" and config.simulated.max_num_seqs == 16
+    assert config.reference_name != load_tuning({"simulated": MACHINE}).reference_name
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ({"compiled": {}}, "compiled: the settings of this engine stand under `simulated`"),
+        (
+            {"engine": "simulated", "simulated": {"engine": "compiled"}},
+            "simulated: engine: 'compiled' contradicts engine: 'simulated' of the task",
+        ),
+        ({"engine": "compile"}, "nearest valid name: 'compiled'"),
+    ],
+)
+def test_engines_that_contradict_are_refused(written: dict[str, object], reason: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        load_tuning(written)
+
+
+def test_a_twin_may_be_played_by_either_engine() -> None:
+    config = load_tuning({"engine": "live", "simulated": {"engine": "simulated"}})
+    assert config.engine == "live" and config.twin().engine == "simulated"
+    assert from_dict(TuningConfig, to_dict(config), "again").twin().engine == "simulated"

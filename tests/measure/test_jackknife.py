@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 from ewsjf_env.measure.jackknife import GROUPS, jackknife_se, without_groups
-from ewsjf_env.measure.objective import relative_objective
+from ewsjf_env.measure.objective import METRIC_NAMES, relative_objective
 from ewsjf_env.measure.records import (
     MetricSettings,
+    PartMetrics,
     RequestRecord,
     WindowCounters,
     WindowMetrics,
     aggregate,
 )
+from ewsjf_env.measure.requests import Requests
 
 
 def window(waits: np.ndarray) -> tuple[WindowMetrics, list[RequestRecord]]:
@@ -24,9 +26,17 @@ def window(waits: np.ndarray) -> tuple[WindowMetrics, list[RequestRecord]]:
     return aggregate(records, counters, 0.0, 60.0, lambda b: 0.1), records
 
 
-def parts(waits: np.ndarray) -> tuple[WindowMetrics, ...]:
-    metrics, records = window(waits)
-    return without_groups(metrics, records, 0.0, 60.0, lambda b: 0.1, MetricSettings())
+def parts_of(metrics: WindowMetrics, records: list[RequestRecord]) -> tuple[PartMetrics, ...]:
+    requests = Requests.of(records, lambda b: 0.1, 0.0, 60.0)
+    return without_groups(metrics, requests, 0.0, 60.0, MetricSettings())
+
+
+def parts(waits: np.ndarray) -> tuple[PartMetrics, ...]:
+    return parts_of(*window(waits))
+
+
+def values(found: tuple[PartMetrics, ...]) -> list[list[float]]:
+    return [[getattr(part, name) for name in METRIC_NAMES] for part in found]
 
 
 def test_rates_count_as_known() -> None:
@@ -39,8 +49,20 @@ def test_rates_count_as_known() -> None:
 def test_requests_that_were_over_before_the_window_are_in_no_group() -> None:
     metrics, records = window(np.full(16, 0.5))
     old = RequestRecord("old", -9.0, 100, 8, first_token_s=-8.0, finish_s=-7.0)
-    found = without_groups(metrics, [old] * 8 + records, 0.0, 60.0, lambda b: 0.1, MetricSettings())
-    assert found == parts(np.full(16, 0.5))
+    found = parts_of(metrics, [old] * 8 + records)
+    np.testing.assert_array_equal(values(found), values(parts(np.full(16, 0.5))))
+
+
+def test_a_part_is_the_window_without_its_requests() -> None:
+    waits = np.random.default_rng(1).lognormal(0.0, 1.0, 30)
+    metrics, records = window(waits)
+    for left_out, part in enumerate(parts_of(metrics, records)):
+        kept = [r for place, r in enumerate(records) if place % GROUPS != left_out]
+        wanted = aggregate(kept, WindowCounters(0, 0), 0.0, 60.0, lambda b: 0.1)
+        assert (part.ttft_p95_s, part.slowdown_p99) == (wanted.ttft_p95_s, wanted.slowdown_p99)
+        assert part.output_tokens_per_s == metrics.output_tokens_per_s
+        with pytest.raises(AttributeError):
+            _ = part.nothing
 
 
 def test_the_standard_error_is_that_of_repeated_windows() -> None:

@@ -2,7 +2,10 @@ import json
 import math
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.measure.buckets import bucket_table
@@ -12,8 +15,9 @@ from ewsjf_env.measure.records import (
     WindowCounters,
     WindowMetrics,
     aggregate,
-    jain,
 )
+from ewsjf_env.measure.requests import Requests
+from ewsjf_env.measure.sample import Values, jain
 
 COUNTERS = WindowCounters(output_tokens=30, prefill_tokens=70, preemptions=2, queues=3)
 # Arrival, prompt, first token, finish; outputs of 11 tokens.  The window is [10, 20).
@@ -134,8 +138,12 @@ def test_round_trip_through_json():
     assert back.to_dict() == m.to_dict()
 
 
+def buckets(records: list[RequestRecord], edges: tuple[int, ...], end_s: float):
+    return bucket_table(Requests.of(records, cost, 0.0, end_s), edges, end_s)
+
+
 def test_bucket_table():
-    first, second, third = bucket_table(RECORDS, (512, 1024), 20.0, cost)
+    first, second, third = buckets(RECORDS, (512, 1024), 20.0)
     assert [(r.low_tokens, r.high_tokens) for r in (first, second, third)] == [
         (0, 512),
         (512, 1024),
@@ -145,10 +153,28 @@ def test_bucket_table():
     assert [r.ttft_mean_s for r in (first, second, third)] == [2.0, 3.0, 6.0]
     assert third.slowdown_mean == pytest.approx(3.0)
     # a limit belongs to the lower bucket; what arrives at the end is not there yet
-    rows = bucket_table([replace(SHORT, prompt_tokens=512)], (512, 1024), 20.0, cost)
+    rows = buckets([replace(SHORT, prompt_tokens=512)], (512, 1024), 20.0)
     assert [r.requests for r in rows] == [1, 0, 0]
     assert math.isnan(rows[1].ttft_mean_s)
-    assert sum(r.requests for r in bucket_table(RECORDS, (512,), 14.0, cost)) == 2
+    assert sum(r.requests for r in buckets(RECORDS, (512,), 14.0)) == 2
+
+
+@given(
+    st.lists(st.floats(0.0, 1e6, allow_subnormal=False), min_size=1, max_size=40),
+    st.sampled_from([0, 1, 50, 90, 95, 99, 100]),
+)
+def test_a_percentile_is_that_of_numpy_to_the_last_digit(numbers: list[float], q: int):
+    assert Values(np.array(numbers)).percentile(q) == np.percentile(numbers, q)
+
+
+def test_columns_keep_the_requests_of_a_window_and_their_positions():
+    over = replace(SHORT, arrival_s=1.0, first_token_s=2.0, finish_s=3.0)
+    later = replace(SHORT, arrival_s=20.0)
+    found = Requests.of([over, *RECORDS, later], cost, 10.0, 20.0)
+    assert found.position.tolist() == [1, 2, 3]
+    assert found.cost_s.tolist() == [0.1, 0.6, 2.0]
+    assert np.isnan(found.finish_s).tolist() == [False, True, True]
+    assert found.take(found.prompt_tokens > 500).position.tolist() == [2, 3]
 
 
 def test_jain():

@@ -3,8 +3,13 @@ import math
 
 import pytest
 
-from ewsjf_env.measure.records import RequestRecord
-from ewsjf_env.measure.traffic import queue_statistics, traffic_statistics
+from ewsjf_env.measure.requests import RequestRecord, Requests
+from ewsjf_env.measure.traffic import (
+    QueueStatistics,
+    TrafficStatistics,
+    queue_statistics,
+    traffic_statistics,
+)
 
 
 def cost_s(prompt_tokens: int) -> float:
@@ -15,6 +20,16 @@ def record(
     arrival_s: float, prompt: int, first_s: float | None = None, finish_s: float | None = None
 ) -> RequestRecord:
     return RequestRecord("r", arrival_s, prompt, 10, first_token_s=first_s, finish_s=finish_s)
+
+
+def traffic(records: list[RequestRecord], start_s: float, end_s: float) -> TrafficStatistics:
+    return traffic_statistics(Requests.of(records, cost_s, start_s, end_s), start_s, end_s)
+
+
+def queues(prompts: list[int], cuts: tuple[int, ...]) -> QueueStatistics:
+    old = record(0.0, 9000)  # waits since before the window: no arrival
+    records = [old, *(record(1.0, prompt) for prompt in prompts)]
+    return queue_statistics(Requests.of(records, cost_s, 1.0, 2.0), cuts, 1.0)
 
 
 RECORDS = [
@@ -29,7 +44,7 @@ RECORDS = [
 
 
 def test_a_window_by_hand() -> None:
-    found = traffic_statistics(RECORDS, 10.0, 20.0, cost_s)
+    found = traffic(RECORDS, 10.0, 20.0)
     assert found.arrival_rate_per_s == 0.4
     assert found.prompt_tokens_mean == 875.0
     assert found.count_shares == (0.5, 0.25, 0.0, 0.0, 0.25, 0.0)
@@ -42,12 +57,12 @@ def test_a_window_by_hand() -> None:
 
 
 def test_an_edge_belongs_to_the_shorter_class() -> None:
-    found = traffic_statistics([record(0.0, 128), record(0.0, 129)], 0.0, 1.0, cost_s)
+    found = traffic([record(0.0, 128), record(0.0, 129)], 0.0, 1.0)
     assert found.count_shares == (0.5, 0.5, 0.0, 0.0, 0.0, 0.0)
 
 
 def test_an_empty_window_has_no_shares() -> None:
-    found = traffic_statistics([], 0.0, 10.0, cost_s)
+    found = traffic([], 0.0, 10.0)
     assert found.arrival_rate_per_s == found.oldest_age_s == found.queue_depth == 0
     assert math.isnan(found.burst_index)
     assert all(math.isnan(share) for share in found.count_shares)
@@ -58,12 +73,12 @@ def test_an_empty_window_has_no_shares() -> None:
 
 def test_a_last_partial_second_is_not_a_lull() -> None:
     steady = [record(t + 0.5, 10) for t in range(10)]
-    assert traffic_statistics(steady, 0.0, 9.9, cost_s).burst_index == 0.0
-    assert math.isnan(traffic_statistics(steady, 0.0, 1.9, cost_s).burst_index)
+    assert traffic(steady, 0.0, 9.9).burst_index == 0.0
+    assert math.isnan(traffic(steady, 0.0, 1.9).burst_index)
 
 
 def test_queues_by_hand() -> None:
-    found = queue_statistics([100, 100, 200, 400, 1000], (150, 500), cost_s)
+    found = queues([100, 100, 200, 400, 1000], (150, 500))
     assert found.queues == 3
     assert found.length_cv == pytest.approx(2 / 5 * (100 / 300))  # only 200, 400 differ
     work = [0.2, 0.6, 1.0]
@@ -72,10 +87,10 @@ def test_queues_by_hand() -> None:
 
 
 def test_a_cut_belongs_to_the_queue_below() -> None:
-    assert queue_statistics([150, 150], (150,), cost_s).work_cv == pytest.approx(1.0)
-    assert queue_statistics([150, 151], (150,), cost_s).length_cv == 0.0
+    assert queues([150, 150], (150,)).work_cv == pytest.approx(1.0)
+    assert queues([150, 151], (150,)).length_cv == 0.0
 
 
 def test_no_arrivals_no_spread() -> None:
-    assert queue_statistics([], (150,), cost_s) == queue_statistics((), (150,), cost_s)
-    assert queue_statistics([], (150,), cost_s).work_cv == 0.0
+    assert queues([], (150,)).length_cv == 0.0
+    assert queues([], (150,)).work_cv == 0.0

@@ -52,7 +52,7 @@ def observed(engine: SimulatedEngine, periods: int) -> Iterator[tuple[Any, Any]]
         start_s = engine.now()
         metrics = engine.run_window(WINDOW_S)
         end_s = engine.now()
-        traffic = traffic_statistics(engine.records(), start_s, end_s, engine.prefill_cost_s)
+        traffic = traffic_statistics(engine.requests(start_s, end_s), start_s, end_s)
         engine.run_window(PERIOD_S - WINDOW_S)  # it acts at the first step in here
         assert adaptation.acts == number + 1
         yield observe(metrics, traffic, SPACE, in_force), adaptation

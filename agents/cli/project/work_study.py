@@ -13,7 +13,7 @@ from agents.experiments.tenants_and_hints.study import run_study
 
 DESCRIPTION = """\
 Measure what output hints, or fair shares of tenants, are worth, on synthetic
-traffic in the simulated engine."""
+traffic in virtual time."""
 
 
 def make_parser() -> Parser:

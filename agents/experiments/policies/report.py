@@ -30,6 +30,12 @@ WORSE_SHARE = 0.01  # a smaller relative difference is not marked, however sure 
 
 NEAR_CAPACITY = (0.9, 1.05)  # loads from and to which a title says "near capacity"
 
+SCHEDULES = {
+    "compiled": "compiled engine, which schedules every request as the scheduler of vLLM",
+    "simulated": "simulated engine: own scheduler and KV cache of vLLM",
+}
+"""What an engine is, before the version of vLLM."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -110,8 +116,9 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any], other: str | None = N
         f"a step, {meta['engine']['max_num_seqs']} sequences, "
         f"{meta['kv_blocks']} KV blocks of {meta['engine']['block_tokens']} tokens, prefix caching "
         f"{'on' if meta['engine']['prefix_caching'] else 'off'}, async scheduling "
-        f"{'on' if meta['engine']['async_scheduling'] else 'off'}; own scheduler and KV cache of "
-        f"vLLM {meta['versions']['vllm']} on a virtual clock, the forward pass modelled.",
+        f"{'on' if meta['engine']['async_scheduling'] else 'off'}; "
+        f"{SCHEDULES[meta['engine']['engine']]} {meta['versions']['vllm']} on a "
+        "virtual clock, the forward pass modelled.",
         "",
         f"**Bold** is the one best non-oracle value of a column (none where two or more share it "
         f"at the digits shown); {WORSE} marks a value that is worse "

@@ -40,7 +40,8 @@ def markdown(found: Summary) -> str:
         "workload's training traffic, one policy for all loads; `X per load`: the best at the "
         "nearest training load.  What judges was not seen in tuning: the rest of a recording "
         f"(tuned on its first {config['split']:.0%}), or other seeds.  (oracle) reads true output "
-        "lengths; a (control) is another order with something of ours, and counts as no rival.",
+        "lengths; a (control) is another order with something of ours, and counts as no rival.  "
+        f"Engine: {config['engine']}.",
         *doubts(config["seeds"]),
         "",
         *_section("Who wins over everything", _comparisons(found)),

@@ -204,8 +204,8 @@ def _capacities(
 ) -> dict[str, float]:
     """One call an engine: its traffics are measured side by side."""
     by_engine: dict[Any, list[str]] = {}
-    for name, workload in config.workloads.items():
-        by_engine.setdefault(workload.simulated, []).append(name)
+    for name in config.workloads:
+        by_engine.setdefault(config.machine(name), []).append(name)
     found: dict[str, float] = {}
     for engine, names in by_engine.items():
         sources = tuple(config.source(n, training) for n in names for training in (True, False))
@@ -261,7 +261,7 @@ def _runs(
             rates_per_s=(),
             seeds=1,
             duration_s=workload.duration_s,
-            engine=workload.simulated if engine is None else engine,
+            engine=study.config.machine(name) if engine is None else engine,
             first_seed=seed,
         )
         for seed in seeds

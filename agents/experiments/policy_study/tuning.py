@@ -108,7 +108,7 @@ class Tuner:
                 label: family_points(
                     family,
                     config.source(name, training=True).load(),
-                    config.workloads[name].simulated,
+                    config.machine(name),
                 )
                 for label, family in config.families.items()
             }
@@ -228,7 +228,7 @@ class Tuner:
                     rates_per_s=(),
                     seeds=1,
                     duration_s=workload.duration_s * self.config.tuning.duration_factor,
-                    engine=workload.simulated,
+                    engine=self.config.machine(name),
                     first_seed=seed,
                 )
                 runs.append(make_runs(plan, self._capacities))

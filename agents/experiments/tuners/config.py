@@ -23,6 +23,7 @@ from ewsjf_env.config import (
     overridden,
     settings,
 )
+from ewsjf_env.engine.simulated.config import VIRTUAL
 from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
@@ -79,6 +80,12 @@ class TaskConfig:
     def tuning(self) -> TuningConfig:
         """The environment."""
         return load_tuning(self.env, where="env")
+
+    def played_by(self, engine: str) -> TaskConfig:
+        """The task on another engine in virtual time; a task on any other engine stays."""
+        if not self.tuning.has_model:
+            return self
+        return dataclasses.replace(self, env={**self.env, "engine": engine})
 
 
 @settings
@@ -185,7 +192,10 @@ class ComparisonConfig:
 
 
 def load_comparison(
-    path: str | Path, tasks: Sequence[str] | None = None, sets: Sequence[str] = ()
+    path: str | Path,
+    tasks: Sequence[str] | None = None,
+    sets: Sequence[str] = (),
+    engine: str | None = None,
 ) -> ComparisonConfig:
     """Read the YAML file; ConfigError naming what is wrong with it.
 
@@ -193,7 +203,10 @@ def load_comparison(
         path: of the file.
         tasks: of these alone, so that nothing the others need has to be there; None: all.
         sets: values set on a command line, as `windows=12`, over those of the file.
+        engine: that plays the tasks in virtual time; None: the one that each names.
     """
+    if engine is not None and engine not in VIRTUAL:
+        raise ConfigError(f"--engine: unknown {engine!r}{nearest(engine, VIRTUAL)}")
     data = overridden(load_yaml(find_config(path, "", "--config")), sets, ComparisonConfig)
     for name in ("agents", "seeds", "jobs", "out"):
         if name in data:
@@ -205,7 +218,11 @@ def load_comparison(
                 raise ConfigError(f"--tasks: unknown {name!r}{nearest(name, there)}")
         data = {**data, "tasks": {name: there[name] for name in tasks}}
     kept = [text for text in sets if tasks is None or not _of_other_task(text, tasks)]
-    return from_dict(ComparisonConfig, data, str(path), kept)
+    config = from_dict(ComparisonConfig, data, str(path), kept)
+    if engine is None:
+        return config
+    played = {name: task.played_by(engine) for name, task in config.tasks.items()}
+    return dataclasses.replace(config, tasks=played)
 
 
 def _of_other_task(text: str, tasks: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.base import EngineError, ShouldAbort
 from ewsjf_env.engine.compiled.core import CompiledCore, Noise
 from ewsjf_env.engine.compiled.kernel.state import LIMITS, Floats, Integers, new_record, new_state
-from ewsjf_env.engine.compiled.metrics import prefill_costs_s, window_metrics
+from ewsjf_env.engine.compiled.metrics import prefill_costs_s
 from ewsjf_env.engine.compiled.policy import check_policy
 from ewsjf_env.engine.compiled.prefixes import prefix_numbers
 from ewsjf_env.engine.compiled.settings import check_settings
@@ -21,7 +21,13 @@ from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.trace_requests import TraceRequests
 from ewsjf_env.engine.simulated.virtual_core import Totals
-from ewsjf_env.measure.records import RequestRecord, WindowCounters, WindowMetrics
+from ewsjf_env.measure.records import (
+    RequestRecord,
+    WindowCounters,
+    WindowMetrics,
+    measure_window,
+)
+from ewsjf_env.measure.requests import Requests
 from ewsjf_env.policy.policy import default_policy
 from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel
@@ -145,6 +151,23 @@ class CompiledEngine:
     def records(self) -> list[RequestRecord]:
         """See `Engine.records`."""
         return self._running_core().records()
+
+    def requests(self, start_s: float, end_s: float) -> Requests:
+        """See `Engine.requests`: straight from the arrays of the state."""
+        core = self._running_core()
+        rows = core.state.requests[: core.arrived()]
+        seen = (rows["arrival_s"] < end_s) & ~(rows["finish_s"] < start_s)
+        places = np.flatnonzero(seen)
+        chosen = rows[places]
+        return Requests(
+            position=places,
+            arrival_s=chosen["arrival_s"],
+            prompt_tokens=chosen["prompt"],
+            generated_tokens=chosen["generated"],
+            first_token_s=chosen["first_token_s"],
+            finish_s=chosen["finish_s"],
+            cost_s=self._costs_s[places],
+        )
 
     def cuts(self) -> tuple[int, ...]:
         """See `Engine.cuts`: of the partition that is in force by now."""
@@ -292,15 +315,8 @@ class CompiledEngine:
             else math.nan,
             queues=len(self.cuts()) + 1,
         )
-        arrived = core.arrived()
-        return window_metrics(
-            core.state.requests[:arrived],
-            self._costs_s[:arrived],
-            counters,
-            start_s,
-            end_s,
-            self.config.metrics,
-        )
+        requests = self.requests(start_s, end_s)
+        return measure_window(requests, counters, start_s, end_s, self.config.metrics)
 
     def _running_core(self) -> CompiledCore:
         self._check_open()

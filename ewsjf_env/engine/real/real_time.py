@@ -34,6 +34,7 @@ from ewsjf_env.engine.real.server_log import Reading, ServerLog
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.trace_requests import TraceRequests
 from ewsjf_env.measure.records import MetricSettings, RequestRecord, WindowMetrics, aggregate
+from ewsjf_env.measure.requests import Requests
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.workload.trace import Trace
 
@@ -200,6 +201,10 @@ class RealTimeEngine:
         if self._load is not None:
             return self._load.records(self._edge_s)
         return self._log.records(self._edge_s)
+
+    def requests(self, start_s: float, end_s: float) -> Requests:
+        """See `Engine.requests`."""
+        return Requests.of(self.records(), self.prefill_cost_s, start_s, end_s)
 
     def cuts(self) -> tuple[int, ...]:
         """See `Engine.cuts`; of the first data-parallel rank."""

@@ -29,6 +29,7 @@ from ewsjf_env.engine.simulated.vllm_config import (
     stock_scheduler_class,
 )
 from ewsjf_env.measure.records import RequestRecord, WindowCounters, WindowMetrics, aggregate
+from ewsjf_env.measure.requests import Requests
 
 if TYPE_CHECKING:
     from ewsjf_env.policy.policy import Policy
@@ -150,6 +151,10 @@ class SimulatedEngine:
     def records(self) -> list[RequestRecord]:
         """See `Engine.records`."""
         return self._running_core().records()
+
+    def requests(self, start_s: float, end_s: float) -> Requests:
+        """See `Engine.requests`."""
+        return Requests.of(self.records(), self.prefill_cost_s, start_s, end_s)
 
     def cuts(self) -> tuple[int, ...]:
         """See `Engine.cuts`: of the partition that the scheduler serves by now."""

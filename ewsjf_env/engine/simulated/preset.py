@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ewsjf_env.config import ConfigError, from_dict, load_yaml, nearest, to_dict
-from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.config import VIRTUAL, SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.machine import Gpu, preset_names
 from ewsjf_env.shipped import config_names, find_config
@@ -47,6 +47,8 @@ def load_engine(
 ) -> SimulatedConfig:
     """The engine of a preset's name, of a YAML file, or of the name of one of ours; None: default.
 
+    `simulated` and `compiled` are the default machine on the engine of that name.
+
     Args:
         given: see above.
         where: what the engine was given for, in an error.
@@ -56,9 +58,10 @@ def load_engine(
         ConfigError: no such preset or file, or what is wrong in it.
     """
     name = str(given)
-    if given is None or name in preset_names():
-        engine = SimulatedConfig() if given is None else preset_engine(name)
-        return from_dict(SimulatedConfig, to_dict(engine), where, sets) if sets else engine
+    if given is None or name in VIRTUAL or name in preset_names():
+        engine = preset_engine(name) if name in preset_names() else SimulatedConfig()
+        written = to_dict(engine) | ({"engine": name} if name in VIRTUAL else {})
+        return from_dict(SimulatedConfig, written, where, sets)
     if not Path(given).suffix and name not in config_names("env"):
         hint = nearest(name, [*preset_names(), *config_names("env")])
         raise ConfigError(f"{where}: {name!r} is neither a preset nor a file{hint}")
@@ -67,8 +70,8 @@ def load_engine(
 
 
 def engine_name(config: SimulatedConfig) -> str:
-    """The engine beside a figure: `llama3-8b_h100, steps of 8192 tokens and 1024 requests`."""
+    """The engine beside a figure: `compiled a100, steps of 2048 tokens and 256 requests`."""
     return (
-        f"{Path(config.latency).stem}, steps of {config.max_num_batched_tokens} tokens and "
-        f"{config.max_num_seqs} requests"
+        f"{config.engine} {Path(config.latency).stem}, steps of {config.max_num_batched_tokens} "
+        f"tokens and {config.max_num_seqs} requests"
     )

@@ -147,7 +147,7 @@ def test_a_preset_is_an_engine_with_the_budget_of_vllm(
     arguments = ["--workload", "mixed", "--engine", "llama3-8b_h100", "--out", "o", "--dry-run"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "engine: llama3-8b_h100, steps of 8192 tokens and 1024 requests" in shown
+    assert "engine: compiled llama3-8b_h100, steps of 8192 tokens and 1024 requests" in shown
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(

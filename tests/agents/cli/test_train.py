@@ -120,7 +120,7 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
         ("--agent sobol --context burst", "context: unknown feature 'burst'; nearest valid name"),
         (
             "--agent sobol --engine fak",
-            "'fak' is not one of ['simulated', 'fake', 'live', 'remote']; near",
+            "'fak' is not one of ['compiled', 'simulated', 'fake', 'live', 'remote']; near",
         ),
         ("--agent sobol --config nowhere.yaml", "nowhere.yaml: cannot be read: No such file or"),
         ("--agent sobol --config bad.yaml", "bad.yaml: unknown key 'enigne'; nearest valid name"),

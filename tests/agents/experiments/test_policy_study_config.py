@@ -123,8 +123,8 @@ def test_the_shipped_study_is_well_formed_and_names_all_orders_but_priority() ->
         "priority"
     }  # no priorities in these traffics
     assert config.seeds >= 10
-    for name, workload in config.workloads.items():
-        assert workload.simulated.latency, name  # of the file that it names
+    for name in config.workloads:
+        assert config.machine(name).latency, name  # of the file that it names
 
 
 def test_paths_are_relative_to_the_file_that_names_them(
@@ -142,7 +142,7 @@ def test_paths_are_relative_to_the_file_that_names_them(
     monkeypatch.chdir(tmp_path)
     config = load_study("studies/study.yaml")
     check_files(config)
-    assert config.workloads["mix"].simulated.max_num_seqs == 8
+    assert config.machine("mix").max_num_seqs == 8
     assert config.source("recorded", True).path == "studies/recordings/trace.csv"
     assert main(["--config", "studies/study.yaml", "--traces", "none", "--out", "o"]) == 2
     assert "none/trace.csv" in (error := capsys.readouterr().err)

@@ -19,6 +19,7 @@ META = {
     "seeds": 3,
     "kv_blocks": 4000,
     "engine": {
+        "engine": "compiled",
         "latency": "some_machine",
         "max_num_batched_tokens": 2048,
         "max_num_seqs": 256,
@@ -26,7 +27,7 @@ META = {
         "prefix_caching": False,
         "async_scheduling": True,
     },
-    "engine_name": "some_machine, steps of 2048 tokens and 256 requests",
+    "engine_name": "compiled some_machine, steps of 2048 tokens and 256 requests",
     "capacity_requests_per_s": {"chat": 2.0},
     "versions": {"vllm": "0.32.0"},
 }

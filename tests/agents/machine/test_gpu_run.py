@@ -95,12 +95,12 @@ def test_a_failed_stage_says_why_and_the_others_go_on(
 
 
 def test_requests_are_predicted_by_the_fitted_model(tmp_path: Path) -> None:
-    """Measured here by the simulated engine itself, on a machine that is 10 % slower."""
+    """Measured here in virtual time itself, on a machine that is 10 % slower."""
     result = Measurement(tmp_path, PLAN, "simulated")
     result.note("capacity", requests_per_s={"paper_mix": 15.0})
     (case,) = (case for case in gpu_stages.cases(result) if case[1] == "fcfs")
     key, _, trace = case
-    engine = gpu_stages.SimulatedEngine(gpu_stages.simulated_config(result))
+    engine = gpu_stages.build_virtual(gpu_stages.simulated_config(result))
     engine.install(gpu_stages.parse_policy("fcfs"))
     engine.reset(trace)
     metrics = engine.run_window(PLAN.duration_s).to_dict()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +30,21 @@ def _digest() -> str:
 class _FolderCache(FunctionCache):
     """Numba's cache of one function, with the sources of the whole folder in its key."""
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What is cached, see Numba; where nothing is, the wait is told once in a process."""
+        found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        if found is None:
+            _say_wait()
+        return found
+
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         key = super()._index_key(sig, codegen)  # type: ignore[no-untyped-call]
         return (*key, _digest())
+
+
+@functools.cache
+def _say_wait() -> None:
+    print("compiling the engine (kept for later, some 20 s) ...", file=sys.stderr, flush=True)
 
 
 def inner(function: F) -> F:
@@ -53,7 +66,7 @@ def entry(function: F) -> F:
     except RuntimeError:  # no folder to write to
         warnings.warn(
             "engine compiled: no folder for Numba's cache can be written, so each process compiles "
-            "anew (about a minute); set NUMBA_CACHE_DIR to one that can",
+            "anew (some 20 s); set NUMBA_CACHE_DIR to one that can",
             stacklevel=2,
         )
     return cast(F, compiled)

@@ -1,8 +1,8 @@
 """Tables for readers: Markdown and text from rows, numbers with intervals, and marks.
 
 A table says no more than it knows: what is unknown is a dash, a value has its interval where there
-is one, and the one best value of a column is bold.  `supports_claims` decides for all tables whether
-anything may be called sure, and `doubts` says why it may not.
+is one, and the one best value of a column is bold.  `supports_claims` decides for all tables
+whether anything may be called sure, and `doubts` says why it may not.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.workload import Trace, Workload, load_workload, trace_workload
 from ewsjf_env.workload.replay import TraceWorkload
 
@@ -37,7 +37,7 @@ def drawn(source: Source, seed: int, duration_s: float, rate_per_s: float) -> Tr
     return _loaded(source).draw(seed, duration_s, rate_per_s)
 
 
-def repeats_of(task: TuningConfig) -> int:
+def repeats_of(task: Task) -> int:
     """How often an episode of a task goes through its recording, at the highest of its rates.
 
     1 where no request is served twice, as in synthetic traffic.

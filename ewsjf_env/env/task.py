@@ -98,7 +98,7 @@ class SafetySettings:
 
 
 @settings
-class TuningConfig:
+class Task:
     """One tuning task."""
 
     engine_settings: EngineSettings = field(default_factory=SimulatedConfig)
@@ -246,7 +246,7 @@ class TuningConfig:
         chosen = [name for name in self.tuned if name in kept]
         return kept.subset(chosen) if self.tuned else kept
 
-    def twin(self) -> TuningConfig:
+    def twin(self) -> Task:
         """The same task on an engine in virtual time, for what cannot be tried on a real one.
 
         Of several ranks that share the traffic it is one, at its share of the rates.
@@ -298,6 +298,9 @@ class TuningConfig:
             raise ConfigError(f"reference: null, but compared with it is {relative[0]!r}")
 
 
+TuningConfig = Task  # what agents/runs calls it
+
+
 def _named(space: ParameterSpace) -> list[str]:
     return [p.name for p in space.parameters if p.named]
 
@@ -321,16 +324,16 @@ def _read(given: str | Path) -> dict[str, Any]:
 
 
 def load_tuning(
-    source: TuningConfig | Mapping[str, Any] | str | Path | None,
+    source: Task | Mapping[str, Any] | str | Path | None,
     engine: str | None = None,
     where: str = "config",
     sets: Sequence[str] = (),
-) -> TuningConfig:
+) -> Task:
     """Read a configuration: a mapping, a YAML file or a name of one of ours; None: the defaults.
 
     Args:
-        source: see above; a `TuningConfig` is taken as it is.
-        engine: the engine where the source names none; None: that of `TuningConfig`.
+        source: see above; a `Task` is taken as it is.
+        engine: the engine where the source names none; None: that of `Task`.
         where: what a mapping is called in an error.
         sets: values set on a command line, as `safety.radius=0.3`, over those of the source.
 
@@ -338,12 +341,12 @@ def load_tuning(
         ConfigError: an unknown key, a value of the wrong type or out of range, or an engine
             other than `engine`.
     """
-    if isinstance(source, TuningConfig):
-        config = from_dict(TuningConfig, source.written(), where, sets) if sets else source
+    if isinstance(source, Task):
+        config = from_dict(Task, source.written(), where, sets) if sets else source
     else:
         from_file = isinstance(source, (str, Path))
         data = _read(source) if isinstance(source, (str, Path)) else dict(source or {})
-        data = overridden(data, sets, TuningConfig)
+        data = overridden(data, sets, Task)
         if engine is not None:
             data.setdefault("engine", engine)
         if data.get("engine") in REAL_TIME:
@@ -351,7 +354,7 @@ def load_tuning(
             safety = data.get("safety", {})
             if isinstance(safety, Mapping):
                 data["safety"] = {"enabled": True, **safety}
-        config = from_dict(TuningConfig, data, str(source) if from_file else where, sets)
+        config = from_dict(Task, data, str(source) if from_file else where, sets)
     if engine is not None and ENGINE_IDS[config.engine] != ENGINE_IDS[engine]:
         raise ConfigError(f"engine: {config.engine!r} is configured, this id is for {engine!r}")
     return config

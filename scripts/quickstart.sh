@@ -43,6 +43,7 @@ echo "[quickstart] comparison on unseen traffic" >&2
 
 ewsjf=${python%/*}/ewsjf
 echo
+[[ $status != 0 ]] || echo "\`bayes tuning\` in the tables is $policy."
 case $status:$said in
     0:*$'\n'"serve it: "*)
         echo "$policy is better than its start (95 % confidence, unseen traffic), and breaks no"

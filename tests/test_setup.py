@@ -335,6 +335,7 @@ def test_quickstart_sets_up_and_runs_the_main_job(setup: Setup) -> None:
     assert "recommended: k=2" in done.stdout
     assert "export" not in done.stdout  # what is done already is not proposed
     assert done.stdout.count("tensorboard") == 1
+    assert "`bayes tuning` in the tables is runs/quickstart/tuned.json." in done.stdout
     assert "/ewsjf serve --policy runs/quickstart/tuned.json -- MODEL" in done.stdout
 
 

@@ -79,6 +79,25 @@ def test_arms_have_settings_of_their_own() -> None:
     assert not chosen.run_config("fake", "random", 7).env.safety.enabled
 
 
+def test_a_tuner_of_one_s_own_takes_its_settings_from_an_arm_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As README shows it, and a wrong setting is one line."""
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    words = ["--config", str(path), "--agents", "hill,default", "--seeds", "1"]
+    words += ["--out", str(tmp_path / "out"), "--set"]
+    arm = "arms.hill={{agent: docs/examples/own_tuner.py:HillClimber, settings: {{{}: 0.3}}}}"
+    assert main([*words, arm.format("step")]) == 0
+    assert "| hill | 6 |" in capsys.readouterr().out
+    run = yaml.safe_load((tmp_path / "out/runs/fake/hill/seed_0000/config.yaml").read_text())
+    assert run["agent"]["step"] == 0.3
+    assert main([*words, arm.format("stp")]) == 2
+    error = capsys.readouterr().err
+    assert "unknown key 'stp'; nearest valid name: 'step'" in error
+    assert error.count("\n") == 1
+
+
 def test_a_policy_is_an_arm_that_is_never_tuned() -> None:
     """`boost_ada` refits its only parameter itself: a policy, and no agent."""
     run = config().run_config("fake", "boost_ada", 7)

@@ -40,7 +40,7 @@ DESCRIPTION = """\
 Tune with several agents on the same traffic, judge what each recommends on
 held-out traces, and compare.  Started again it goes on from finished runs."""
 EPILOG = """
-  also: arms of the config, policies (hrrn: never tuned), and yours as F.py:Class
+  also: arms of the config, policies (hrrn: never tuned), yours as F.py:Class
   with settings: --set 'arms.hill={agent: F.py:Hill, settings: {step: 1}}'"""
 RESUME = "the same command goes on from the finished runs"
 

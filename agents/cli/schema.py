@@ -18,7 +18,7 @@ from ewsjf_env.config import ConfigError, nearest
 from ewsjf_env.config.schema import DIALECT, json_schema
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.policy.policy import KINDS as KINDS_OF_POLICY
 from ewsjf_env.policy.policy import SCHEMA_VERSION
 from ewsjf_env.scheduling.orders.registry import ORDERS
@@ -120,7 +120,7 @@ def _parameters(order: str) -> Schema:
 
 
 KINDS: dict[str, Callable[[], Schema]] = {
-    "task": lambda: json_schema(TuningConfig, "Tuning task"),
+    "task": lambda: json_schema(Task, "Tuning task"),
     "engine": lambda: json_schema(SimulatedConfig, "Simulated engine"),
     "latency": lambda: json_schema(LatencyModel, "Latency model of a machine"),
     "workload": _workload,

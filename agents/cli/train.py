@@ -43,7 +43,7 @@ from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.machine import preset_names
 from ewsjf_env.engine.simulated.preset import preset_engine
 from ewsjf_env.env.registration import ENGINE_IDS
-from ewsjf_env.env.task import TuningConfig, load_tuning
+from ewsjf_env.env.task import Task, load_tuning
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
@@ -181,7 +181,7 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
     return config if arguments.storage is None else _sharing(config, arguments.storage)
 
 
-def _task(arguments: argparse.Namespace, sets: list[str]) -> TuningConfig:
+def _task(arguments: argparse.Namespace, sets: list[str]) -> Task:
     """The task of --config, --engine, --url and --set."""
     task = {**_task_file(arguments), **_engine(arguments)}
     if arguments.url is not None:

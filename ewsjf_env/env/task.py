@@ -102,7 +102,7 @@ class SafetySettings:
 
 
 @settings
-class TuningConfig:
+class Task:
     """One tuning task."""
 
     engine_settings: EngineSettings = field(default_factory=SimulatedConfig)
@@ -252,7 +252,7 @@ class TuningConfig:
         chosen = [name for name in self.tuned if name in kept]
         return kept.subset(chosen) if self.tuned else kept
 
-    def twin(self) -> TuningConfig:
+    def twin(self) -> Task:
         """The same task on an engine in virtual time, for what cannot be tried on a real one.
 
         Of several ranks that share the traffic it is one, at its share of the rates.
@@ -329,16 +329,16 @@ def _data(source: Mapping[str, Any] | str | Path | None, where: str) -> dict[str
 
 
 def load_tuning(
-    source: TuningConfig | Mapping[str, Any] | str | Path | None,
+    source: Task | Mapping[str, Any] | str | Path | None,
     engine: str | None = None,
     where: str = "config",
     sets: Sequence[str] = (),
-) -> TuningConfig:
+) -> Task:
     """Read a configuration: a mapping, a YAML file or a name of one of ours; None: the defaults.
 
     Args:
-        source: see above; a `TuningConfig` is taken as it is.
-        engine: the engine where the source names none; None: that of `TuningConfig`.
+        source: see above; a `Task` is taken as it is.
+        engine: the engine where the source names none; None: that of `Task`.
         where: what the source was given for, in an error; a file has its name.
         sets: values set on a command line, as `safety.radius=0.3`, over those of the source.
 
@@ -346,17 +346,17 @@ def load_tuning(
         ConfigError: an unknown key, a value of the wrong type or out of range, an engine other
             than `engine`, or a source of another kind.
     """
-    if not isinstance(source, (TuningConfig, Mapping, str, Path, NoneType)):
+    if not isinstance(source, (Task, Mapping, str, Path, NoneType)):
         raise ConfigError(
-            f"{where}: expected a TuningConfig, a mapping, the path or name of a YAML file, or "
+            f"{where}: expected a Task, a mapping, the path or name of a YAML file, or "
             f"None, got {type(source).__name__} {shown(source)}"
         )
-    if isinstance(source, TuningConfig):
-        config = from_dict(TuningConfig, source.written(), where, sets) if sets else source
+    if isinstance(source, Task):
+        config = from_dict(Task, source.written(), where, sets) if sets else source
     else:
         from_file = isinstance(source, (str, Path))
         data = _data(source, where)
-        data = overridden(data, sets, TuningConfig)
+        data = overridden(data, sets, Task)
         if engine is not None:
             data.setdefault("engine", engine)
         if data.get("engine") in REAL_TIME:
@@ -364,7 +364,7 @@ def load_tuning(
             safety = data.get("safety", {})
             if isinstance(safety, Mapping):
                 data["safety"] = {"enabled": True, **safety}
-        config = from_dict(TuningConfig, data, str(source) if from_file else where, sets)
+        config = from_dict(Task, data, str(source) if from_file else where, sets)
     if engine is not None and ENGINE_IDS[config.engine] != ENGINE_IDS[engine]:
         raise ConfigError(f"engine: {config.engine!r} is configured, this id is for {engine!r}")
     return config

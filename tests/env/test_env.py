@@ -269,7 +269,7 @@ def test_a_workload_that_does_not_exist_is_refused_when_made(env_id: str) -> Non
 def test_a_config_of_another_kind_is_one_clear_error(config: Any, got: str) -> None:
     with pytest.raises(
         ConfigError,
-        match=f"^config: expected a TuningConfig, a mapping, the path or name of a YAML file, or "
+        match=f"^config: expected a Task, a mapping, the path or name of a YAML file, or "
         f"None, got {got}$",
     ):
         gymnasium.make(f"ewsjf_env:{SIMULATED_ID}", config=config)

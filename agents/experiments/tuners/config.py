@@ -26,7 +26,7 @@ from ewsjf_env.config import (
     settings,
 )
 from ewsjf_env.engine.simulated.config import VIRTUAL
-from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
+from ewsjf_env.env.task import SafetySettings, Task, load_tuning
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.shipped import find_config
@@ -85,7 +85,7 @@ class TaskConfig:
             raise ConfigError("after_jump: give it together with jump_window, or neither")
 
     @property
-    def tuning(self) -> TuningConfig:
+    def tuning(self) -> Task:
         """The environment."""
         return load_tuning(self.env, where="env")
 

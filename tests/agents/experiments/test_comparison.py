@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from agents.cli.compare import main
+from agents.experiments.source import repeats_of
 from agents.experiments.tuners.config import ComparisonConfig, load_comparison
 from agents.experiments.tuners.report import markdown
 from agents.experiments.tuners.summary import summarise
@@ -19,6 +20,7 @@ from ewsjf_env.config import ConfigError, from_dict, load_yaml
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.task import load_tuning
 from tests.agents.experiments.comparisons import ENV
+from tests.agents.experiments.evaluations import write_trace
 
 TASKS = {"fake": {"env": ENV, "held_out": {"seeds": 2, "windows": 2}}}
 CONFIG = {"windows": 6, "tasks": TASKS, "curve": [1, 3, 6], "curve_arms": ["random"]}
@@ -75,6 +77,25 @@ def test_arms_have_settings_of_their_own() -> None:
     assert run.env.safety.enabled
     assert run.task.start_policy().parameters["k"] == 9.0
     assert not chosen.run_config("fake", "random", 7).env.safety.enabled
+
+
+def test_a_tuner_of_one_s_own_takes_its_settings_from_an_arm_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As README shows it, and a wrong setting is one line."""
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    words = ["--config", str(path), "--agents", "hill,default", "--seeds", "1"]
+    words += ["--out", str(tmp_path / "out"), "--set"]
+    arm = "arms.hill={{agent: docs/examples/own_tuner.py:HillClimber, settings: {{{}: 0.3}}}}"
+    assert main([*words, arm.format("step")]) == 0
+    assert "| hill | 6 |" in capsys.readouterr().out
+    run = yaml.safe_load((tmp_path / "out/runs/fake/hill/seed_0000/config.yaml").read_text())
+    assert run["agent"]["step"] == 0.3
+    assert main([*words, arm.format("stp")]) == 2
+    error = capsys.readouterr().err
+    assert "unknown key 'stp'; nearest valid name: 'step'" in error
+    assert error.count("\n") == 1
 
 
 def test_a_policy_is_an_arm_that_is_never_tuned() -> None:
@@ -315,8 +336,8 @@ def test_contexts_are_medians_and_observations_are_not() -> None:
 
 def test_a_report_tells_only_of_arms_that_ran(tmp_path: Path) -> None:
     for arms, said in (("default", True), ("sobol", False)):
-        runs = [run_of(arm, seed, 0.5 * seed) for arm in ("random", arms) for seed in range(2)]
-        runs += [run_of("best_static", seed, 1.0) for seed in range(2) if said]
+        runs = [run_of(arm, seed, 0.5 * seed) for arm in ("random", arms) for seed in range(5)]
+        runs += [run_of("best_static", seed, 1.0) for seed in range(5) if said]
         meta = {"command": "x", "seeds": 1, "arms": list(dict.fromkeys(r["arm"] for r in runs))}
         text = markdown(summarise(runs), meta)
         assert ("`default`" in text) == said
@@ -346,6 +367,30 @@ def test_bold_is_the_best_and_few_seeds_are_warned_of(seeds: int, warned: bool) 
     text = markdown(summarise(runs), {"command": "x", "seeds": seeds, "arms": list(gains)})
     assert ("**Warning: " in text) is warned
     assert "1.00 [1.00, 1.00]" in text  # of which the warning warns
+    assert ("P(better" in text) is not warned
+    assert ("| p |" in text) is not warned
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line[:2] == "| "}
     assert "**+0.500" in next(line for line in text.splitlines() if line.startswith("| tpe |"))
     assert not any("**bayes**" in name for name in rows)
+
+
+def test_a_recording_that_is_repeated_is_warned_of_and_gives_no_probability(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log of 40 s under windows of 12 s, seven and more of them: through it several times."""
+    log = write_trace(tmp_path / "log.csv")
+    env = {**ENV, "workload": str(log), "rates_per_s": [10.0]}
+    path = tmp_path / "compare.yaml"
+    path.write_text(
+        yaml.safe_dump({"windows": 2, "tasks": {"short": {**TASKS["fake"], "env": env}}})
+    )
+    words = ["--config", str(path), "--agents", "random,default", "--seeds", "5"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    meta = json.loads((tmp_path / "out/comparison.json").read_text())["meta"]
+    passes = repeats_of(load_tuning(env))
+    assert passes > 1
+    assert meta["trace_repeats"] == {"short": passes}
+    assert shown.count(f"was repeated up to {passes} times: the seeds") == 1
+    assert "P(better" not in shown
+    assert "| p |" not in shown

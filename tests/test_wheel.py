@@ -198,7 +198,7 @@ def test_commands_in_turn(installed: Installed) -> None:
     evaluate += " --policies fcfs,policy.json --duration 5 --out runs/table"
     serve = "serve --policy ewsjf --simulate llama3-8b_h100 --model-folder m --tune remote"
     commands = [train, export, evaluate, f"{serve} --dry-run --", "policy-study --help"]
-    commands += ["compare --tasks paper_overload --dry-run --out x"]
+    commands += ["compare --dry-run --out x"]
     trained, exported, evaluated, served, studied, compared = installed.play(commands)
     assert "ewsjf export run --out policy.json" in trained
     assert "policy.json" in exported

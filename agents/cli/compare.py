@@ -72,11 +72,12 @@ def _compare(words: list[str]) -> int:
     check_range("--seeds", arguments.seeds, 1)
     check_range("--jobs", arguments.jobs, 1)
     tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
-    config = load_comparison(arguments.config, tasks, sets_of(arguments), arguments.engine)
-    config, arms = config.with_agents(_names("--agents", arguments.agents))
+    names = _names("--agents", arguments.agents)
+    out = folder("--out", arguments.out)
+    config = load_comparison(arguments.config, tasks, sets_of(arguments), arguments.engine, names)
+    config, arms = config.with_agents(names)
     for arm in arms:
         config.arm(arm)
-    out = folder("--out", arguments.out)
     runs = runs_of(config, arms, arguments.seeds, out)
     plan = _describe(config, arms, arguments.seeds)  # refuses arms that cannot be
     if arguments.dry_run:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from agents.cli._command import FAILED, Parser, number, run_command, say, whole
+from agents.cli._command import FAILED, Parser, json_file, number, run_command, say, whole
+from agents.core.files import write_json
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.compiled.fidelity import FidelityCase, compare_engines
 from ewsjf_env.engine.compiled.policy import check_policy
@@ -59,9 +58,7 @@ def _check(arguments: argparse.Namespace) -> int:
     check_range("--seeds", arguments.seeds, 1)
     if arguments.rate is not None:
         check_range("--rate", arguments.rate, 0.0, low_open=True)
-    out = Path(arguments.out)
-    if out.suffix != ".json" or out.is_dir() or not out.parent.is_dir():
-        raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
+    out = json_file("--out", arguments.out)
     engine = arguments.engine
     config = SimulatedConfig() if engine is None else load_engine(engine, "--engine")
     check_settings(config)
@@ -77,7 +74,7 @@ def _check(arguments: argparse.Namespace) -> int:
         cases.append(case)
         print(_line(case), flush=True)
     content = {"cases": [case.to_dict() for case in cases]}
-    out.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out, content)
     differing, requests = sum(c.differing for c in cases), sum(c.requests for c in cases)
     if differing:
         return say(FAILED, f"error: {differing} of {requests} requests differ, see {out}")

@@ -16,6 +16,7 @@ from agents.cli._command import (
     add_backend_options,
     add_set_option,
     folder,
+    made_folder,
     run_command,
     say,
     sets_of,
@@ -86,7 +87,7 @@ def _compare(words: list[str]) -> int:
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with parallel_on(arguments.backend, arguments.jobs):
-        out.mkdir(parents=True, exist_ok=True)
+        made_folder("--out", out)
         judged, failures = play_all(config, runs, arguments.jobs, bar("run", "runs"))
     for name, reason in failures.items():
         say(FAILED, f"error: {name} failed: {reason}")

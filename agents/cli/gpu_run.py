@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from agents.cli._command import FAILED, Parser, number, run_command, whole
+from agents.cli._command import FAILED, Parser, made_folder, number, run_command, whole
 from agents.core.provenance import git_state
 from agents.experiments.source import Source
 from agents.machine import stages
@@ -81,6 +81,7 @@ def _measure(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> 
             raise ConfigError(f"--stages: {name!r} is not one of {list(STAGES)}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     device = SIMULATED if plan.simulate is not None else _device()
+    made_folder("--out", Path(arguments.out))
     result = Measurement(Path(arguments.out), plan, device)
 
     def attempt(name: str, work: Callable[[Measurement], None]) -> None:

@@ -35,7 +35,7 @@ esac
 
 echo "[quickstart] comparison on unseen traffic" >&2
 "$python" scripts/evaluate.py --workload configs/workloads/mixed.yaml \
-    --engine configs/env/simulated.yaml --policies "$arms" --load 0.8,1.3 --seeds 2 \
+    --engine configs/env/machine.yaml --policies "$arms" --load 0.8,1.3 --seeds 2 \
     --duration 120 --jobs 2 --out "$out/evaluation" "$@"
 
 [[ $status == 0 ]] || policy=ewsjf # the one that ships

@@ -12,9 +12,11 @@ from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.compiled.fidelity import FidelityCase, compare_engines
 from ewsjf_env.engine.compiled.policy import check_policy
 from ewsjf_env.engine.compiled.settings import check_settings
-from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.config import VIRTUAL, SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
-from ewsjf_env.engine.simulated.preset import load_engine
+from ewsjf_env.engine.simulated.machine import preset_names
+from ewsjf_env.engine.simulated.preset import load_engine, machine_names
+from ewsjf_env.env.registration import ENGINE_IDS
 from ewsjf_env.policy.policy import Policy, parse_policies, split_policies
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.workload import Trace, Workload, load_workload, trace_workload
@@ -59,8 +61,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.rate is not None:
         check_range("--rate", arguments.rate, 0.0, low_open=True)
     out = json_file("--out", arguments.out)
-    engine = arguments.engine
-    config = SimulatedConfig() if engine is None else load_engine(engine, "--engine")
+    config = _machine(arguments.engine)
     check_settings(config)
     policies = _policies(arguments.policies)
     workload = _workload(arguments)
@@ -80,6 +81,17 @@ def _check(arguments: argparse.Namespace) -> int:
         return say(FAILED, f"error: {differing} of {requests} requests differ, see {out}")
     print(f"all {requests} requests are equal in {len(cases)} cases")
     return 0
+
+
+def _machine(given: str | None) -> SimulatedConfig:
+    """The machine on which both engines play."""
+    if given in ENGINE_IDS and given not in VIRTUAL:
+        known = ", ".join([*preset_names(), *machine_names()])
+        raise ConfigError(
+            f"--engine: {given!r} is not simulated: the fidelity check plays the engines "
+            f"{' and '.join(VIRTUAL)} on one machine; allowed: {known}, or a YAML file of a machine"
+        )
+    return load_engine(given, "--engine")
 
 
 def _cases(
@@ -108,8 +120,10 @@ def _workload(arguments: argparse.Namespace) -> Workload:
 
 
 def _line(case: FidelityCase) -> str:
+    asked = "" if case.rate_per_s is None else f"{case.rate_per_s:.3g}/s asked, "
     return (
-        f"{case.workload} {case.rate_per_s:.3g}/s seed {case.seed} {case.policy}: "
+        f"{case.workload} {asked}{case.arrived_per_s:.3g}/s arrived, seed {case.seed}, "
+        f"{case.policy}: "
         f"first tokens {case.first_tokens_equal} of {case.first_tokens}, "
         f"finishes {case.finishes_equal} of {case.finishes}, "
         f"preemptions {case.preemptions} and {case.preemptions_simulated}, "

@@ -150,10 +150,10 @@ class ComparisonConfig:
                 missing[name] = error
             except ConfigError as error:
                 raise ConfigError(f"tasks: {name}: {error}") from None
-        for name, error in missing.items():
+        for name, lack in missing.items():
             others = [other for other in self.tasks if other not in missing]
             out = f"; --tasks {','.join(others)} leaves the task out" if others else ""
-            raise MissingTrace(f"tasks: {name}: {error}{out}") from None
+            raise MissingTrace(f"tasks: {name}: {lack}{out}") from None
 
     def arm(self, label: str) -> ArmConfig:
         """The tuner of a label: an arm, an agent, or an order of requests that is never tuned.

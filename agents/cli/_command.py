@@ -7,12 +7,14 @@ import difflib
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NoReturn
 
 from agents.cli._start import INTERRUPTED
+from agents.core.files import check_writable
 from agents.experiments.backend import BACKENDS
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
@@ -92,6 +94,38 @@ def folder(flag: str, text: str | Path) -> Path:
     path = Path(text)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{flag}: {path} is a file, expected a folder")
+    return path
+
+
+def made_folder(flag: str, text: str | Path) -> Path:
+    """The folder that a flag names, made; ConfigError where nothing can be written to it."""
+    path = folder(flag, text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{flag}: {path} cannot be written: {reason}") from None
+    return path
+
+
+def json_file(flag: str, text: str | Path) -> Path:
+    """The JSON file that a flag names, where one can be written: asked before any work.
+
+    Raises:
+        ConfigError: another ending, no folder, or what the system says when it is tried.
+    """
+    path = Path(text)
+    try:
+        if path.suffix != ".json" or path.is_dir() or not path.parent.is_dir():
+            raise ConfigError(
+                f"{flag}: {path} must be a file ending in .json, in a folder that exists"
+            )
+        check_writable(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{flag}: {path} cannot be written: {reason}") from None
     return path
 
 

@@ -16,6 +16,7 @@ from agents.cli._command import (
     add_backend_options,
     add_set_option,
     folder,
+    made_folder,
     run_command,
     say,
     sets_of,
@@ -73,11 +74,12 @@ def _compare(words: list[str]) -> int:
     check_range("--seeds", arguments.seeds, 1)
     check_range("--jobs", arguments.jobs, 1)
     tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
-    config = load_comparison(arguments.config, tasks, sets_of(arguments), arguments.engine)
-    config, arms = config.with_agents(_names("--agents", arguments.agents))
+    names = _names("--agents", arguments.agents)
+    out = folder("--out", arguments.out)
+    config = load_comparison(arguments.config, tasks, sets_of(arguments), arguments.engine, names)
+    config, arms = config.with_agents(names)
     for arm in arms:
         config.arm(arm)
-    out = folder("--out", arguments.out)
     runs = runs_of(config, arms, arguments.seeds, out)
     plan = _describe(config, arms, arguments.seeds)  # refuses arms that cannot be
     if arguments.dry_run:
@@ -86,7 +88,7 @@ def _compare(words: list[str]) -> int:
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with parallel_on(arguments.backend, arguments.jobs):
-        out.mkdir(parents=True, exist_ok=True)
+        made_folder("--out", out)
         judged, failures = play_all(config, runs, arguments.jobs, bar("run", "runs"))
     for name, reason in failures.items():
         say(FAILED, f"error: {name} failed: {reason}")

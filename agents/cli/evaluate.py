@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import sys
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ from agents.cli._command import (
     add_backend_options,
     add_set_option,
     folder,
+    made_folder,
     number,
     run_command,
     say,
@@ -118,7 +118,7 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) -> int:
-    _make_folder(out)
+    made_folder("--out", out)
     capacities: dict[str, float] = {}
     runs = make_runs(plan, capacities) if plan.rates_per_s else []  # refuses what cannot be served
     if arguments.engine is None:
@@ -145,16 +145,6 @@ def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) 
     if records:
         _write(records, plan, capacities, argv, out, arguments.against)
     return 1 if failures else 0
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"--out: {out} cannot be written: {reason}") from None
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:

@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from agents.cli._command import Parser, add_backend_options, own_command, run_command, say, whole
+from agents.cli._command import (
+    Parser,
+    add_backend_options,
+    json_file,
+    own_command,
+    run_command,
+    say,
+    whole,
+)
 from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.words import counted
@@ -24,7 +32,7 @@ from agents.runs.export import KINDS, build_policy
 from agents.runs.folder import CONFIG
 from agents.runs.view import RunView, open_view
 from ewsjf_env import __version__
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import check_range
 from ewsjf_env.policy.policy import Policy
 
 REFUSED = 3
@@ -67,12 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    out = Path(arguments.out)
     check_range("--jobs", arguments.jobs, 1)
     check_range("--seeds", arguments.seeds, 1, MAX_SEEDS)
     check_range("--windows", arguments.windows, 1)
-    if out.suffix != ".json" or out.is_dir() or not out.parent.is_dir():
-        raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
+    out = json_file("--out", arguments.out)
     run = open_view(arguments.run)
     task = dataclasses.replace(run.task.twin(), windows=arguments.windows)
     plan = ConfirmationPlan(task, arguments.seeds)

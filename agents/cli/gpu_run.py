@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from agents.cli._command import FAILED, Parser, folder, number, run_command, whole
+from agents.cli._command import FAILED, Parser, made_folder, number, run_command, whole
 from agents.core.provenance import git_state
 from agents.experiments.source import Source
 from agents.machine import stages
@@ -82,7 +82,7 @@ def _measure(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> 
             raise ConfigError(f"--stages: {name!r} is not one of {list(STAGES)}{hint}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     device = SIMULATED if plan.simulate is not None else _device()
-    result = Measurement(folder("--out", arguments.out), plan, device)
+    result = Measurement(made_folder("--out", arguments.out), plan, device)
 
     def attempt(name: str, work: Callable[[Measurement], None]) -> None:
         if name in chosen and not result.done(name):

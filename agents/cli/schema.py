@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.cli._command import Parser, folder, run_command
+from agents.cli._command import Parser, folder, made_folder, run_command
 from agents.core.files import write_text
 from agents.core.registry import AGENTS
 from agents.experiments.policy_study.config import PolicyStudyConfig
@@ -164,7 +164,7 @@ def _schema(words: list[str]) -> int:
         print(_text(kind))
         return 0
     out = folder("--out", arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
+    made_folder("--out", out)
     for name in KINDS:
         path: Path = out / f"{name}.schema.json"
         write_text(path, _text(name) + "\n")

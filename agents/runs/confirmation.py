@@ -195,9 +195,7 @@ def _play(episode: Episode, task: Task) -> dict[str, float]:
     return {"objective": float(np.mean(rewards)), "violations": violations / task.windows}
 
 
-def _key(
-    policy: Policy, default: Policy, task: Task, seed: int, rate_per_s: float | None
-) -> Key:
+def _key(policy: Policy, default: Policy, task: Task, seed: int, rate_per_s: float | None) -> Key:
     """Of all that decides a result."""
     content = [
         [{k: v for k, v in p.to_dict().items() if k not in ("name", "provenance")}

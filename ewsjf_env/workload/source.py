@@ -19,6 +19,10 @@ GZIP_MAGIC = b"\x1f\x8b"
 MAX_LINE_CHARACTERS = 16 * 1024 * 1024
 
 
+class MissingTrace(ConfigError):
+    """A trace file that is not there; raised by `read_lines`."""
+
+
 def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file, plain or gzip, with their line ends.
 
@@ -82,4 +86,4 @@ def _refuse_missing(path: Path) -> None:
         raise ConfigError(f"{path}: is a directory; expected a trace file")
     close = nearest(path.name, siblings)
     hint = close.replace("nearest valid name", "nearest file there") if "nearest" in close else ""
-    raise ConfigError(f"{path}: no such file{hint}")
+    raise MissingTrace(f"{path}: no such file{hint}")

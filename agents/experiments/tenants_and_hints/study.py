@@ -1,6 +1,6 @@
 """The studies of hints and tenants: their runs, what they say, and their report.
 
-Arms differ in the engine's settings, which is why `evaluate.py` does not run them; all meet the
+Arms differ in the engine's settings, which is why `ewsjf evaluate` does not run them; all meet the
 same traces, and intervals are paired over seeds.
 """
 

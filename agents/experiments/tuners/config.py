@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +31,7 @@ from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
+from ewsjf_env.workload.source import MissingTrace
 
 FIXED = "default"  # the agent that never tunes
 _NAME = re.compile(r"\w[\w.-]*")
@@ -89,6 +90,28 @@ class TaskConfig:
         """The environment."""
         return load_tuning(self.env, where="env")
 
+    def check_traffic(self, name: str) -> None:
+        """Read the traffic that tunes and all that judges.
+
+        Args:
+            name: of the task, for an error.
+
+        Raises:
+            MissingTrace: a recording is not there, naming the value to be set instead.
+            ConfigError: what else is wrong with it.
+        """
+        named = {"env": self.tuning.workload, "held_out": self.held_out.task(self.tuning).workload}
+        if self.after_jump is not None:
+            named["after_jump"] = self.after_jump.task(self.tuning).workload
+        for key, workload in named.items():
+            try:
+                load_workload(workload)
+            except MissingTrace as error:
+                value = f"--set tasks.{name}.{key}.workload=FILE takes another"
+                raise MissingTrace(f"{key}: workload: {error}; {value}") from None
+            except ConfigError as error:
+                raise ConfigError(f"{key}: {error}") from None
+
     def played_by(self, engine: str) -> TaskConfig:
         """The task on another engine in virtual time; a task on any other engine stays."""
         if not self.tuning.has_model:
@@ -127,13 +150,18 @@ class ComparisonConfig:
                         f"{key}: {name!r} is no name for a folder, expected letters, digits, "
                         "_, - and ., neither - nor . first"
                     )
+        missing: dict[str, MissingTrace] = {}
         for name, task in self.tasks.items():
             try:
-                for judged in (None, task.held_out, task.after_jump):
-                    traffic = task.tuning if judged is None else judged.task(task.tuning)
-                    load_workload(traffic.workload)
+                task.check_traffic(name)
+            except MissingTrace as error:
+                missing[name] = error
             except ConfigError as error:
                 raise ConfigError(f"tasks: {name}: {error}") from None
+        for name, lack in missing.items():
+            others = [other for other in self.tasks if other not in missing]
+            out = f"; --tasks {','.join(others)} leaves the task out" if others else ""
+            raise MissingTrace(f"tasks: {name}: {lack}{out}") from None
 
     def arm(self, label: str) -> ArmConfig:
         """The tuner of a label: an arm, an agent, or an order of requests that is never tuned.
@@ -161,14 +189,10 @@ class ComparisonConfig:
         return dataclasses.replace(self, arms=arms), labels
 
     def _find(self, label: str, where: str) -> ArmConfig:
+        _refuse_unknown_arm(label, self.arms, where)
         if label in self.arms:
             return self.arms[label]
-        if label in agent_names():
-            return ArmConfig(label)
-        if label in ORDERS:
-            return ArmConfig(FIXED, policy=label)
-        known = dict.fromkeys([*self.arms, *agent_names(), *ORDERS])
-        raise ConfigError(f"{where}: unknown {label!r}{nearest(label, known)}")
+        return ArmConfig(label) if label in agent_names() else ArmConfig(FIXED, policy=label)
 
     def run_config(self, task: str, label: str, seed: int) -> RunConfig:
         """The tuning run of one arm on one task with one seed.
@@ -205,6 +229,7 @@ def load_comparison(
     tasks: Sequence[str] | None = None,
     sets: Sequence[str] = (),
     engine: str | None = None,
+    agents: Sequence[str] = (),
 ) -> ComparisonConfig:
     """Read the YAML file; ConfigError naming what is wrong with it.
 
@@ -213,6 +238,7 @@ def load_comparison(
         tasks: of these alone, so that nothing the others need has to be there; None: all.
         sets: values set on a command line, as `windows=12`, over those of the file.
         engine: that plays the tasks in virtual time; None: the one that each names.
+        agents: that will be asked for; an unknown one is told before any traffic is read.
     """
     if engine is not None and engine not in VIRTUAL:
         raise ConfigError(f"--engine: unknown {engine!r}{nearest(engine, VIRTUAL)}")
@@ -220,6 +246,12 @@ def load_comparison(
     for name in ("agents", "seeds", "jobs", "out"):
         if name in data:
             raise ConfigError(f"{path}: {name}: is not set here but by --{name}")
+    arms = data.get("arms")
+    for name in agents:
+        if is_outside(name):
+            find_agent(absolute_name(name))
+        else:
+            _refuse_unknown_arm(name, arms if isinstance(arms, Mapping) else (), "--agents")
     if tasks is not None and isinstance(data.get("tasks"), Mapping):
         there = {str(name): task for name, task in data["tasks"].items()}
         for name in tasks:
@@ -232,6 +264,12 @@ def load_comparison(
         return config
     played = {name: task.played_by(engine) for name, task in config.tasks.items()}
     return dataclasses.replace(config, tasks=played)
+
+
+def _refuse_unknown_arm(label: str, arms: Iterable[str], where: str) -> None:
+    known = dict.fromkeys([*map(str, arms), *agent_names(), *ORDERS])
+    if label not in known:
+        raise ConfigError(f"{where}: unknown {label!r}{nearest(label, known)}")
 
 
 def _of_other_task(text: str, tasks: Sequence[str]) -> bool:

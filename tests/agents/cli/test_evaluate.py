@@ -214,7 +214,7 @@ BAD = [
     ("--workload mixd", "nearest valid name: 'mixed'"),
     ("--workload zero.csv", "zero.csv: row 2: prompt_tokens: 0"),
     ("--workload tiny.yaml --load recorded", "--load: recorded: tiny has no times of its own"),
-    ("--workload tiny.yaml --engine llama3-8b_h10", "is neither a preset nor a file; nearest val"),
+    ("--workload tiny.yaml --engine llama3-8b_h10", "neither a preset nor a file of a machine; n"),
     ("--workload huge.yaml --rate 2", "huge: prompt_tokens: all"),
     ("--workload huge.yaml --load 1", "expected at most 4095"),
     ("--workload tiny.yaml --rate 0.0001", "no request arrives in duration_s 5.0"),

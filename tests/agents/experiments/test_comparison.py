@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from agents.runs.context import Smoother
 from ewsjf_env.config import ConfigError, from_dict, load_yaml
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.task import load_tuning
+from ewsjf_env.shipped import configs_folder
 from tests.agents.experiments.comparisons import ENV
 from tests.agents.experiments.evaluations import write_trace
 
@@ -115,7 +117,7 @@ def test_a_policy_is_an_arm_that_is_never_tuned() -> None:
         ({"tasks": {}}, "tasks: none is given"),
         ({"windows": 0}, "windows: 0 is outside"),
         ({"arms": {"x": {"agent": "bays"}}}, "nearest valid name: 'bayes'"),
-        ({"tasks": {"a": {"env": {"workload": "mixd"}}}}, "tasks: a: workload: 'mixd'"),
+        ({"tasks": {"a": {"env": {"workload": "mixd"}}}}, "tasks: a: env: workload: 'mixd'"),
         ({"tasks": {"a": {"env": {}, "jump_window": 3}}}, "after_jump: give it together"),
         ({"tasks": {"a": {"env": {}, "held_out": {"seed": 3}}}}, "nearest valid name: 'seeds'"),
         ({"tasks": {"a": {"env": {"windos": 3}}}}, "tasks: a: env: unknown key 'windos'"),
@@ -134,10 +136,12 @@ def test_bad_configurations_are_one_error(changes: dict[str, Any], message: str)
         config(**changes)
 
 
-def test_the_configuration_that_ships_is_valid() -> None:
-    data = yaml.safe_load(Path("configs/compare.yaml").read_text())
-    data["tasks"] = {n: t for n, t in data["tasks"].items() if not n.startswith("azure")}
-    shipped = from_dict(ComparisonConfig, data, "compare.yaml")
+@pytest.mark.parametrize("name", ["compare", "compare_recorded"])
+def test_the_configurations_that_ship_are_valid(name: str) -> None:
+    data = yaml.safe_load(Path(f"configs/{name}.yaml").read_text())
+    assert ("azure_code" in data["tasks"]) == (name == "compare_recorded")
+    data["tasks"].pop("azure_code", None)
+    shipped = from_dict(ComparisonConfig, data, name)
     for label in [*shipped.arms, "bayes", "random", "default"]:
         for task in shipped.tasks:
             assert shipped.run_config(task, label, 0).task.space()
@@ -307,6 +311,76 @@ def test_what_only_other_tasks_need_may_be_missing(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({**CONFIG, "tasks": {1: TASKS["fake"]}}))
     assert main([*words, "--tasks", "1"]) == 0
     assert main([*words, "--tasks", "2"]) == 2
+
+
+def test_without_a_configuration_all_traffic_is_synthetic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # as in a clone, or with a wheel: without recordings
+    assert main(["--out", "o", "--dry-run"]) == 0
+    assert "task bursts: bursty, windows of 40 s" in capsys.readouterr().out
+    Path("my_log.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,10,10\n1,10,10\n")
+    value = "tasks.bursts.env.workload=my_log.csv"  # as the configuration says in its first lines
+    assert value.split("=")[0] in (configs_folder() / "compare.yaml").read_text()
+    assert main(["--out", "o", "--dry-run", "--set", value]) == 0
+    assert "task bursts: my_log.csv" in capsys.readouterr().out
+
+
+def test_a_missing_recording_is_told_with_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "compare_recorded", "--agents", "random", "--dry-run", "--out", "o"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    where = "tasks: azure_code: env: workload: "
+    file = "azure_code_first.yaml: trace: traces/azure2023_code_a.csv.gz: no such file"
+    assert where in error and file in error and "docs/recordings.md" in error
+    assert (Path(__file__).parents[3] / "docs/recordings.md").is_file()
+    choice = "--tasks paper_overload,jump"
+    value = "tasks.azure_code.env.workload"
+    assert f"{choice} leaves the task out" in error and f"--set {value}=FILE" in error
+    assert main([*words, *choice.split()]) == 0
+    assert main([*words, "--set", f"{value}=bursty"]) == 2
+    assert "azure_code: held_out: workload: " in capsys.readouterr().err
+    more = "tasks.azure_code.held_out.workload=bursty"
+    assert main([*words, "--set", f"{value}=bursty", "--set", more]) == 0
+    Path("traces").mkdir()
+    rows = "".join(f"{i},100,10\n" for i in range(20))
+    trace = "arrival_s,prompt_tokens,output_tokens\n" + rows
+    Path("traces/azure2023_code_a.csv.gz").write_bytes(gzip.compress(trace.encode()))
+    assert main(words) == 0
+
+
+def test_a_recording_that_all_tasks_lack_leaves_no_task_to_be_named() -> None:
+    missing = {"env": {"workload": "azure_code_first"}}
+    with pytest.raises(ConfigError, match=r"tasks: a: .*tasks\.a\.env\.workload=FILE") as told:
+        config(tasks={"a": missing, "b": missing})
+    assert "--tasks" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("agents", "message"),
+    [
+        ("bays", "error: --agents: unknown 'bays'; nearest valid name: 'bayes'"),
+        ("no_module:Tuner", "no_module"),
+        ("random,random", "error: --agents: 'random' occurs twice"),
+    ],
+)
+def test_agents_are_refused_before_traffic_is_read(
+    agents: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "compare_recorded", "--out", "o"]
+    assert main([*words, "--agents", agents]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "azure" not in error
 
 
 def test_a_failed_run_is_named_and_loses_no_other(tmp_path: Path) -> None:

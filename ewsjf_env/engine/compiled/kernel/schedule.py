@@ -119,15 +119,28 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
     c, limit, w = clock_of(s), limits_of(s), work_of(s)
     block_tokens, caching, ahead = limit.block_tokens, limit.prefix_caching, limit.depth - 1
     left, count, position = c.budget, 0, 0
+    decodes = context = 0
     while position < c.running and left > 0:
         i = running[position]
         r = requests[i]
-        computed, placeholders = r.computed, r.placeholders
+        computed, placeholders, prompt = r.computed, r.placeholders, r.prompt
         position += 1
         # With look-ahead a step that is sure to come too late is left out.
-        if placeholders > 0 and computed + 2 - placeholders >= r.prompt + r.output:
+        if placeholders > 0 and computed + 2 - placeholders >= prompt + r.output:
             continue
-        tokens = r.prompt + r.generated + placeholders - computed
+        tokens = prompt + r.generated + placeholders - computed
+        if tokens == 1 and computed >= prompt and not caching:
+            if computed < r.blocks * block_tokens:  # by far the most: decodes into its last block
+                one = slots[slot, count]
+                one.request, one.tokens, one.samples, one.completes = i, 1, True, False
+                r.computed = computed + 1
+                r.in_flight += 1
+                r.placeholders = placeholders + ahead
+                decodes += 1
+                context += computed + 1
+                count += 1
+                left -= 1
+                continue
         if 0 < chunk < tokens:
             tokens = chunk
         tokens = min(tokens, left)
@@ -148,6 +161,8 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
         enter_step(w, slots[slot, count], r, i, tokens, ahead, True)
         count += 1
         left -= tokens
+    w.decodes += decodes
+    w.context += context
     return count, left
 
 

@@ -25,11 +25,22 @@ def update(s: View, slot: int) -> None:
     requests, steps, slots = requests_of(s), steps_of(s), slots_of(s)
     c, limit = clock_of(s), limits_of(s)
     count, now_s, ahead = steps[slot].count, c.now_s, limit.depth > 1
-    stopped, delivered = False, 0
+    stopped, delivered, caching = False, 0, limit.prefix_caching
     for position in range(count):
         one = slots[slot, position]
         i = one.request
         r = requests[i]
+        if one.tokens == 1 and r.where == codes.RUNNING and r.stale == 0 and not caching:
+            if one.samples and not one.completes:  # by far the most: one that decodes
+                r.in_flight -= 1
+                r.placeholders -= ahead
+                delivered += 1
+                generated = r.generated + 1
+                r.generated = generated
+                if generated >= r.output:
+                    stopped = True
+                    _finish(s, i)
+                continue
         if r.where == codes.FINISHED:  # in an earlier step
             continue
         r.in_flight -= one.tokens

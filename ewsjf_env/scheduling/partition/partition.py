@@ -294,7 +294,7 @@ def _importance(sample: LengthSample, lo: int, hi: int, settings: PartitionSetti
     mass = sample.mass(lo, hi)
     if settings.prune != "delay":
         return mass
-    work = float(sample.sum_wd[hi] - sample.sum_wd[lo]) / float(sample.sum_wd[-1])
+    work = sample.work(lo, hi) / sample.work(0, len(sample.distinct))
     return max(mass, work * sample.size)
 
 

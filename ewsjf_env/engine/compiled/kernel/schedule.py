@@ -37,7 +37,7 @@ from ewsjf_env.engine.compiled.kernel.views import (
     steps_of,
     work_of,
 )
-from ewsjf_env.engine.compiled.orders.waiting import choose, pick, prepend
+from ewsjf_env.engine.compiled.orders.waiting import choose, nobody_fits, pick, prepend
 
 
 @inner
@@ -129,18 +129,18 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
         if placeholders > 0 and computed + 2 - placeholders >= prompt + r.output:
             continue
         tokens = prompt + r.generated + placeholders - computed
-        if tokens == 1 and computed >= prompt and not caching:
-            if computed < r.blocks * block_tokens:  # by far the most: decodes into its last block
-                one = slots[slot, count]
-                one.request, one.tokens, one.samples, one.completes = i, 1, True, False
-                r.computed = computed + 1
-                r.in_flight += 1
-                r.placeholders = placeholders + ahead
-                decodes += 1
-                context += computed + 1
-                count += 1
-                left -= 1
-                continue
+        decoding = tokens == 1 and computed >= prompt and not caching
+        if decoding and computed < r.blocks * block_tokens:  # by far the most, into a block it has
+            one = slots[slot, count]
+            one.request, one.tokens, one.samples, one.completes = i, 1, True, False
+            r.computed = computed + 1
+            r.in_flight += 1
+            r.placeholders = placeholders + ahead
+            decodes += 1
+            context += computed + 1
+            count += 1
+            left -= 1
+            continue
         if 0 < chunk < tokens:
             tokens = chunk
         tokens = min(tokens, left)
@@ -172,6 +172,9 @@ def _schedule_waiting(s: View, slot: int, chunk: int, count: int, left: int) -> 
     c, limit, w = clock_of(s), limits_of(s), work_of(s)
     block_tokens, passed = limit.block_tokens, 0
     while left > 0 and c.waiting > 0 and c.running < limit.max_seqs:
+        # To score those that wait takes longer than all else of a step.
+        if not limit.prefix_caching and nobody_fits(s, c.free_blocks * block_tokens):
+            break
         i, from_overdue = choose(s)
         if i == NOBODY:
             break

@@ -30,17 +30,18 @@ def update(s: View, slot: int) -> None:
         one = slots[slot, position]
         i = one.request
         r = requests[i]
-        if one.tokens == 1 and r.where == codes.RUNNING and r.stale == 0 and not caching:
-            if one.samples and not one.completes:  # by far the most: one that decodes
-                r.in_flight -= 1
-                r.placeholders -= ahead
-                delivered += 1
-                generated = r.generated + 1
-                r.generated = generated
-                if generated >= r.output:
-                    stopped = True
-                    _finish(s, i)
-                continue
+        decoding = one.tokens == 1 and one.samples and not one.completes
+        if decoding and r.where == codes.RUNNING and r.stale == 0 and not caching:
+            # by far the most
+            r.in_flight -= 1
+            r.placeholders -= ahead
+            delivered += 1
+            generated = r.generated + 1
+            r.generated = generated
+            if generated >= r.output:
+                stopped = True
+                _finish(s, i)
+            continue
         if r.where == codes.FINISHED:  # in an earlier step
             continue
         r.in_flight -= one.tokens

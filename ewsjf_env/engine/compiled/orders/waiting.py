@@ -16,6 +16,7 @@ from ewsjf_env.engine.compiled.kernel.views import (
     heaps_of,
     keys_of,
     policy_of,
+    queues_of,
     requests_of,
     waiting_tokens_of,
 )
@@ -71,6 +72,19 @@ def choose(s: View) -> tuple[int, bool]:
         if requests[late].arrival_s <= requests[c.age_first].arrival_s + p.overtake_s:
             return late, True
     return best(s), False
+
+
+@inner
+def nobody_fits(s: View, tokens: int) -> bool:
+    """Whether whoever `choose` would name has a prompt above `tokens`; scores nobody."""
+    requests, queues = requests_of(s), queues_of(s)
+    c, p = clock_of(s), policy_of(s)
+    if p.kind != codes.SCORED or p.overdue_share > 0.0 or c.recovery_first != NOBODY:
+        return False  # not one of the heads, or no score decides
+    for place in range(c.active):
+        if requests[queues[queues[place].active].first].prompt <= tokens:
+            return False
+    return True
 
 
 @inner

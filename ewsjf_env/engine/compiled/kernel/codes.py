@@ -13,6 +13,9 @@ AHEAD, IN_ORDER, IN_RECOVERY, RUNNING, FINISHED, SKIPPED = 0, 1, 2, 3, 4, 5
 
 NOBODY = -1
 
+# What a request gives in a step: nothing, a token of its decoding, the token that ends its prefill.
+NOTHING, DECODED, COMPLETED = 0, 1, 2
+
 # How an order picks: the oldest, the smallest key, the best score.
 OLDEST, KEYED, SCORED = 0, 1, 2
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.blocks import (
     adopt_blocks,
@@ -71,28 +73,27 @@ def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int, cache
         r: record of the request.
         i: its number.
         tokens: that it computes, >= 1.
-        ahead: placeholders for a sampled token, 1 with look-ahead.
+        ahead: 1 with look-ahead: the next step is scheduled before the sampled token is there.
         cached: whether the workers know the request, so that vLLM sends no new one.
     """
     after = r.computed + tokens
-    whole = after >= r.prompt + r.generated + r.placeholders
+    whole = after >= r.prompt + r.promised
     r.computed = after
-    r.in_flight += tokens
     slot.request, slot.tokens = i, tokens
     if tokens == 1 and after > r.prompt:
         w.decodes += 1
         w.context += after
-        slot.samples, slot.completes = True, False
+        slot.gives = codes.DECODED
     else:
         w.prefill += tokens
         w.attention += tokens * (after - 0.5 * tokens)
-        slot.samples = slot.completes = whole
+        slot.gives = codes.COMPLETED if whole else codes.NOTHING
         if tokens == 1 and cached:
             w.odd += 1
             w.odd_context += after - 1
             w.odd_attention += after - 0.5
     if whole:
-        r.placeholders += ahead
+        r.promised += ahead
 
 
 @inner
@@ -106,11 +107,24 @@ def preempt_last(s: View) -> int:
     r = requests[i]
     free_blocks(s, i)
     r.computed = 0
-    r.stale = r.in_flight
-    r.placeholders = 0
+    r.stale = _tokens_in_flight(s, i)
+    r.promised = r.generated
     r.preempted += 1
     prepend(s, i)
     return i
+
+
+@inner
+def _tokens_in_flight(s: View, i: int) -> int:
+    """Tokens of a request in steps that have not been taken in."""
+    steps, slots = steps_of(s), slots_of(s)
+    c, total = clock_of(s), 0
+    for step in range(c.queued_steps):
+        slot = (c.first_step + step) % limits_of(s).depth
+        for position in range(steps[slot].count):
+            if slots[slot, position].request == i:
+                total += slots[slot, position].tokens
+    return total
 
 
 @inner
@@ -119,28 +133,23 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
     c, limit, w = clock_of(s), limits_of(s), work_of(s)
     block_tokens, caching, ahead = limit.block_tokens, limit.prefix_caching, limit.depth - 1
     left, count, position = c.budget, 0, 0
-    decodes = context = 0
     while position < c.running and left > 0:
+        if not caching:
+            before = count
+            position, count, context = _schedule_decoding(s, slot, position, count, left)
+            w.decodes += count - before
+            w.context += context
+            left -= count - before
+            if position >= c.running or left <= 0:
+                break
         i = running[position]
         r = requests[i]
-        computed, placeholders, prompt = r.computed, r.placeholders, r.prompt
+        computed, coming = r.computed, r.promised - r.generated
         position += 1
         # With look-ahead a step that is sure to come too late is left out.
-        if placeholders > 0 and computed + 2 - placeholders >= prompt + r.output:
+        if coming > 0 and computed + 2 - coming >= r.prompt + r.output:
             continue
-        tokens = prompt + r.generated + placeholders - computed
-        decoding = tokens == 1 and computed >= prompt and not caching
-        if decoding and computed < r.blocks * block_tokens:  # by far the most, into a block it has
-            one = slots[slot, count]
-            one.request, one.tokens, one.samples, one.completes = i, 1, True, False
-            r.computed = computed + 1
-            r.in_flight += 1
-            r.placeholders = placeholders + ahead
-            decodes += 1
-            context += computed + 1
-            count += 1
-            left -= 1
-            continue
+        tokens = r.prompt + r.promised - computed
         if 0 < chunk < tokens:
             tokens = chunk
         tokens = min(tokens, left)
@@ -161,9 +170,51 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
         enter_step(w, slots[slot, count], r, i, tokens, ahead, True)
         count += 1
         left -= tokens
-    w.decodes += decodes
-    w.context += context
     return count, left
+
+
+@inner
+def _schedule_decoding(
+    s: View, slot: int, position: int, count: int, left: int
+) -> tuple[int, int, int]:
+    """Schedule running requests up to the first one that does not just decode into a block it has.
+
+    By far the most do, so that nothing else is in this loop.
+
+    Args:
+        s: the state.
+        slot: of the step.
+        position: of the first request among those that run.
+        count: requests in the step so far.
+        left: tokens that the step may have more, >= 1.
+
+    Returns:
+        The position behind the last one, how many are in the step now, and the tokens that they
+        attend to.
+    """
+    requests, slots, running = requests_of(s), slots_of(s), running_of(s)
+    c, limit = clock_of(s), limits_of(s)
+    block_tokens, ahead, end, most = limit.block_tokens, limit.depth - 1, c.running, count + left
+    context = 0
+    while position < end and count < most:
+        i = np.uint64(running[np.uint64(position)])  # unsigned: no index counts from the end
+        r = requests[i]
+        computed, promised, generated = r.computed, r.promised, r.generated
+        if computed + 1 != r.prompt + promised or promised < 1:
+            break
+        if generated + 1 >= r.output and promised > generated:  # see `_schedule_running`
+            position += 1
+            continue
+        if computed >= r.blocks * block_tokens:
+            break
+        one = slots[np.uint64(slot), np.uint64(count)]
+        one.request, one.tokens, one.gives = i, 1, codes.DECODED
+        r.computed = computed + 1
+        r.promised = promised + ahead
+        context += computed + 1
+        position += 1
+        count += 1
+    return position, count, context
 
 
 @inner

@@ -32,14 +32,14 @@ def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
 
 # A request as it is served, where it is, and its links in lists and queues (`lists.py`).
 #   computed: tokens whose KV is or will be there      generated: output tokens delivered
-#   placeholders: output tokens of steps in flight      in_flight: tokens of these steps
-#   stale: those of them from before a preemption       blocks: KV blocks held
+#   promised: these and those of steps in flight        blocks: KV blocks held
+#   stale: tokens of steps in flight from before a preemption; one that runs has none
 #   cached: cached tokens at its first admission, -1 before
 #   routed: the length that chose its queue             row, kept: its blocks, see `blocks.py`
 REQUEST = _record(
     "priority prefix",
     "arrival_s first_token_s finish_s key_given",
-    "prompt output computed generated placeholders in_flight stale blocks where preempted "
+    "prompt output computed generated promised blocks where stale preempted "
     "previous following queue queue_previous queue_following watched hint fresh_step cached routed "
     "row kept probed",
 )
@@ -48,9 +48,9 @@ REQUEST = _record(
 BLOCK = _record("", "", "users prefix previous following older newer")
 # What the step that is being scheduled computes; `odd_*` is counted twice, see `schedule.py`.
 WORK = _record("prefill decodes context odd odd_context", "attention odd_attention")
-# A step in flight, and what it computes of one request.
+# A step in flight, and what it computes of one request: `gives` is a token of its output or none.
 STEP = _record("count prefill wanted", "end_s")
-SLOT = _record("", "", "request tokens samples completes")
+SLOT = _record("", "", "request tokens gives")
 # An FCFS queue.  The first fields `active`, `clock.active` of them, name the queues with requests;
 # `place` says where a queue stands there.
 QUEUE = _record("first last rank scored scored_step active place", "mean share weight score")

@@ -17,7 +17,7 @@ from ewsjf_env.engine.base import EngineError
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.clock import advance
 from ewsjf_env.engine.compiled.kernel.state import State
-from ewsjf_env.engine.compiled.kernel.views import table_of
+from ewsjf_env.engine.compiled.kernel.views import point_to, table_of
 from ewsjf_env.engine.compiled.orders.waiting import rekey, replace_order
 from ewsjf_env.engine.compiled.policy import policy_queues, policy_record, random_keys
 from ewsjf_env.engine.simulated.virtual_core import Totals
@@ -162,7 +162,7 @@ class CompiledCore:
     def _exchange(self, **arrays: Any) -> None:
         """Put other arrays into the state."""
         self.state = self.state._replace(**arrays)
-        self._table = table_of(self.state)
+        point_to(self._table, **arrays)
 
     # -- what compiled code asks for -----------------------------------------------------------
 

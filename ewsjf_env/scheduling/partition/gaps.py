@@ -69,9 +69,12 @@ def significant_gaps(
     the largest gaps of a heavy tail all lie in the tail and hid a true gap further down.
     """
     missing = lengths[1:] - lengths[:-1] - 1.0
-    means, count = local_means(missing)
     severity = alpha * (math.log(max(2, sample_gaps)) + GUMBEL_5_PERCENT)
-    found: NDArray[np.bool_] = missing > _thresholds(severity)[count] * means
+    thresholds = _thresholds(severity)
+    if not len(missing) or missing.max() <= thresholds[-1]:  # the lowest, and no mean is below 1
+        return np.zeros(len(missing), np.bool_)
+    means, count = local_means(missing)
+    found: NDArray[np.bool_] = missing > thresholds[count] * means
     if found.any():
         left = np.cumsum(weights)[:-1]
         right = float(np.sum(weights)) - left
@@ -81,6 +84,6 @@ def significant_gaps(
 
 @functools.lru_cache(maxsize=16)
 def _thresholds(severity: float) -> Array:
-    """Values of t for each number of gaps in the mean, shape (2 NEIGHBOURS + 1,)."""
+    """Values of t for each number of gaps in the mean, shape (2 NEIGHBOURS + 1,), not ascending."""
     count = np.maximum(np.arange(2.0 * NEIGHBOURS + 1.0), _LEAST_COUNT)
     return count * np.expm1(np.minimum(severity / count, 50.0))

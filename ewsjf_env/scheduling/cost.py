@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 
 SCALES: Array = np.array([1.0, 1024.0, 1024.0**2, 64.0, 65536.0])
 LONGEST_STEP_S = 60.0  # above it a step was a stall: a debugger, a suspended machine
+LEAST_COST_S = 1e-3  # Cmin, unless another one is asked for
 _LARGEST = 1e12  # no step has more tokens or pairs; squares stay far inside the float range
 _BATCH = 32  # steps between two solutions: one step costs a microsecond, not a hundred
 _RIDGE = 0.1  # weight of the prior's shape in G, in steps; decides what the traffic hides
@@ -74,7 +75,7 @@ class PrefillCostModel:
     def __init__(
         self,
         prior: CostPrior,
-        minimum_s: float = 1e-3,
+        minimum_s: float = LEAST_COST_S,
         forgetting: float = 0.999,
         min_r2: float = 0.5,
     ) -> None:

@@ -204,8 +204,9 @@ class CompiledCore:
             requests["key_given"] = random_keys(self._seed, len(requests))
         arrays = policy_queues(policy, requests["prompt"])
         self._exchange(policy=policy_record(policy, self.state.limits[0]), **arrays)
-        self.state.policy[0]["queues"] = len(self.state.queues)
         policy_now = self.state.policy[0]
+        policy_now["queues"] = len(self.state.queues)
+        self.state.clock[0]["bubbles"] = int(self.state.queues["bubble"].sum())
         policy_now["c0"], policy_now["c1"], policy_now["c2"] = queue.cost_model.coefficients
         self._set_repartition()
         replace_order(self._table)

@@ -19,6 +19,7 @@ from typing import Protocol
 
 TAU_S = 0.05  # added to every wait, so that a request that has just arrived has a score
 MINIMUM_SHARE = 1e-6
+REFERENCE_TOKENS = 512.0  # b0, unless another one is asked for
 
 
 class QueueView(Protocol):
@@ -48,7 +49,7 @@ class Traffic:
     def __init__(
         self,
         mean_cost_s: float = 0.1,
-        reference_tokens: float = 512.0,
+        reference_tokens: float = REFERENCE_TOKENS,
         longest_tokens: float = 8192.0,
         horizon: int = 500,
     ) -> None:

@@ -13,6 +13,7 @@ from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.policy.policy import Policy, parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.scheduling.partition.partition import Partition
 from ewsjf_env.workload.trace import Trace
 from tests.engine.compiled.both_engines import assert_equal, small_traffic
 
@@ -98,6 +99,47 @@ def test_repartition(policy: str) -> None:
     engine.run_window(60.0)
     assert engine.cuts() != before
     assert_equal(config, [policy, None], later, 30.0)
+
+
+NARROW = Partition((300, 2000), (250.0, 900.0, 3000.0), (0.6, 0.3, 0.1))
+ODD_MEANS = Partition((40, 50, 2000), (5.0, 500.0, 1900.0, 1950.0), (0.1, 0.2, 0.3, 0.4))
+
+
+@pytest.mark.parametrize("partition", [None, NARROW, ODD_MEANS], ids=["shipped", "narrow", "odd"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "ewsjf(routing=bubble)",
+        "ewsjf(routing=bubble,delta=0.4,repartition=off)",
+        "ewsjf(routing=bubble,backfill=adjacent,repartition_s=5)",
+        "ewsjf(routing=bubble,backfill=none,overtake_window_s=3)",
+        "ewsjf(routing=bubble,w_output=1.5,overdue_share=0.3,overdue_floor_s=1)",
+        "ewsjf_paper(routing=bubble,a_u=0.0005)",
+        "ewsjf_paper(routing=bubble,a_u=0.0005,backfill=adjacent)",
+        "ewsjf_normalised(routing=bubble,delta=0.3)",
+    ],
+)
+def test_bubbles(policy: str, partition: Partition | None) -> None:
+    served = parse_policy(policy)
+    if partition is not None:
+        served = dataclasses.replace(served, partition=partition)
+    trace = small_traffic(11, 300, 40.0, bursts=True)
+    for policies in ([served, None, "fcfs", served], ["fcfs", served, None, None]):
+        assert_equal(SMALL, policies, trace, 11.0)
+
+
+def test_bubbles_come_and_go() -> None:
+    served = parse_policy("ewsjf(routing=bubble,repartition=off)")
+    engine = CompiledEngine(SMALL)
+    engine.install(dataclasses.replace(served, partition=NARROW))
+    engine.reset(small_traffic(11, 300, 40.0))
+    seen = set()
+    for _ in range(40):
+        engine.run_window(1.0)
+        queues = engine.core.state.queues[3:]
+        assert queues["bubble"].sum() == engine.core.state.clock[0]["bubbles"]
+        seen.add(tuple(queues["key"][queues["bubble"] == 1].tolist()))
+    assert {len(keys) for keys in seen} >= {0, 1, 2}
 
 
 def test_adaptive_boost_refits() -> None:

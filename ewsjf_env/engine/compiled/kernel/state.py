@@ -52,8 +52,13 @@ WORK = _record("prefill decodes context odd odd_context", "attention odd_attenti
 STEP = _record("count prefill wanted", "end_s")
 SLOT = _record("", "", "request tokens gives")
 # An FCFS queue.  The first fields `active`, `clock.active` of them, name the queues with requests;
-# `place` says where a queue stands there.
-QUEUE = _record("first last rank scored scored_step active place", "mean share weight score")
+# `place` says where a queue stands there.  The last ones are those of bubbles, see `bubbles.py`:
+#   known: stays when it is empty      bubble: is one, and `idle`: for how many steps it is empty
+#   key: ascends with length           low, high: where the data of a queue of the partition lie
+QUEUE = _record(
+    "first last rank scored scored_step active place known bubble idle key",
+    "mean share weight score low high",
+)
 # What the engine is: fixed at reset.
 LIMITS = _record(
     "budget_tokens max_seqs chunk_tokens chunked block_tokens kv_blocks depth prefix_caching "
@@ -64,7 +69,7 @@ LIMITS = _record(
 POLICY = _record(
     "kind key score partitioned backfill promotes refreshes closes logs renew pending adapts "
     "least_lengths drift_window use_hints use_learned route_by_work width_tokens queues "
-    "short_tokens block_tokens longest_tokens",
+    "short_tokens block_tokens longest_tokens bubbles bubble_tokens bubble_patience",
     "p0 p1 p2 p3 p4 p5 overtake_s promote_s overdue_share overdue_floor_s overdue_kappa "
     "prefill_share yield_share interval_s evaluated_s checked_s check_interval_s "
     "w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s reference_tokens",
@@ -76,7 +81,7 @@ CLOCK = _record(
     "free_blocks noise_used budget chunk shorter_than step age_first age_last "
     "recovery_first recovery_last ordered heap first_queue fcfs_step active traffic_count "
     "deadlines overdue watched overdue_served waits wait_next served timed_steps learnt batch "
-    "sample kept fresh free_first free_last free_rows",
+    "sample kept fresh free_first free_last free_rows bubbles",
     "now_s step_s gpu_free_s kv_usage_s kv_usage kv_since_s share_scale share_arrivals "
     "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s",
 )

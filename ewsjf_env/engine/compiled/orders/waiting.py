@@ -21,6 +21,7 @@ from ewsjf_env.engine.compiled.kernel.views import (
     waiting_tokens_of,
 )
 from ewsjf_env.engine.compiled.kernel.work import octave
+from ewsjf_env.engine.compiled.orders.bubbles import drop_bubbles
 from ewsjf_env.engine.compiled.orders.heap import push
 from ewsjf_env.engine.compiled.orders.lists import prepend_recovery, remove_recovery
 from ewsjf_env.engine.compiled.orders.order import (
@@ -47,6 +48,8 @@ def add(s: View, i: int) -> None:
     c = clock_of(s)
     c.waiting += 1
     waiting_tokens[octave(requests[i].prompt)] += requests[i].prompt
+    if i == 0 and policy_of(s).bubbles:
+        drop_bubbles(s)  # an order begins a step when it is made, for the first request
     add_to_order(s, i)
     watch(s, i)
     observe_arrival(s, i)
@@ -127,6 +130,8 @@ def begin_waiting_step(s: View, budget: int) -> None:
     c.step += 1
     c.first_queue = NOBODY
     c.shorter_than = 0
+    if policy_of(s).bubbles:
+        drop_bubbles(s)
     earn(s, c.step_s, budget)
 
 
@@ -157,6 +162,8 @@ def replace_order(table: Any) -> None:
         if requests[i].where == codes.IN_ORDER:
             add_to_order(s, i)
             watch(s, i)
+    if policy_of(s).bubbles and c.next > 0:
+        drop_bubbles(s)
     enter(s, c.step_s)
 
 

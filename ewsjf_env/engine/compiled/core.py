@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.compiled.history import CoreHistory
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.clock import advance
-from ewsjf_env.engine.compiled.kernel.state import State
+from ewsjf_env.engine.compiled.kernel.state import Integers, State
 from ewsjf_env.engine.compiled.kernel.views import point_to, table_of
 from ewsjf_env.engine.compiled.orders.waiting import rekey, replace_order
 from ewsjf_env.engine.compiled.policy import policy_queues, policy_record, random_keys
 from ewsjf_env.engine.simulated.virtual_core import Totals
 from ewsjf_env.measure.records import RequestRecord
+from ewsjf_env.policy.adaptation import Adaptation
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.cost import PrefillCostModel
@@ -54,12 +56,18 @@ class CompiledCore:
         self._noise = noise
         self._observed = 0  # arrivals that the re-partition knows
         if queue is not None:
+            self.adaptation = Adaptation(
+                CoreHistory(self),
+                queue.cost_model.cost_s,
+                lambda: queue.policy.partition.queues,
+            )
+            self.adaptation.follow(queue.policy, 0.0)
             self._set_costs(queue.cost_model)
             self._set_traffic(queue)
             self._follow(queue)
         else:
             policy = state.policy[0]
-            policy["promote_s"] = policy["overtake_s"] = math.inf
+            policy["promote_s"] = policy["overtake_s"] = policy["adapt_s"] = math.inf
             policy["prefill_share"] = 1.0
 
     @property
@@ -73,6 +81,7 @@ class CompiledCore:
         self._observe_arrivals()
         self._return_costs(self.queue.cost_model)
         self.queue.install(policy)
+        self.adaptation.follow(policy, self.clock_s)
         self._follow(self.queue)
 
     def advance(self, end_s: float, until_idle: bool = False) -> None:
@@ -85,6 +94,7 @@ class CompiledCore:
             codes.REPARTITION: self._repartition,
             codes.REFIT: self._refit,
             codes.NOISE: self._draw_noise,
+            codes.ADAPT: self._adapt,
         }
         while True:
             code = advance(self._table, end_s, until_idle)
@@ -131,9 +141,14 @@ class CompiledCore:
         Args:
             since_s: leave out those that finished before.
         """
-        found = self.state.requests[: self.arrived()]
+        return self.records_of(np.arange(self.arrived()), since_s)
+
+    def records_of(self, places: Integers, since_s: float = 0.0) -> list[RequestRecord]:
+        """Some requests, by their places in the trace; see `records`."""
+        found = self.state.requests[places]
         names = "arrival_s prompt output cached generated first_token_s finish_s preempted"
-        rows = zip(*(found[name].tolist() for name in names.split()), strict=True)
+        columns = (found[name].tolist() for name in names.split())
+        rows = zip(places.tolist(), *columns, strict=True)
         return [
             RequestRecord(
                 request_id=f"{index:08d}",
@@ -146,7 +161,8 @@ class CompiledCore:
                 finish_s=None if finish_s != finish_s else finish_s,
                 preemptions=preemptions,
             )
-            for index, (
+            for (
+                index,
                 arrival_s,
                 prompt,
                 output,
@@ -155,7 +171,7 @@ class CompiledCore:
                 first_s,
                 finish_s,
                 preemptions,
-            ) in enumerate(rows)
+            ) in rows
             if not finish_s < since_s
         ]
 
@@ -177,6 +193,17 @@ class CompiledCore:
             self._follow(self.queue)
         else:
             self._set_repartition()
+
+    def _adapt(self) -> None:
+        """Let an adaptive policy note what has been counted, and act, as `SchedulerExtension`."""
+        assert self.queue is not None
+        self.adaptation.roll(self.clock_s)
+        if self.state.clock[0]["stage"] == codes.TIMED:  # a step is about to be scheduled
+            self._return_costs(self.queue.cost_model)
+            values = self.adaptation.act(self.queue.policy)
+            if values is not None:
+                self.install(self.queue.policy.with_parameters(values))
+        self._set_adaptation()
 
     def _refit(self) -> None:
         """Fit gamma of the order boost_ada to the tail of the waits, as `scheduling.boost` does."""
@@ -209,6 +236,7 @@ class CompiledCore:
         self.state.clock[0]["bubbles"] = int(self.state.queues["bubble"].sum())
         policy_now["c0"], policy_now["c1"], policy_now["c2"] = queue.cost_model.coefficients
         self._set_repartition()
+        self._set_adaptation()
         replace_order(self._table)
 
     def _set_costs(self, model: PrefillCostModel) -> None:
@@ -229,6 +257,11 @@ class CompiledCore:
     def _set_traffic(self, queue: PolicyQueue[Any]) -> None:
         traffic, clock = queue._context.traffic, self.state.clock[0]
         clock["mean_cost_s"], clock["traffic_count"] = traffic.mean_cost_s, traffic._count
+
+    def _set_adaptation(self) -> None:
+        """When the adaptation wants to be asked next."""
+        policy = self.state.policy[0]
+        policy["adapt_s"], policy["acts"] = self.adaptation.next_s, self.adaptation.due
 
     def _set_repartition(self) -> None:
         """When the re-partition wants to be asked next."""

@@ -96,11 +96,6 @@ def check_policy(policy: Policy) -> None:
             f"policy {policy.name!r}: order: {policy.order!r} is not compiled, expected one of "
             f"{', '.join(sorted(ORDER_CODES))}; use engine: simulated"
         )
-    if policy.adaptive is not None:
-        raise ConfigError(
-            f"policy {policy.name!r}: kind: {policy.kind!r} is not compiled, expected 'static'; "
-            "use engine: simulated"
-        )
 
 
 def policy_record(policy: Policy, limits: Any) -> Any:
@@ -180,7 +175,8 @@ def _bubble_queues(partition: Partition) -> Any:
     keys += [key for key in known if key not in keys]
     queues = new_queues(len(keys) + router.limit)
     queues["key"][: len(keys)] = keys
-    queues["low"][: partition.queues], queues["high"][: partition.queues] = zip(*router.ranges)
+    ranges = np.array(router.ranges)
+    queues["low"][: partition.queues], queues["high"][: partition.queues] = ranges.T
     ranks = {key: len(known) - place for place, key in enumerate(sorted(known))}
     for row, key in enumerate(keys):
         if key in known:

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from ewsjf_env.scheduling.partition.partition import Partition
 
-
 BUBBLES = 4
 BUBBLE_TOKENS = 512
 PATIENCE_STEPS = 50

@@ -11,11 +11,16 @@ from ewsjf_env.engine.compiled.engine import CompiledEngine
 from ewsjf_env.engine.compiled.policy import ORDER_CODES
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.measure.features import feature_names
+from ewsjf_env.parameters import Value
+from ewsjf_env.policy.adaptive import Adaptive, whole_bounds
 from ewsjf_env.policy.policy import Policy, parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.partition.partition import Partition
 from ewsjf_env.workload.trace import Trace
 from tests.engine.compiled.both_engines import assert_equal, small_traffic
+from tests.policy.adaptive_policies import SPACE, adaptive, network, table, whole_network
+from tests.policy.adaptive_policies import policy as follower
 
 SMALL = SimulatedConfig(max_model_len=8192, kv_blocks=900, max_num_seqs=32, noise_sigma=0.1)
 
@@ -142,6 +147,87 @@ def test_bubbles_come_and_go() -> None:
     assert {len(keys) for keys in seen} >= {0, 1, 2}
 
 
+def followers() -> dict[str, Policy]:
+    """Adaptive policies: a table and a network, with and without a gap between windows."""
+    names = ("arrival_rate_per_s", "tokens_per_s", "kv_usage_mean", "preemptions", "slowdown_mean")
+    inputs = [name for name in feature_names(SPACE) if name in names or "ttft" in name]
+    assert len(inputs) > 3
+    return {
+        "table": follower(adaptive(table(1, -0.9, -0.6), period_s=4.0, window_s=4.0)),
+        "gap": follower(adaptive(table(1, -0.9, -0.6), period_s=5.0, window_s=1.5)),
+        "network": follower(
+            adaptive(network((len(inputs), 6, 3)), inputs, period_s=3.0, window_s=2.0)
+        ),
+        "whole": follower(whole_network(period_s=2.5, window_s=2.5)),
+        "long": follower(adaptive(table(1, -0.9, -0.6), period_s=1e4, window_s=1.0)),
+    }
+
+
+@pytest.mark.parametrize("name", ["table", "gap", "network", "whole", "long"])
+@pytest.mark.parametrize("changes", [{}, {"repartition_s": 5.0}, {"routing": "bubble"}], ids=str)
+def test_adaptive_policies(name: str, changes: dict[str, Value]) -> None:
+    policy = followers()[name]
+    policy = policy.with_parameters({**policy.parameters, **changes})
+    assert policy.adaptive is not None
+    trace = small_traffic(13, 400, 45.0, bursts=True)
+    for policies in ([policy, None, "fcfs", policy], ["hrrn", policy, None, None]):
+        assert_equal(SMALL, policies, trace, 11.0)
+    compiled, simulated = CompiledEngine(SMALL), SimulatedEngine(SMALL)
+    for engine in (compiled, simulated):
+        engine.install(policy)
+        engine.reset(trace)
+        engine.run_window(45.0)
+    found, expected = compiled.core.adaptation, simulated.scheduler.ewsjf.adaptation
+    assert found.state() == expected.state()
+    periods = 45.0 / found.state()["period_s"]
+    assert found.acts == pytest.approx(periods, abs=1.1)
+    assert (found.acts == 0) == (name == "long")
+    assert found.failures == 0
+    assert compiled.apply({}) == simulated.scheduler.waiting.policy.parameters
+    assert (compiled.apply({}) != dict(policy.parameters)) == (name != "long")
+
+
+def test_adaptive_policy_with_an_idle_time() -> None:
+    trace = small_traffic(14, 100, 20.0)
+    pause = dataclasses.replace(
+        trace, arrival_s=np.where(trace.arrival_s > 10.0, trace.arrival_s + 60.0, trace.arrival_s)
+    )
+    for policy in followers().values():
+        assert_equal(SMALL, [policy, None], pause, 50.0)
+
+
+def test_the_history_of_an_adaptive_policy_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring of forty requests is too small for the window: both engines shorten it alike."""
+    monkeypatch.setattr("ewsjf_env.engine.compiled.history.CAPACITY", 40)
+    monkeypatch.setattr("ewsjf_env.serving.extension.CAPACITY", 40)
+    trace = small_traffic(15, 600, 40.0, priorities=False)
+    config = dataclasses.replace(SMALL, kv_blocks=4000)
+    for name in ("whole", "table"):
+        assert_equal(config, [followers()[name], None], trace, 20.0)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 7])
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_both_cost_models_learn_from_the_same_steps(threshold: int, asynchronous: bool) -> None:
+    """Chunks of one token of a prompt are prefill; coefficients agree to nine digits."""
+    config = dataclasses.replace(
+        SMALL, async_scheduling=asynchronous, long_prefill_token_threshold=threshold
+    )
+    compiled, simulated = CompiledEngine(config), SimulatedEngine(config)
+    for engine in (compiled, simulated):
+        engine.install(parse_policy("ewsjf(prefill_share=0.1,yield_share=0.8,repartition_s=5)"))
+        engine.reset(small_traffic(16, 200, 30.0))
+    for _ in range(8):
+        for engine in (compiled, simulated):
+            engine.run_window(5.0)
+        policy = compiled.core.state.policy[0]
+        model = simulated.scheduler.ewsjf.queue.cost_model
+        assert [policy["c0"], policy["c1"], policy["c2"]] == pytest.approx(
+            list(model.coefficients), rel=1e-9
+        )
+        assert compiled.core.state.model[0]["observed"] == model.observed // 32 * 32
+
+
 def test_adaptive_boost_refits() -> None:
     trace = small_traffic(5, 500, 60.0)
     config = dataclasses.replace(SMALL, kv_blocks=4000)
@@ -187,9 +273,26 @@ def test_capacity() -> None:
     assert found == SimulatedEngine(config).measure_capacity(backlog)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def _follower_of(policy: Policy, tuned: list[str], seed: int) -> Adaptive:
+    """A network that sets some parameters of a policy every second."""
+    space = policy.space.subset(tuned)
+    inputs = [name for name in feature_names(space) if not name.startswith("parameter_")]
+    return Adaptive(
+        space=space,
+        inputs=tuple(inputs),
+        rule=network((len(inputs), 5, len(space)), seed=seed),
+        fallback={name: policy.parameters[name] for name in space.names},
+        bounds=whole_bounds(space),
+        period_s=1.0,
+        window_s=0.7,
+    )
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     order=st.sampled_from(sorted(ORDERS)),
+    routing=st.sampled_from(["cuts", "bubble"]),
+    adapts=st.booleans(),
     asynchronous=st.booleans(),
     budget=st.sampled_from([64, 300, 2048]),
     seqs=st.sampled_from([3, 20, 64]),
@@ -201,6 +304,8 @@ def test_capacity() -> None:
 )
 def test_any_configuration(
     order: str,
+    routing: str,
+    adapts: bool,
     asynchronous: bool,
     budget: int,
     seqs: int,
@@ -220,7 +325,12 @@ def test_any_configuration(
         prefix_caching=caching,
         noise_sigma=0.1,
     )
-    parameters = {"prefill_share": shape[0], "yield_share": shape[1]}
+    parameters: dict[str, Value] = {"prefill_share": shape[0], "yield_share": shape[1]}
+    if ORDERS[order].partitioned:
+        parameters["routing"] = routing
     policy = Policy.from_dict({"order": order, "parameters": parameters})
+    tuned = [p.name for p in policy.space.parameters if p.scale != "choice" and p.tunable]
+    if adapts and tuned:
+        policy = dataclasses.replace(policy, adaptive=_follower_of(policy, tuned[:4], seed))
     trace = small_traffic(seed, 60, shared=caching, bursts=bool(seed % 2))
     assert_equal(config, [policy, None], trace, 6.0)

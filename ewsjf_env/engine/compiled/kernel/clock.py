@@ -43,7 +43,7 @@ def advance(table: Any, end_s: float, until_idle: bool) -> int:
     """
     s = table[0]
     requests, steps, noise = requests_of(s), steps_of(s), noise_of(s)
-    c, limit = clock_of(s), limits_of(s)
+    c, p, limit = clock_of(s), policy_of(s), limits_of(s)
     while True:
         if c.stage == codes.ADMIT:
             admit(s)
@@ -63,6 +63,8 @@ def advance(table: Any, end_s: float, until_idle: bool) -> int:
             else:
                 c.stage = codes.WAIT
         if c.stage == codes.TIMED:
+            if p.acts or c.now_s >= p.adapt_s:
+                return codes.ADAPT
             c.stage = codes.SCHEDULE
             if partition_is_due(s):
                 return codes.REPARTITION
@@ -73,7 +75,8 @@ def advance(table: Any, end_s: float, until_idle: bool) -> int:
                 return codes.NOISE
             tokens = schedule(s)
             c.finished = 0
-            set_kv_usage(s, 1.0 - c.free_blocks / (limit.kv_blocks - 1))
+            use_blocks(s)
+            set_kv_usage(s, c.used)
             if tokens == 0:
                 c.empty_steps += 1
                 if c.empty_steps > MAX_EMPTY_STEPS and c.live > 0:
@@ -90,11 +93,14 @@ def advance(table: Any, end_s: float, until_idle: bool) -> int:
         if steps[slot].end_s >= end_s:
             c.now_s = end_s
             return codes.REACHED
+        c.now_s = max(c.now_s, steps[slot].end_s)
+        if c.now_s >= p.adapt_s:
+            return codes.ADAPT
         c.stage = codes.ADMIT
         c.first_step = (slot + 1) % limit.depth
         c.queued_steps -= 1
-        c.now_s = max(c.now_s, steps[slot].end_s)
         update(s, slot)
+        use_blocks(s)
 
 
 @inner
@@ -141,6 +147,16 @@ def set_kv_usage(s: View, usage: float) -> None:
     c.kv_usage_s += c.kv_usage * (c.now_s - c.kv_since_s)
     c.kv_since_s = c.now_s
     c.kv_usage = usage
+
+
+@inner
+def use_blocks(s: View) -> None:
+    """Note that another share of the KV blocks is in use, for whoever reads the history."""
+    c, limit = clock_of(s), limits_of(s)
+    if c.used_since_s == c.used_since_s:
+        c.used_s += c.used * (c.now_s - c.used_since_s)
+    c.used_since_s = c.now_s
+    c.used = 1.0 - c.free_blocks / (limit.kv_blocks - 1)
 
 
 @inner

@@ -6,7 +6,7 @@ from __future__ import annotations
 ADMIT, TIMED, SCHEDULE, WAIT = 0, 1, 2, 3
 
 # Why `advance` has returned: the time is reached, nothing is left, or Python is asked for help.
-REACHED, IDLE, REPARTITION, REFIT, NOISE, STUCK = 0, 1, 2, 3, 4, 5
+REACHED, IDLE, REPARTITION, REFIT, NOISE, STUCK, ADAPT = 0, 1, 2, 3, 4, 5, 6
 
 # Where a request is.
 AHEAD, IN_ORDER, IN_RECOVERY, RUNNING, FINISHED, SKIPPED = 0, 1, 2, 3, 4, 5

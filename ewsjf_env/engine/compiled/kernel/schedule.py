@@ -3,9 +3,6 @@
 Running requests get their next tokens in turn; where no KV block is free the last one is
 preempted.  If nobody was, waiting requests are admitted while the token budget, the number of
 running requests and the KV blocks for the whole prompt allow it.
-
-The device and the cost model count a step by slightly different rules: what only one of them
-takes for decoding is counted once more as `odd`.
 """
 
 from __future__ import annotations
@@ -49,8 +46,8 @@ def schedule(s: View) -> int:
     c, limit, w = clock_of(s), limits_of(s), work_of(s)
     begin_step(s)
     slot = (c.first_step + c.queued_steps) % limit.depth
-    w.prefill = w.decodes = w.context = w.odd = w.odd_context = 0
-    w.attention = w.odd_attention = 0.0
+    w.prefill = w.decodes = w.context = 0
+    w.attention = 0.0
     chunk = c.chunk if c.running + c.waiting > 1 else 0
     preempted = c.preemptions
     count, left = _schedule_running(s, slot, chunk)
@@ -58,13 +55,12 @@ def schedule(s: View) -> int:
         count, left = _schedule_waiting(s, slot, chunk, count, left)
     steps[slot].count, steps[slot].prefill = count, 0
     c.queued_steps += 1
-    tokens = c.budget - left
-    end_timing(s, count, tokens)
-    return tokens
+    end_timing(s)
+    return c.budget - left
 
 
 @inner
-def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int, cached: bool) -> None:
+def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int) -> None:
     """Enter tokens of a request into a step: what it computes, and whether it samples.
 
     Args:
@@ -74,7 +70,6 @@ def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int, cache
         i: its number.
         tokens: that it computes, >= 1.
         ahead: 1 with look-ahead: the next step is scheduled before the sampled token is there.
-        cached: whether the workers know the request, so that vLLM sends no new one.
     """
     after = r.computed + tokens
     whole = after >= r.prompt + r.promised
@@ -88,10 +83,6 @@ def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int, cache
         w.prefill += tokens
         w.attention += tokens * (after - 0.5 * tokens)
         slot.gives = codes.COMPLETED if whole else codes.NOTHING
-        if tokens == 1 and cached:
-            w.odd += 1
-            w.odd_context += after - 1
-            w.odd_attention += after - 0.5
     if whole:
         r.promised += ahead
 
@@ -167,7 +158,7 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
             take_blocks(s, i, more)
         if caching:
             keep_blocks(s, i, min(computed + tokens, r.prompt + r.generated))
-        enter_step(w, slots[slot, count], r, i, tokens, ahead, True)
+        enter_step(w, slots[slot, count], r, i, tokens, ahead)
         count += 1
         left -= tokens
     return count, left
@@ -261,7 +252,7 @@ def _schedule_waiting(s: View, slot: int, chunk: int, count: int, left: int) -> 
             r.cached = computed
             c.admitted_cached += computed
             c.admitted_prompt += r.prompt
-        enter_step(w, slots[slot, count], r, i, tokens, limit.depth - 1, r.preempted > 0)
+        enter_step(w, slots[slot, count], r, i, tokens, limit.depth - 1)
         count += 1
         left -= tokens
     for place in range(passed - 1, -1, -1):

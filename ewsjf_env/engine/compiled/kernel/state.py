@@ -46,8 +46,8 @@ REQUEST = _record(
 # A KV block: who uses it, the number of its prefix, its neighbours among free blocks, and among
 # blocks of the same prefix.  Only with a prefix cache.
 BLOCK = _record("", "", "users prefix previous following older newer")
-# What the step that is being scheduled computes; `odd_*` is counted twice, see `schedule.py`.
-WORK = _record("prefill decodes context odd odd_context", "attention odd_attention")
+# What the step that is being scheduled computes, see `scheduling.step_work`.
+WORK = _record("prefill decodes context", "attention")
 # A step in flight, and what it computes of one request: `gives` is a token of its output or none.
 STEP = _record("count prefill wanted", "end_s")
 SLOT = _record("", "", "request tokens gives")
@@ -69,12 +69,15 @@ LIMITS = _record(
 POLICY = _record(
     "kind key score partitioned backfill promotes refreshes closes logs renew pending adapts "
     "least_lengths drift_window use_hints use_learned route_by_work width_tokens queues "
-    "short_tokens block_tokens longest_tokens bubbles bubble_tokens bubble_patience",
+    "short_tokens block_tokens longest_tokens bubbles bubble_tokens bubble_patience "
+    "acts",
     "p0 p1 p2 p3 p4 p5 overtake_s promote_s overdue_share overdue_floor_s overdue_kappa "
     "prefill_share yield_share interval_s evaluated_s checked_s check_interval_s "
-    "w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s reference_tokens",
+    "w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s reference_tokens "
+    "adapt_s",
 )
-# What changes with each event.
+# What changes with each event.  `used_s` is the integral of the share of KV blocks in use as the
+# scheduler's history has it, up to `used_since_s`; `kv_usage_s` that of the engine.
 CLOCK = _record(
     "stage next last live waiting running finished empty_steps first_step queued_steps "
     "output_tokens prefill_tokens preemptions admitted_prompt admitted_cached steps "
@@ -83,7 +86,8 @@ CLOCK = _record(
     "deadlines overdue watched overdue_served waits wait_next served timed_steps learnt batch "
     "sample kept fresh free_first free_last free_rows bubbles",
     "now_s step_s gpu_free_s kv_usage_s kv_usage kv_since_s share_scale share_arrivals "
-    "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s",
+    "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s "
+    "used_s used used_since_s",
 )
 
 # What the cost model has learnt, see `scheduling.cost` and `learn.py`.
@@ -230,7 +234,7 @@ def new_state(
     for name in ("age_first", "age_last", "recovery_first", "recovery_last", "first_queue"):
         clock[name] = NOBODY
     clock["fcfs_step"] = -1
-    clock["last_step_s"] = np.nan
+    clock["last_step_s"] = clock["used_since_s"] = np.nan
 
     requests = np.zeros(n, REQUEST)
     requests["arrival_s"], requests["prompt"], requests["output"] = arrival_s, prompt, output

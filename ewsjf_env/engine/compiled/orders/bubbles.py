@@ -33,12 +33,12 @@ def route_to_bubble(s: View, tokens: int) -> int:
     key, fresh = 2 * (tokens // p.bubble_tokens * p.bubble_tokens) + 1, NOBODY
     for q in range(len(cuts) + 1, p.queues):
         row = queues[q]
-        if row.bubble != 0 and row.key == key:
-            return q
-        if row.bubble == 0 and (row.known == 0 or row.key == key):
-            # A known one of this key, else the first that is free.
-            if fresh == NOBODY or row.known != 0:
-                fresh = q
+        same = row.key == key
+        if row.bubble != 0:
+            if same:
+                return q
+        elif same if row.known != 0 else fresh == NOBODY:
+            fresh = q
     if c.bubbles >= p.bubbles:
         return home
     c.bubbles += 1

@@ -33,7 +33,10 @@ COST_FEATURES = ("work_share_", "slowdown_", "overdue_share")
 class History(Protocol):
     """What is known of the requests; see `history.RequestHistory`."""
 
-    complete_since_s: float
+    @property
+    def complete_since_s(self) -> float:
+        """Requests that ended before this moment may be missing."""
+        ...
 
     def records(self, since_s: float = ...) -> Sequence[RequestRecord]:
         """Records of all requests that have not left before `since_s`."""

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.engine.compiled.history import CoreHistory
+from ewsjf_env.engine.compiled.history import CoreHistory, records_of
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.clock import advance
-from ewsjf_env.engine.compiled.kernel.state import Integers, State
+from ewsjf_env.engine.compiled.kernel.state import State
 from ewsjf_env.engine.compiled.kernel.views import point_to, table_of
 from ewsjf_env.engine.compiled.orders.waiting import rekey, replace_order
 from ewsjf_env.engine.compiled.policy import policy_queues, policy_record, random_keys
 from ewsjf_env.engine.simulated.virtual_core import Totals
-from ewsjf_env.measure.records import RequestRecord
+from ewsjf_env.measure.requests import RequestRecord
 from ewsjf_env.policy.adaptation import Adaptation
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.policy.policy_queue import PolicyQueue
-from ewsjf_env.scheduling.cost import PrefillCostModel
+from ewsjf_env.scheduling.cost import UNSEEN_LEVEL, PrefillCostModel
 from ewsjf_env.scheduling.orders.boost import GAMMA_RANGE, TAIL_RATIO
 
 Noise = Callable[[], np.ndarray[Any, np.dtype[np.float64]]]
@@ -57,7 +57,7 @@ class CompiledCore:
         self._observed = 0  # arrivals that the re-partition knows
         if queue is not None:
             self.adaptation = Adaptation(
-                CoreHistory(self),
+                CoreHistory(lambda: self.state),
                 queue.cost_model.cost_s,
                 lambda: queue.policy.partition.queues,
             )
@@ -141,39 +141,8 @@ class CompiledCore:
         Args:
             since_s: leave out those that finished before.
         """
-        return self.records_of(np.arange(self.arrived()), since_s)
-
-    def records_of(self, places: Integers, since_s: float = 0.0) -> list[RequestRecord]:
-        """Some requests, by their places in the trace; see `records`."""
-        found = self.state.requests[places]
-        names = "arrival_s prompt output cached generated first_token_s finish_s preempted"
-        columns = (found[name].tolist() for name in names.split())
-        rows = zip(places.tolist(), *columns, strict=True)
-        return [
-            RequestRecord(
-                request_id=f"{index:08d}",
-                arrival_s=arrival_s,
-                prompt_tokens=prompt,
-                output_tokens=output,
-                cached_tokens=max(0, cached),
-                generated_tokens=generated,
-                first_token_s=None if first_s != first_s else first_s,
-                finish_s=None if finish_s != finish_s else finish_s,
-                preemptions=preemptions,
-            )
-            for (
-                index,
-                arrival_s,
-                prompt,
-                output,
-                cached,
-                generated,
-                first_s,
-                finish_s,
-                preemptions,
-            ) in rows
-            if not finish_s < since_s
-        ]
+        found = self.state.requests[: self.arrived()]
+        return records_of(found, np.flatnonzero(~(found["finish_s"] < since_s)))
 
     def _exchange(self, **arrays: Any) -> None:
         """Put other arrays into the state."""
@@ -243,20 +212,20 @@ class CompiledCore:
         """Begin with a cost model that has learnt nothing."""
         record = self.state.model[0]
         record["spread"] = math.nan
-        record["forgetting"], record["least_r2"] = model._forgetting, model._min_r2
-        record["prior_c0"], record["prior_c1"], record["prior_c2"] = model._prior
-        record["level_product"], record["level_square"] = model._level
-        self.state.fit[0], self.state.fit[1] = model._theta, model._prior_theta
+        record["forgetting"], record["least_r2"] = model.forgetting, model.min_r2
+        record["prior_c0"], record["prior_c1"], record["prior_c2"] = model.prior
+        record["level_product"] = record["level_square"] = UNSEEN_LEVEL
+        self.state.fit[:2] = model.prior_theta
 
     def _return_costs(self, model: PrefillCostModel) -> None:
         """Tell the scheduler's cost model what compiled code has learnt."""
         policy = self.state.policy[0]
-        model._c0, model._c1, model._c2 = (float(policy[name]) for name in ("c0", "c1", "c2"))
-        model.r2 = float(self.state.model[0]["r2"])
+        c0, c1, c2 = (float(policy[name]) for name in ("c0", "c1", "c2"))
+        model.take_over((c0, c1, c2), float(self.state.model[0]["r2"]))
 
     def _set_traffic(self, queue: PolicyQueue[Any]) -> None:
-        traffic, clock = queue._context.traffic, self.state.clock[0]
-        clock["mean_cost_s"], clock["traffic_count"] = traffic.mean_cost_s, traffic._count
+        traffic, clock = queue.traffic, self.state.clock[0]
+        clock["mean_cost_s"], clock["traffic_count"] = traffic.mean_cost_s, traffic.count
 
     def _set_adaptation(self) -> None:
         """When the adaptation wants to be asked next."""
@@ -266,25 +235,23 @@ class CompiledCore:
     def _set_repartition(self) -> None:
         """When the re-partition wants to be asked next."""
         assert self.queue is not None
-        found, policy, clock = self.queue._repartitioner, self.state.policy[0], self.state.clock[0]
+        found, policy, clock = self.queue.repartitioner, self.state.policy[0], self.state.clock[0]
         policy["logs"] = found is not None
         if found is None:
             return
-        settings, drift = found.settings, found.settings.drift
+        settings, drift, now = found.settings, found.settings.drift, found.state()
         policy["interval_s"] = settings.interval_s
         policy["least_lengths"] = settings.partition.min_samples
         policy["drift_window"] = drift.window if drift else 1 << 62
         policy["check_interval_s"] = drift.check_interval_s if drift else math.inf
-        policy["renew"] = found._renew
-        policy["pending"] = found._pending is not None
-        policy["evaluated_s"] = math.nan if found._evaluated_s is None else found._evaluated_s
-        policy["checked_s"] = found._checked_s
-        clock["fresh"], clock["kept"] = found._fresh, len(found._reservoir)
+        policy["renew"], policy["pending"] = now.renew, now.pending
+        policy["evaluated_s"], policy["checked_s"] = now.evaluated_s, now.checked_s
+        clock["fresh"], clock["kept"] = now.fresh, now.kept
 
     def _observe_arrivals(self) -> None:
         """Tell the re-partition who has arrived since it was told last."""
         assert self.queue is not None
-        found, arrived = self.queue._repartitioner, int(self.state.clock[0]["next"])
+        found, arrived = self.queue.repartitioner, int(self.state.clock[0]["next"])
         if found is not None:
             seen = self.state.requests[self._observed : arrived]
             found.observe_many(seen["routed"].astype(np.int64), seen["arrival_s"])

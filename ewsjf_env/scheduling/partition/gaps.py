@@ -86,4 +86,5 @@ def significant_gaps(
 def _thresholds(severity: float) -> Array:
     """Values of t for each number of gaps in the mean, shape (2 NEIGHBOURS + 1,), not ascending."""
     count = np.maximum(np.arange(2.0 * NEIGHBOURS + 1.0), _LEAST_COUNT)
-    return count * np.expm1(np.minimum(severity / count, 50.0))
+    found: Array = count * np.expm1(np.minimum(severity / count, 50.0))
+    return found

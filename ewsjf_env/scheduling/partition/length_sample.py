@@ -95,15 +95,15 @@ class LengthSample:
 
     @cached_property
     def _lengths(self) -> list[float]:
-        return self.distinct.tolist()
+        return _listed(self.distinct)
 
     @cached_property
     def _masses(self) -> list[float]:
-        return self.sum_w.tolist()
+        return _listed(self.sum_w)
 
     @cached_property
     def _works(self) -> list[float]:
-        return self.sum_wd.tolist()
+        return _listed(self.sum_wd)
 
     def mass(self, lo: int, hi: int) -> float:
         """Weight of a segment, of N in all."""
@@ -136,3 +136,8 @@ class LengthSample:
         return significant_gaps(
             self.distinct[segment], self.weights[segment], alpha, min_mass, len(self.distinct) - 1
         )
+
+
+def _listed(array: Array) -> list[float]:
+    found: list[float] = array.tolist()
+    return found

@@ -87,6 +87,27 @@ class RepartitionSettings:
 
 
 @dataclass(frozen=True)
+class RepartitionState:
+    """What decides when a re-partition has something to do.
+
+    Attributes:
+        renew: a division was asked for.
+        pending: an evaluation is under way.
+        evaluated_s, checked_s: when the last evaluation and the last comparison began; NaN and
+            -inf before the first.
+        fresh: arrivals since the last comparison.
+        kept: arrivals in the sample.
+    """
+
+    renew: bool
+    pending: bool
+    evaluated_s: float
+    checked_s: float
+    fresh: int
+    kept: int
+
+
+@dataclass(frozen=True)
 class _Job:
     """All that an evaluation needs, frozen at the moment it was submitted."""
 
@@ -188,6 +209,17 @@ class Repartitioner:
         self._recent.extend(lengths[max(0, len(lengths) - last) :].tolist())
         self._recent_s.extend(times_s[max(0, len(times_s) - last) :].tolist())
         self._fresh += len(lengths)
+
+    def state(self) -> RepartitionState:
+        """For whoever calls `poll` only where it may have something to do."""
+        return RepartitionState(
+            renew=self._renew,
+            pending=self._pending is not None,
+            evaluated_s=math.nan if self._evaluated_s is None else self._evaluated_s,
+            checked_s=self._checked_s,
+            fresh=self._fresh,
+            kept=len(self._reservoir),
+        )
 
     def poll(self, now_s: float, current: Partition) -> Partition | None:
         """Pick up a finished partition, or start an evaluation that is due; O(1) otherwise.

@@ -146,7 +146,7 @@ class LengthReservoir:
         found = (lengths, log_weights, log_weights + self._draw(len(lengths)))
         if len(self._kept[0]):
             pairs = zip(self._kept, found, strict=True)
-            found = tuple(np.concatenate(pair) for pair in pairs)  # type: ignore[assignment]
+            found = tuple(np.concatenate(pair) for pair in pairs)
         surplus = len(found[0]) - self._capacity
         if surplus > 0:
             order = np.argpartition(found[2], surplus)

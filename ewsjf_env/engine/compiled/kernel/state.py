@@ -13,15 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ewsjf_env.engine.compiled.kernel.codes import NOBODY
+from ewsjf_env.scheduling.cost import BATCH
+from ewsjf_env.scheduling.orders.boost import REMEMBERED
+from ewsjf_env.scheduling.orders.expected_output import BINS, BINS_PER_OCTAVE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-WAITS_REMEMBERED = 1024  # of served requests, by the order boost_ada
-LEARNT_STEPS = 32  # steps between two solutions of the cost model
+WAITS_REMEMBERED = REMEMBERED  # of served requests, by the order boost_ada
+LEARNT_STEPS = BATCH  # steps between two solutions of the cost model
 STEP_FEATURES = 6  # of a step and its time, as the cost model wants them
 OCTAVES = 64
-OUTPUT_BINS = 96
+OUTPUT_BINS = BINS
 
 
 def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
@@ -193,8 +196,6 @@ def block_arrays(kv_blocks: int, rows: int, row_blocks: int, numbers: int) -> di
 
 def output_tables(longest_tokens: int) -> dict[str, Any]:
     """The histograms of generated tokens: counts by octave, the bin of a length, its value."""
-    from ewsjf_env.scheduling.orders.expected_output import BINS, BINS_PER_OCTAVE
-
     tokens = np.arange(longest_tokens + 1)
     bins = np.zeros(longest_tokens + 1, np.int64)
     bins[1:] = np.minimum(BINS - 1, (BINS_PER_OCTAVE * np.log2(tokens[1:])).astype(np.int64))

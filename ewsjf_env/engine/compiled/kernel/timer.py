@@ -17,11 +17,8 @@ from ewsjf_env.engine.compiled.kernel.views import (
     steps_of,
     work_of,
 )
-
-DENSE_SAMPLES = 500
-DECODE_SAMPLE_STEPS = 16
-LONGEST_STEP_S = 60.0
-LARGEST = 1e12
+from ewsjf_env.scheduling.cost import LARGEST, LONGEST_STEP_S
+from ewsjf_env.serving.step_timer import DECODE_SAMPLE_STEPS, DENSE_SAMPLES
 
 
 @inner

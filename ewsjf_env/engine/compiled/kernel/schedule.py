@@ -168,9 +168,9 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
 def _schedule_decoding(
     s: View, slot: int, position: int, count: int, left: int
 ) -> tuple[int, int, int]:
-    """Schedule running requests up to the first one that does not just decode into a block it has.
+    """Schedule running requests up to the first one that does not decode or finds no free block.
 
-    By far the most do, so that nothing else is in this loop.
+    By far the most do, so that nothing else is in this loop.  Only without a prefix cache.
 
     Args:
         s: the state.
@@ -186,7 +186,7 @@ def _schedule_decoding(
     requests, slots, running = requests_of(s), slots_of(s), running_of(s)
     c, limit = clock_of(s), limits_of(s)
     block_tokens, ahead, end, most = limit.block_tokens, limit.depth - 1, c.running, count + left
-    context = 0
+    context, free = 0, c.free_blocks
     while position < end and count < most:
         i = np.uint64(running[np.uint64(position)])  # unsigned: no index counts from the end
         r = requests[i]
@@ -197,7 +197,10 @@ def _schedule_decoding(
             position += 1
             continue
         if computed >= r.blocks * block_tokens:
-            break
+            if free < 1:
+                break
+            free -= 1
+            r.blocks += 1
         one = slots[np.uint64(slot), np.uint64(count)]
         one.request, one.tokens, one.gives = i, 1, codes.DECODED
         r.computed = computed + 1
@@ -205,6 +208,7 @@ def _schedule_decoding(
         context += computed + 1
         position += 1
         count += 1
+    c.free_blocks = free
     return position, count, context
 
 

@@ -28,6 +28,11 @@ from ewsjf_env.policy.policy import Policy
 from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.cost import UNSEEN_LEVEL, PrefillCostModel
 from ewsjf_env.scheduling.orders.boost import GAMMA_RANGE, TAIL_RATIO
+from ewsjf_env.scheduling.partition.length_drift import (
+    DriftSettings,
+    Reference,
+    least_ks_distance,
+)
 
 Noise = Callable[[], np.ndarray[Any, np.dtype[np.float64]]]
 
@@ -54,6 +59,7 @@ class CompiledCore:
         self.queue = queue
         self._seed = seed
         self._noise = noise
+        self._reference: Reference | None = None  # in the state
         self._observed = 0  # arrivals that the re-partition knows
         if queue is not None:
             self.adaptation = Adaptation(
@@ -244,9 +250,22 @@ class CompiledCore:
         policy["least_lengths"] = settings.partition.min_samples
         policy["drift_window"] = drift.window if drift else 1 << 62
         policy["check_interval_s"] = drift.check_interval_s if drift else math.inf
-        policy["renew"], policy["pending"] = now.renew, now.pending
+        policy["renew"], policy["pending"] = now.renew, codes.EVALUATING if now.pending else 0
+        if drift is not None:
+            policy["share_shift"] = drift.share_shift
+            self._set_reference(now.reference, drift)
         policy["evaluated_s"], policy["checked_s"] = now.evaluated_s, now.checked_s
         clock["fresh"], clock["kept"] = now.fresh, now.kept
+
+    def _set_reference(self, reference: Reference | None, drift: DriftSettings) -> None:
+        """With what late lengths are compared."""
+        policy = self.state.policy[0]
+        policy["reference_size"] = 0.0 if reference is None else reference.size
+        if reference is not None:
+            policy["ks_least"] = least_ks_distance(drift.window, reference, drift)
+            if reference is not self._reference:
+                self._exchange(reference=np.stack((reference.lengths, reference.shares)))
+        self._reference = reference
 
     def _observe_arrivals(self) -> None:
         """Tell the re-partition who has arrived since it was told last."""
@@ -254,5 +273,8 @@ class CompiledCore:
         found, arrived = self.queue.repartitioner, int(self.state.clock[0]["next"])
         if found is not None:
             seen = self.state.requests[self._observed : arrived]
-            found.observe_many(seen["routed"].astype(np.int64), seen["arrival_s"])
+            found.observe_many(seen["noted"].astype(np.int64), seen["arrival_s"])
+            # Comparisons that have found nothing were compiled code's.
+            policy, clock = self.state.policy[0], self.state.clock[0]
+            found.compared(float(policy["checked_s"]), int(clock["fresh"]))
         self._observed = arrived

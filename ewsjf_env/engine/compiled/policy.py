@@ -155,11 +155,13 @@ def policy_queues(policy: Policy, prompt: Integers) -> dict[str, Any]:
     if policy.spec.partitioned:
         partition = policy.partition
         if policy.parameters["routing"] == "bubble":
-            return {"cuts": np.array(partition.cuts, np.int64), "queues": _bubble_queues(partition)}
-        queues = new_queues(partition.queues)
-        queues["mean"], queues["share"] = partition.means, partition.masses
-        queues["rank"] = np.arange(partition.queues, 0, -1)
-        return {"cuts": np.array(partition.cuts, np.int64), "queues": queues}
+            queues = _bubble_queues(partition)
+        else:
+            queues = new_queues(partition.queues)
+            queues["mean"], queues["share"] = partition.means, partition.masses
+            queues["rank"] = np.arange(partition.queues, 0, -1)
+        masses = np.array(partition.masses)
+        return {"cuts": np.array(partition.cuts, np.int64), "queues": queues, "masses": masses}
     if width:
         queues = new_queues(int(prompt.max()) // width + 1)
         return {"cuts": np.zeros(0, np.int64), "queues": queues}

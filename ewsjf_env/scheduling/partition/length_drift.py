@@ -95,6 +95,11 @@ def has_drifted(
         return True
     if reference is None:
         return False
-    size = len(recent) * reference.size / (len(recent) + reference.size)
-    least = max(settings.ks_distance, _KS_ONE_IN_A_THOUSAND / math.sqrt(size))
+    least = least_ks_distance(len(recent), reference, settings)
     return ks_distance(recent, reference) >= least
+
+
+def least_ks_distance(recent: int, reference: Reference, settings: DriftSettings) -> float:
+    """The distance from which on so many late lengths have drifted away from a reference."""
+    size = recent * reference.size / (recent + reference.size)
+    return max(settings.ks_distance, _KS_ONE_IN_A_THOUSAND / math.sqrt(size))

@@ -97,6 +97,7 @@ class RepartitionState:
             -inf before the first.
         fresh: arrivals since the last comparison.
         kept: arrivals in the sample.
+        reference: with what late arrivals are compared; None: with the partition alone.
     """
 
     renew: bool
@@ -105,6 +106,7 @@ class RepartitionState:
     checked_s: float
     fresh: int
     kept: int
+    reference: Reference | None
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,17 @@ class Repartitioner:
             checked_s=self._checked_s,
             fresh=self._fresh,
             kept=len(self._reservoir),
+            reference=self._reference,
         )
+
+    def compared(self, checked_s: float, fresh: int) -> None:
+        """Note comparisons that somebody else has made in this one's place, and found no drift.
+
+        Args:
+            checked_s: when the last one was.
+            fresh: arrivals since then.
+        """
+        self._checked_s, self._fresh = checked_s, fresh
 
     def poll(self, now_s: float, current: Partition) -> Partition | None:
         """Pick up a finished partition, or start an evaluation that is due; O(1) otherwise.

@@ -106,6 +106,42 @@ def test_repartition(policy: str) -> None:
     assert_equal(config, [policy, None], later, 30.0)
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("policy", ["ewsjf(repartition_s=90)", "ewsjf(w_output=1)"])
+def test_comparisons_of_lengths(policy: str, seed: int) -> None:
+    """Both engines compare late lengths at the same moments, and see the same drifts."""
+    random = np.random.default_rng(seed)
+    count = 5000
+    places = np.arange(count)
+    scale = 5.0 + 0.4 * np.sin(places / 500.0) * (seed % 3)  # none, some and much drift
+    trace = Trace(
+        name="waves",
+        arrival_s=np.sort(random.uniform(0.0, 500.0, count)),
+        prompt_tokens=np.clip(np.exp(random.normal(scale, 0.8)), 1, 2000).astype(np.int64),
+        output_tokens=random.integers(1, 4, count),
+    )
+    compiled, simulated = CompiledEngine(SimulatedConfig()), SimulatedEngine(SimulatedConfig())
+    moments = []
+    for engine in (compiled, simulated):
+        engine.install(parse_policy(policy))
+        engine.reset(trace)
+    for window in range(10):
+        for engine in (compiled, simulated):
+            engine.run_window(50.0)
+        if window == 6:
+            for engine in (compiled, simulated):
+                engine.apply({"k": 9.0})
+        assert compiled.cuts() == simulated.cuts()
+        found = compiled.core.queue.repartitioner
+        expected = simulated.scheduler.waiting.repartitioner
+        assert (found.drifts, found.evaluations) == (expected.drifts, expected.evaluations)
+        moments.append(expected.state().checked_s)
+        assert compiled.core.state.policy[0]["checked_s"] == moments[-1]
+        assert compiled.core.state.clock[0]["fresh"] == expected.state().fresh
+    assert len(set(moments)) > 4
+    assert compiled.records() == simulated.records()
+
+
 NARROW = Partition((300, 2000), (250.0, 900.0, 3000.0), (0.6, 0.3, 0.1))
 ODD_MEANS = Partition((40, 50, 2000), (5.0, 500.0, 1900.0, 1950.0), (0.1, 0.2, 0.3, 0.4))
 

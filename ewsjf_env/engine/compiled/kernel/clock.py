@@ -9,6 +9,7 @@ from typing import Any
 
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.compiler import entry, inner
+from ewsjf_env.engine.compiled.kernel.drift import may_have_drifted
 from ewsjf_env.engine.compiled.kernel.learn import learn
 from ewsjf_env.engine.compiled.kernel.schedule import schedule
 from ewsjf_env.engine.compiled.kernel.timer import begin_timing
@@ -165,11 +166,19 @@ def partition_is_due(s: View) -> bool:
     c, p = clock_of(s), policy_of(s)
     if not p.logs:
         return False
-    if p.pending or p.evaluated_s != p.evaluated_s:
+    if p.pending == codes.EVALUATING or p.evaluated_s != p.evaluated_s:
         return True
+    if p.pending == codes.COMPARED:  # it is picked up now: nothing has come of it
+        p.pending = 0
+        return False
     if c.kept >= p.least_lengths and (p.renew or c.now_s - p.evaluated_s >= p.interval_s):
         return True
-    return c.fresh >= p.drift_window and c.now_s - p.checked_s >= p.check_interval_s
+    if c.fresh < p.drift_window or c.now_s - p.checked_s < p.check_interval_s:
+        return False
+    if may_have_drifted(s):
+        return True
+    p.checked_s, p.pending, c.fresh = c.now_s, codes.COMPARED, 0
+    return False
 
 
 @inner

@@ -38,13 +38,14 @@ def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
 #   promised: these and those of steps in flight        blocks: KV blocks held
 #   stale: tokens of steps in flight from before a preemption; one that runs has none
 #   cached: cached tokens at its first admission, -1 before
+#   noted: the length that the re-partition is told of
 #   routed: the length that chose its queue             row, kept: its blocks, see `blocks.py`
 REQUEST = _record(
     "priority prefix",
     "arrival_s first_token_s finish_s key_given",
     "prompt output computed generated promised blocks where stale preempted "
     "previous following queue queue_previous queue_following watched hint fresh_step cached routed "
-    "row kept probed",
+    "row kept probed noted",
 )
 # A KV block: who uses it, the number of its prefix, its neighbours among free blocks, and among
 # blocks of the same prefix.  Only with a prefix cache.
@@ -77,7 +78,7 @@ POLICY = _record(
     "p0 p1 p2 p3 p4 p5 overtake_s promote_s overdue_share overdue_floor_s overdue_kappa "
     "prefill_share yield_share interval_s evaluated_s checked_s check_interval_s "
     "w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s reference_tokens "
-    "adapt_s",
+    "adapt_s share_shift ks_least reference_size",
 )
 # What changes with each event.  `used_s` is the integral of the share of KV blocks in use as the
 # scheduler's history has it, up to `used_since_s`; `kv_usage_s` that of the engine.
@@ -116,7 +117,9 @@ class State(NamedTuple):
         model, fit, gram: the cost model's record, its theta, prior and h as rows, and its G.
         noise: factors on the times of the next steps.
         waits_s: of requests served last.
-        cuts: upper lengths of all queues but the last.
+        cuts: upper lengths of all queues but the last; masses: the partition's, shape (Q,).
+        reference: lengths that late ones are compared with, ascending, and their cumulative
+            shares, shape (2, m).
         work: of the step that is being scheduled.
         blocks: KV blocks; held: those of each running request, by its row; free_rows: unused ones.
         prefixes: numbers of the full blocks of each request; cached: the oldest and the newest
@@ -144,6 +147,8 @@ class State(NamedTuple):
     noise: Floats
     waits_s: Floats
     cuts: Integers
+    masses: Floats
+    reference: Floats
     work: Any
     blocks: Any
     held: NDArray[np.int32]
@@ -276,6 +281,8 @@ def new_state(
         noise=np.zeros(0),
         waits_s=np.zeros(WAITS_REMEMBERED),
         cuts=np.zeros(0, np.int64),
+        masses=np.zeros(1),
+        reference=np.zeros((2, 0)),
         work=new_record(WORK),
         prefixes=np.zeros(1, np.int64) if prefixes is None else prefixes[0],
         **cache,

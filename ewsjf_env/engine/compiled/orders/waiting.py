@@ -54,6 +54,7 @@ def add(s: View, i: int) -> None:
     watch(s, i)
     observe_arrival(s, i)
     if policy_of(s).logs:
+        requests[i].noted = requests[i].routed
         c.fresh += 1
         c.kept += 1
 

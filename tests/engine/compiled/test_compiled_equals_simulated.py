@@ -132,8 +132,10 @@ def test_comparisons_of_lengths(policy: str, seed: int) -> None:
             for engine in (compiled, simulated):
                 engine.apply({"k": 9.0})
         assert compiled.cuts() == simulated.cuts()
+        assert compiled.core.queue is not None
         found = compiled.core.queue.repartitioner
         expected = simulated.scheduler.waiting.repartitioner
+        assert found is not None
         assert (found.drifts, found.evaluations) == (expected.drifts, expected.evaluations)
         moments.append(expected.state().checked_s)
         assert compiled.core.state.policy[0]["checked_s"] == moments[-1]
@@ -165,8 +167,8 @@ def test_bubbles(policy: str, partition: Partition | None) -> None:
     if partition is not None:
         served = dataclasses.replace(served, partition=partition)
     trace = small_traffic(11, 300, 40.0, bursts=True)
-    for policies in ([served, None, "fcfs", served], ["fcfs", served, None, None]):
-        assert_equal(SMALL, policies, trace, 11.0)
+    assert_equal(SMALL, [served, None, "fcfs", served], trace, 11.0)
+    assert_equal(SMALL, ["fcfs", served, None, None], trace, 11.0)
 
 
 def test_bubbles_come_and_go() -> None:
@@ -206,8 +208,8 @@ def test_adaptive_policies(name: str, changes: dict[str, Value]) -> None:
     policy = policy.with_parameters({**policy.parameters, **changes})
     assert policy.adaptive is not None
     trace = small_traffic(13, 400, 45.0, bursts=True)
-    for policies in ([policy, None, "fcfs", policy], ["hrrn", policy, None, None]):
-        assert_equal(SMALL, policies, trace, 11.0)
+    assert_equal(SMALL, [policy, None, "fcfs", policy], trace, 11.0)
+    assert_equal(SMALL, ["hrrn", policy, None, None], trace, 11.0)
     compiled, simulated = CompiledEngine(SMALL), SimulatedEngine(SMALL)
     for engine in (compiled, simulated):
         engine.install(policy)

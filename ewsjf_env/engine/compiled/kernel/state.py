@@ -58,10 +58,11 @@ SLOT = _record("", "", "request tokens gives")
 # An FCFS queue.  The first fields `active`, `clock.active` of them, name the queues with requests;
 # `place` says where a queue stands there.  The last ones are those of bubbles, see `bubbles.py`:
 #   known: stays when it is empty      bubble: is one, and `idle`: for how many steps it is empty
+#   price: what a score makes of `priced`, a cost: the head's stays the same for many steps
 #   key: ascends with length           low, high: where the data of a queue of the partition lie
 QUEUE = _record(
     "first last rank scored scored_step active place known bubble idle key",
-    "mean share weight score low high",
+    "mean share weight score low high priced price",
 )
 # What the engine is: fixed at reset.
 LIMITS = _record(

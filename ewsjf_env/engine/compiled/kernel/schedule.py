@@ -78,7 +78,7 @@ def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int) -> No
     if tokens == 1 and after > r.prompt:
         w.decodes += 1
         w.context += after
-        slot.gives = codes.DECODED
+        slot.gives = codes.DECODED if whole else codes.NOTHING
     else:
         w.prefill += tokens
         w.attention += tokens * (after - 0.5 * tokens)

@@ -90,7 +90,6 @@ def test_a_request_that_differs_is_a_failure(
         (["--rate", "0"], "--rate: 0.0 is outside"),
         (["--trace", "log.csv"], "expected exactly one"),
         (["--policies", "fcsf"], "unknown policy 'fcsf'"),
-        (["--policies", "ewsjf(routing=bubble)"], "routing: 'bubble' is not compiled"),
         (["--durations", "3"], "unknown option '--durations'; nearest valid name: '--duration'"),
         (["--out", "nowhere/f.json"], "--out: nowhere/f.json must be a file"),
         (["--engine", "nowhere.yaml"], "nowhere.yaml"),

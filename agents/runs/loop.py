@@ -17,8 +17,8 @@ from agents.core.words import counted
 from agents.runs.fidelity import check_run, needs_check
 from agents.runs.folder import RunDir
 from agents.runs.session import Session
-from agents.runs.tags import RunFacts
-from agents.runs.tensorboard import Tracker
+from agents.runs.tensorboard.tags import RunFacts
+from agents.runs.tensorboard.tracker import Tracker
 from ewsjf_env.config import ConfigError, to_dict
 
 FAILURES_IN_A_ROW = 5  # windows that the engine may not survive, before the run gives up

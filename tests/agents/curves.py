@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents.runs.tensorboard import EVENTS, PROGRESS
+from agents.runs.tensorboard.tracker import EVENTS, PROGRESS
 
 
 def event_file(folder: Path) -> Path:

@@ -129,7 +129,7 @@ def _die_at(point: int) -> None:
     from optuna.storages.journal import JournalFileBackend
 
     from agents.core.files import LineFile
-    from agents.runs.tensorboard import EventFile, ProgressTable
+    from agents.runs.tensorboard.tracker import EventFile, ProgressTable
 
     left = point
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from agents.core.registry import AgentSetting, agent_config, make_agent
 from agents.core.window import Guarded, Plan, Shown, WindowRecord
-from agents.runs.tags import RunFacts
+from agents.runs.tensorboard.tags import RunFacts
 from agents.runs.timing import Timing
 from ewsjf_env.config import to_dict
 from ewsjf_env.env.env import SchedulerTuningEnv

@@ -11,7 +11,7 @@ import pytest
 from agents.core.window import WindowRecord, tag_names
 from agents.experiments.policies.report import COLUMNS
 from agents.experiments.tuners.tuning_runs import metric_means
-from agents.runs.tags import columns
+from agents.runs.tensorboard.tags import columns
 from ewsjf_env.env.task import load_tuning
 from ewsjf_env.measure.objective import METRIC_NAMES
 from ewsjf_env.measure.records import WindowMetrics

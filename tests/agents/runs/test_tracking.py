@@ -17,8 +17,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from agents.core.window import WindowRecord
-from agents.runs.tags import HEADLINES
-from agents.runs.tensorboard import PROGRESS, Tracker
+from agents.runs.tensorboard.tags import HEADLINES
+from agents.runs.tensorboard.tracker import PROGRESS, Tracker
 from agents.runs.timing import TIMING as TIMING_FILE
 from agents.runs.timing import read_timings
 from ewsjf_env.measure.records import WindowMetrics

@@ -26,9 +26,17 @@ from typing import Any, Protocol
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from agents.core.window import WindowRecord
-from agents.runs import hparams
-from agents.runs import pictures as run_pictures
-from agents.runs.tags import HEADLINES, MEAN, VIOLATIONS, RunFacts, columns, custom_layout, texts
+from agents.runs.tensorboard import hparams
+from agents.runs.tensorboard import pictures as run_pictures
+from agents.runs.tensorboard.tags import (
+    HEADLINES,
+    MEAN,
+    VIOLATIONS,
+    RunFacts,
+    columns,
+    custom_layout,
+    texts,
+)
 from agents.runs.timing import Timing, TimingLog
 from ewsjf_env.measure.tags import scalars
 

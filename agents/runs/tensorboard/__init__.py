@@ -1,0 +1,1 @@
+"""Curves, texts and pictures of a tuning run in TensorBoard."""

@@ -52,7 +52,8 @@ def test_everything_that_names_a_configuration_takes_a_name(
     monkeypatch.chdir(tmp_path)
     assert load_tuning("tuning") == load_tuning(ROOT / "configs/env/tuning.yaml")
     assert load_workload("long_outputs").name == "long_outputs"
-    assert load_engine("simulated") == SimulatedConfig()
+    assert load_engine("machine") == load_engine("compiled") == SimulatedConfig()
+    assert load_engine("simulated") == SimulatedConfig(engine="simulated")
     assert load_engine("h200").latency == "configs/latency/qwen2.5-7b_h200.json"
     assert LatencyModel.load(load_engine("h200").latency).machine.name
 
@@ -110,7 +111,7 @@ def test_a_preset_is_an_engine() -> None:
     engine = load_engine("llama3-8b_h100")
     assert engine == preset_engine("llama3-8b_h100")
     assert (engine.max_num_batched_tokens, engine.max_num_seqs) == (8192, 1024)
-    assert engine_name(engine) == "llama3-8b_h100, steps of 8192 tokens and 1024 requests"
+    assert engine_name(engine) == "compiled llama3-8b_h100, steps of 8192 tokens and 1024 requests"
     assert load_engine("llama2-13b_a100-80g") == SimulatedConfig()
     with pytest.raises(ConfigError, match=r"--engine: 'llama3-8b_h10' is .*'llama3-8b_h100'"):
         load_engine("llama3-8b_h10", "--engine")

@@ -299,7 +299,7 @@ def test_a_limit_on_one_prompt_stretches_it_over_steps(unit_steps: str) -> None:
 
 
 def test_yaml_file_holds_the_defaults() -> None:
-    path = REPOSITORY / "configs" / "env" / "simulated.yaml"
+    path = REPOSITORY / "configs" / "env" / "machine.yaml"
     assert SimulatedConfig.load(path) == SimulatedConfig()
     assert set(load_yaml(path)) == {f.name for f in dataclasses.fields(SimulatedConfig)}
 

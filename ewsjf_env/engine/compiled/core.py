@@ -19,7 +19,7 @@ from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.clock import advance
 from ewsjf_env.engine.compiled.kernel.state import State
 from ewsjf_env.engine.compiled.kernel.views import point_to, table_of
-from ewsjf_env.engine.compiled.orders.waiting import rekey, replace_order
+from ewsjf_env.engine.compiled.orders.waiting import replace_order
 from ewsjf_env.engine.compiled.policy import policy_queues, policy_record, random_keys
 from ewsjf_env.engine.simulated.virtual_core import Totals
 from ewsjf_env.measure.requests import RequestRecord
@@ -27,7 +27,6 @@ from ewsjf_env.policy.adaptation import Adaptation
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.cost import UNSEEN_LEVEL, PrefillCostModel
-from ewsjf_env.scheduling.orders.boost import GAMMA_RANGE, TAIL_RATIO
 from ewsjf_env.scheduling.partition.length_drift import (
     DriftSettings,
     Reference,
@@ -98,7 +97,6 @@ class CompiledCore:
         """
         help_with = {
             codes.REPARTITION: self._repartition,
-            codes.REFIT: self._refit,
             codes.NOISE: self._draw_noise,
             codes.ADAPT: self._adapt,
         }
@@ -180,17 +178,6 @@ class CompiledCore:
                 self.install(self.queue.policy.with_parameters(values))
         self._set_adaptation()
 
-    def _refit(self) -> None:
-        """Fit gamma of the order boost_ada to the tail of the waits, as `scheduling.boost` does."""
-        clock, policy = self.state.clock[0], self.state.policy[0]
-        clock["served"] = 0
-        waits_s = self.state.waits_s[: clock["waits"]]
-        t95_s, t99_s = np.percentile(waits_s, (95, 99))
-        if t99_s > t95_s:
-            low, high = GAMMA_RANGE
-            policy["p0"] = min(high, max(low, TAIL_RATIO / float(t99_s - t95_s)))
-            rekey(self._table)
-
     def _draw_noise(self) -> None:
         assert self._noise is not None
         self._exchange(noise=self._noise())
@@ -205,10 +192,13 @@ class CompiledCore:
         if policy.order == "random":
             requests["key_given"] = random_keys(self._seed, len(requests))
         arrays = policy_queues(policy, requests["prompt"])
+        queues = arrays.pop("queues")
         self._exchange(policy=policy_record(policy, self.state.limits[0]), **arrays)
+        self._exchange(queues=np.tile(queues, len(self.state.tenants)))
+        self._table["queues_rows"] = len(queues)  # of the tenant in use
         policy_now = self.state.policy[0]
-        policy_now["queues"] = len(self.state.queues)
-        self.state.clock[0]["bubbles"] = int(self.state.queues["bubble"].sum())
+        policy_now["queues"] = len(queues)
+        self.state.clock[0]["bubbles"] = int(queues["bubble"].sum())
         policy_now["c0"], policy_now["c1"], policy_now["c2"] = queue.cost_model.coefficients
         self._set_repartition()
         self._set_adaptation()

@@ -16,6 +16,7 @@ from ewsjf_env.engine.compiled.metrics import prefill_costs_s
 from ewsjf_env.engine.compiled.policy import check_policy
 from ewsjf_env.engine.compiled.prefixes import prefix_numbers
 from ewsjf_env.engine.compiled.settings import check_settings
+from ewsjf_env.engine.compiled.tenants import tenant_accounts
 from ewsjf_env.engine.simulated.capacity import steady_rate_per_s
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
@@ -222,14 +223,19 @@ class CompiledEngine:
         # vLLM keeps one block as the null block.
         requests.check_fits((self.kv_blocks - 1) * config.block_tokens)
         self._requests = requests
+        limits, tenants = self._limits(ordered), None
+        if ordered and config.tenants is not None:
+            tenants = tenant_accounts(config.tenants, trace.priority, len(requests))
+            limits["tenants"] = len(tenants[1]) - 1
         state = new_state(
-            self._limits(ordered),
+            limits,
             trace.arrival_s,
             requests.prompt,
             requests.output,
             trace.priority,
             _hints(requests, config.max_model_len),
             self._prefixes(trace, requests),
+            tenants,
         )
         return CompiledCore(
             state,
@@ -285,6 +291,9 @@ class CompiledEngine:
             "kv_read_s": c.kv_read_s_per_token,
             "launch_s": c.launch_s,
         }
+        if config.tenants is not None:
+            for name in ("max_tenants", "listed_only", "prompt_weight", "output_weight"):
+                values[name] = getattr(config.tenants, name)
         for name, value in values.items():
             limits[name] = value
         return limits

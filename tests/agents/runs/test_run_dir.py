@@ -124,7 +124,7 @@ def test_a_damaged_line_is_told_by_its_number(folder: Path, damage: Any, message
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("score", None, "score: expected a mapping, got NoneType"),
+        ("score", None, "score: expected a mapping, got nothing"),
         ("served: values", None, "expected a mapping, got None"),
         ("served: values", {"lambda": 9, "mu": 0}, "parameter 'lambda': 9 is outside [0, 2]"),
         ("served: values", {"mu": 0.0}, "parameter 'lambda' is missing, expected [0, 2]"),

@@ -14,7 +14,6 @@ from ewsjf_env.engine.compiled.many import play_many
 from ewsjf_env.engine.compiled.prefixes import prefix_numbers
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.policy.policy import parse_policy
-from ewsjf_env.scheduling.tenants import TenantSettings
 from tests.engine.compiled.both_engines import small_traffic
 from tests.engine.engine_contract import EngineContract
 
@@ -27,7 +26,6 @@ class TestCompiledEngine(EngineContract):
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"tenants": TenantSettings(by="priority")}, "tenants"),
         ({"measure_overhead": True}, "measure_overhead"),
     ],
 )

@@ -25,7 +25,6 @@ from ewsjf_env.engine.compiled.kernel.views import (
     work_of,
 )
 from ewsjf_env.engine.compiled.orders.waiting import add
-from ewsjf_env.scheduling.orders.boost import REFIT_EVERY
 
 MAX_EMPTY_STEPS = 64
 
@@ -69,8 +68,6 @@ def advance(table: Any, end_s: float, until_idle: bool) -> int:
             c.stage = codes.SCHEDULE
             if partition_is_due(s):
                 return codes.REPARTITION
-            if refit_is_due(s):
-                return codes.REFIT
         if c.stage == codes.SCHEDULE:
             if limit.noisy and c.noise_used >= len(noise):
                 return codes.NOISE
@@ -179,9 +176,3 @@ def partition_is_due(s: View) -> bool:
         return True
     p.checked_s, p.pending, c.fresh = c.now_s, codes.COMPARED, 0
     return False
-
-
-@inner
-def refit_is_due(s: View) -> bool:
-    """Whether the order boost_ada fits its parameter anew at this step."""
-    return policy_of(s).adapts > 0 and clock_of(s).served >= REFIT_EVERY

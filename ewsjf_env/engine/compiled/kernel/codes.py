@@ -6,7 +6,7 @@ from __future__ import annotations
 ADMIT, TIMED, SCHEDULE, WAIT = 0, 1, 2, 3
 
 # Why `advance` has returned: the time is reached, nothing is left, or Python is asked for help.
-REACHED, IDLE, REPARTITION, REFIT, NOISE, STUCK, ADAPT = 0, 1, 2, 3, 4, 5, 6
+REACHED, IDLE, REPARTITION, NOISE, STUCK, ADAPT = 0, 1, 2, 3, 4, 5
 
 # What the re-partition is at: an evaluation, or a comparison that has found nothing.
 EVALUATING, COMPARED = 1, 2

@@ -1,8 +1,9 @@
 """The state of a compiled engine: records of numbers, and of requests, steps and queues.
 
 n requests are numbered in order of arrival, Q queues by length, D steps may be in flight, each of
-at most R requests.  All times are seconds on the virtual clock; NaN is "not yet".  Memory is
-O(n + Q + D R), about 300 bytes a request.
+at most R requests; T accounts of tenants have queues of their own, and T = 1 where there are none.
+All times are seconds on the virtual clock; NaN is "not yet".  Memory is O(n + T Q + D R), about 300
+bytes a request.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
 #   promised: these and those of steps in flight        blocks: KV blocks held
 #   stale: tokens of steps in flight from before a preemption; one that runs has none
 #   cached: cached tokens at its first admission, -1 before
-#   noted: the length that the re-partition is told of
+#   noted: the length that the re-partition is told of  name, account: its tenant's
 #   routed: the length that chose its queue             row, kept: its blocks, see `blocks.py`
 REQUEST = _record(
     "priority prefix",
     "arrival_s first_token_s finish_s key_given",
     "prompt output computed generated promised blocks where stale preempted "
     "previous following queue queue_previous queue_following watched hint fresh_step cached routed "
-    "row kept probed noted",
+    "row kept probed noted name account",
 )
 # A KV block: who uses it, the number of its prefix, its neighbours among free blocks, and among
 # blocks of the same prefix.  Only with a prefix cache.
@@ -67,8 +68,8 @@ QUEUE = _record(
 # What the engine is: fixed at reset.
 LIMITS = _record(
     "budget_tokens max_seqs chunk_tokens chunked block_tokens kv_blocks depth prefix_caching "
-    "learns captured_tokens noisy longest_tokens",
-    "overhead_s weights_s linear_s attention_s kv_read_s launch_s",
+    "learns captured_tokens noisy longest_tokens tenants max_tenants listed_only",
+    "overhead_s weights_s linear_s attention_s kv_read_s launch_s prompt_weight output_weight",
 )
 # What the policy in force says, and what is known besides: changed between two steps.
 POLICY = _record(
@@ -89,10 +90,21 @@ CLOCK = _record(
     "free_blocks noise_used budget chunk shorter_than step age_first age_last "
     "recovery_first recovery_last ordered heap first_queue fcfs_step active traffic_count "
     "deadlines overdue watched overdue_served waits wait_next served timed_steps learnt batch "
-    "sample kept fresh free_first free_last free_rows bubbles",
+    "sample kept fresh free_first free_last free_rows bubbles tenant opened own turns",
     "now_s step_s gpu_free_s kv_usage_s kv_usage kv_since_s share_scale share_arrivals "
     "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s "
-    "used_s used used_since_s",
+    "used_s used used_since_s last_counter",
+)
+# The account of a tenant, see `scheduling.tenants`, and what the clock and the policy say of its
+# order while the order of another tenant is in use, see `tenants.py`.
+#   there: it is open      opened: in which turn      listed: it has a weight of its own
+#   leaving: of `here`, those that have finished since the last step
+#   entries: in its order  turn: when it got the first of them     heap_start: of its heap
+#   made: it has an order  begun: the last step in which that was asked
+TENANT = _record(
+    "there opened listed waiting here leaving entries turn heap_start made begun "
+    "age_first age_last ordered heap first_queue fcfs_step active bubbles waits wait_next served",
+    "weight counter counted share_scale share_arrivals share_stamp_s p0",
 )
 
 # What the cost model has learnt, see `scheduling.cost` and `learn.py`.
@@ -109,15 +121,17 @@ class State(NamedTuple):
     Attributes:
         limits, policy, clock: records, shape (1,).
         requests: shape (n,); steps: shape (D,); slots: shape (D, R); queues: shape (Q,).
-        heaps, keys: three heaps of requests and what they sort by: the order, deadlines of the
-            overdue lane, and those that are overdue; shape (3, n).
+        order_heap, order_keys: a heap of the requests of an order and what it sorts by.
+        heaps, keys: two heaps of requests and what they sort by: deadlines of the overdue lane,
+            and those that are overdue; shape (2, n).
         running: requests that run, in vLLM's order; skipped: passed over in this step.
         waiting_tokens: of prompts that wait, by octave.
         sample: what the steps in flight compute; batch: steps and their times that the cost model
             has not learnt from.
         model, fit, gram: the cost model's record, its theta, prior and h as rows, and its G.
         noise: factors on the times of the next steps.
-        waits_s: of requests served last.
+        waits_s: of requests served last, by the order of each account in turn.
+        tenants: accounts, shape (T,), and a last one for a new order's beginning.
         cuts: upper lengths of all queues but the last; masses: the partition's, shape (Q,).
         reference: lengths that late ones are compared with, ascending, and their cumulative
             shares, shape (2, m).
@@ -135,6 +149,9 @@ class State(NamedTuple):
     steps: Any
     slots: Any
     queues: Any
+    tenants: Any
+    order_heap: Integers
+    order_keys: Floats
     heaps: Integers
     keys: Floats
     running: Integers
@@ -179,6 +196,15 @@ def new_queues(count: int) -> Any:
     return queues
 
 
+def new_tenants(count: int) -> Any:
+    """So many closed accounts without orders."""
+    tenants = np.zeros(count, TENANT)
+    for name in ("age_first", "age_last", "first_queue", "fcfs_step"):
+        tenants[name] = NOBODY
+    tenants["weight"] = tenants["share_scale"] = 1.0
+    return tenants
+
+
 def block_arrays(kv_blocks: int, rows: int, row_blocks: int, numbers: int) -> dict[str, Any]:
     """All blocks free but the first, vLLM's null block; nothing is cached.
 
@@ -200,14 +226,18 @@ def block_arrays(kv_blocks: int, rows: int, row_blocks: int, numbers: int) -> di
     }
 
 
-def output_tables(longest_tokens: int) -> dict[str, Any]:
-    """The histograms of generated tokens: counts by octave, the bin of a length, its value."""
+def output_tables(longest_tokens: int, tenants: int) -> dict[str, Any]:
+    """The histograms of generated tokens: counts by octave, the bin of a length, its value.
+
+    Those over all tenants come first, then each account's.
+    """
     tokens = np.arange(longest_tokens + 1)
     bins = np.zeros(longest_tokens + 1, np.int64)
     bins[1:] = np.minimum(BINS - 1, (BINS_PER_OCTAVE * np.log2(tokens[1:])).astype(np.int64))
     middle = [max(1, round(2.0 ** ((i + 0.5) / BINS_PER_OCTAVE))) for i in range(BINS)]
     return {
-        "output_counts": np.zeros((OCTAVES, OUTPUT_BINS + 1), np.int64),  # the last is the total
+        # The last of each row is the total.
+        "output_counts": np.zeros(((tenants + 1) * OCTAVES, OUTPUT_BINS + 1), np.int64),
         "output_bin": bins,
         "bin_tokens": np.array(middle, np.int64),
     }
@@ -221,6 +251,7 @@ def new_state(
     priority: Integers | None,
     hint: Integers | None,
     prefixes: tuple[Integers, Integers, int] | None = None,
+    tenants: tuple[Integers, Any] | None = None,
 ) -> State:
     """A state in which nothing has arrived; the policy's part is filled in by `policy.py`.
 
@@ -232,6 +263,7 @@ def new_state(
         priority: of each request; None: all 0.
         hint: output tokens that the callers expect; None: they say nothing.
         prefixes: see `prefixes.prefix_numbers`; None: there is no prefix cache.
+        tenants: see `tenants.tenant_accounts`; None: there are no tenants.
     """
     n, limit = len(arrival_s), limits[0]
     depth, seqs = int(limit["depth"]), int(limit["max_seqs"])
@@ -259,8 +291,12 @@ def new_state(
         cache = block_arrays(int(limit["kv_blocks"]), seqs, row_blocks, prefixes[2])
     clock["free_first"], clock["free_last"], clock["free_rows"] = 1, len(cache["blocks"]) - 1, seqs
     requests["first_token_s"] = requests["finish_s"] = np.nan
-    keys = np.zeros((3, n))
-    keys[2] = np.arange(n)
+    keys = np.zeros((2, n))
+    keys[1] = np.arange(n)
+    requests["account"] = 0
+    accounts = new_tenants(1)
+    if tenants is not None:
+        requests["name"], accounts = tenants
     return State(
         limits=limits,
         policy=new_record(POLICY),
@@ -269,7 +305,10 @@ def new_state(
         steps=np.zeros(depth, STEP),
         slots=np.zeros((depth, seqs), SLOT),
         queues=new_queues(1),
-        heaps=np.zeros((3, n), np.int64),
+        tenants=accounts,
+        order_heap=np.zeros(n if tenants is None else 2 * n, np.int64),
+        order_keys=np.zeros(n),
+        heaps=np.zeros((2, n), np.int64),
         keys=keys,
         running=np.zeros(seqs, np.int64),
         skipped=np.zeros(n, np.int64),
@@ -280,12 +319,12 @@ def new_state(
         fit=np.zeros((3, STEP_FEATURES - 1)),
         gram=np.zeros((STEP_FEATURES - 1, STEP_FEATURES - 1)),
         noise=np.zeros(0),
-        waits_s=np.zeros(WAITS_REMEMBERED),
+        waits_s=np.zeros(len(accounts) * WAITS_REMEMBERED),
         cuts=np.zeros(0, np.int64),
         masses=np.zeros(1),
         reference=np.zeros((2, 0)),
         work=new_record(WORK),
         prefixes=np.zeros(1, np.int64) if prefixes is None else prefixes[0],
         **cache,
-        **output_tables(int(limit["longest_tokens"])),
+        **output_tables(int(limit["longest_tokens"]), int(limit["tenants"])),
     )

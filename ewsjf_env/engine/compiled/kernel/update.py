@@ -16,8 +16,10 @@ from ewsjf_env.engine.compiled.kernel.views import (
     running_of,
     slots_of,
     steps_of,
+    tenants_of,
 )
 from ewsjf_env.engine.compiled.kernel.work import learn_output
+from ewsjf_env.engine.compiled.orders.tenants import charge_account
 from ewsjf_env.engine.compiled.orders.waiting import take_out
 
 
@@ -29,12 +31,15 @@ def update(s: View, slot: int) -> None:
     count, now_s = steps[slot].count, c.now_s
     behind = limit.depth == 1  # nobody has promised the token that comes now
     stopped, delivered, caching = False, 0, limit.prefix_caching
+    shared, service = limit.tenants > 0, limit.output_weight
     for position in range(count):
         one = slots[slot, position]
         i = one.request
         r = requests[np.uint64(i)]  # unsigned: no index counts from the end
         if one.gives == codes.DECODED and r.where == codes.RUNNING and not caching:
             delivered += 1  # by far the most
+            if shared:
+                charge_account(s, i, service)
             generated = r.generated + 1
             r.generated = generated
             if behind:
@@ -52,6 +57,8 @@ def update(s: View, slot: int) -> None:
             continue
         r.generated += 1
         delivered += 1
+        if shared:
+            charge_account(s, i, service)
         if stale or behind:
             r.promised += 1
         elif caching and r.where == codes.RUNNING:
@@ -72,8 +79,8 @@ def update(s: View, slot: int) -> None:
 @inner
 def _finish(s: View, i: int) -> None:
     requests = requests_of(s)
-    c = clock_of(s)
-    if requests[i].where != codes.RUNNING:  # preempted meanwhile
+    c, ran = clock_of(s), requests[i].where == codes.RUNNING
+    if not ran:  # preempted meanwhile
         take_out(s, i, False)
     requests[i].where = codes.FINISHED
     requests[i].finish_s = c.now_s
@@ -81,7 +88,9 @@ def _finish(s: View, i: int) -> None:
     c.live -= 1
     c.finished += 1
     if policy_of(s).w_output != 0.0:
-        learn_output(s, i)
+        learn_output(s, i, ran)
+    if limits_of(s).tenants:
+        tenants_of(s)[requests[i].account].leaving += 1
 
 
 @inner

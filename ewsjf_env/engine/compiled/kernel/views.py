@@ -25,6 +25,7 @@ from ewsjf_env.engine.compiled.kernel.state import (
     REQUEST,
     SLOT,
     STEP,
+    TENANT,
     WORK,
     State,
 )
@@ -91,6 +92,9 @@ requests_of = _array("requests", REQUEST)
 steps_of = _array("steps", STEP)
 slots_of = _table("slots", SLOT)
 queues_of = _array("queues", QUEUE)
+tenants_of = _array("tenants", TENANT)
+order_heap_of = _array("order_heap", np.int64)
+order_keys_of = _array("order_keys", np.float64)
 blocks_of = _array("blocks", BLOCK)
 heaps_of = _table("heaps", np.int64)
 keys_of = _table("keys", np.float64)

@@ -15,8 +15,8 @@ from ewsjf_env.engine.compiled.kernel.views import (
     View,
     clock_of,
     cuts_of,
-    heaps_of,
-    keys_of,
+    order_heap_of,
+    order_keys_of,
     policy_of,
     queues_of,
     requests_of,
@@ -56,15 +56,15 @@ def route(s: View, tokens: int) -> int:
 @inner
 def add_to_order(s: View, i: int) -> None:
     """Add the youngest request to the order."""
-    requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
+    requests, heap, keys = requests_of(s), order_heap_of(s), order_keys_of(s)
     c, p = clock_of(s), policy_of(s)
     requests[i].where = codes.IN_ORDER
     c.ordered += 1
     if p.kind == codes.OLDEST:
         append_by_age(s, i)
     elif p.kind == codes.KEYED:
-        keys[0, i] = key(p, requests[i], uncached_tokens(s, i))
-        c.heap = push(heaps[0], keys[0], c.heap, i)
+        keys[i] = key(p, requests[i], uncached_tokens(s, i))
+        c.heap = push(heap, keys, c.heap, i)
         if _ages(s, i):
             append_by_age(s, i)
     else:
@@ -162,16 +162,16 @@ def best(s: View) -> int:
 
 @inner
 def _smallest_key(s: View) -> int:
-    requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
+    requests, heap, keys = requests_of(s), order_heap_of(s), order_keys_of(s)
     c, p = clock_of(s), policy_of(s)
     while c.heap:
-        i = heaps[0, 0]
+        i = heap[0]
         if requests[i].where != codes.IN_ORDER:
-            c.heap = pop(heaps[0], keys[0], c.heap)
+            c.heap = pop(heap, keys, c.heap)
         elif p.refreshes and requests[i].fresh_step != c.step:
             requests[i].fresh_step = c.step
-            keys[0, i] = key(p, requests[i], uncached_tokens(s, i))
-            sift_down(heaps[0], keys[0], 0, c.heap)
+            keys[i] = key(p, requests[i], uncached_tokens(s, i))
+            sift_down(heap, keys, 0, c.heap)
         else:
             return i
     return NOBODY

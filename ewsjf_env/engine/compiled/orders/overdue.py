@@ -30,8 +30,8 @@ def watch(s: View, i: int) -> None:
     limit_s = max(p.overdue_floor_s, p.overdue_kappa * cost_s(p, float(requests[i].prompt)))
     requests[i].watched = 1
     c.watched += 1
-    keys[1, i] = requests[i].arrival_s + limit_s
-    c.deadlines = push(heaps[1], keys[1], c.deadlines, i)
+    keys[0, i] = requests[i].arrival_s + limit_s
+    c.deadlines = push(heaps[0], keys[0], c.deadlines, i)
 
 
 @inner
@@ -62,11 +62,11 @@ def enter(s: View, now_s: float) -> None:
     """Let requests whose limit has passed enter the lane."""
     requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
     c = clock_of(s)
-    while c.deadlines and keys[1, heaps[1, 0]] < now_s:
-        i = heaps[1, 0]
-        c.deadlines = pop(heaps[1], keys[1], c.deadlines)
+    while c.deadlines and keys[0, heaps[0, 0]] < now_s:
+        i = heaps[0, 0]
+        c.deadlines = pop(heaps[0], keys[0], c.deadlines)
         if requests[i].watched:
-            c.overdue = push(heaps[2], keys[2], c.overdue, i)
+            c.overdue = push(heaps[1], keys[1], c.overdue, i)
 
 
 @inner
@@ -74,10 +74,10 @@ def oldest_overdue(s: View) -> int:
     """The oldest overdue request when there is credit."""
     requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
     c = clock_of(s)
-    while c.overdue and not requests[heaps[2, 0]].watched:
-        c.overdue = pop(heaps[2], keys[2], c.overdue)
+    while c.overdue and not requests[heaps[1, 0]].watched:
+        c.overdue = pop(heaps[1], keys[1], c.overdue)
     if c.overdue and c.credit_tokens > 0.0:
-        return heaps[2, 0]
+        return heaps[1, 0]
     return NOBODY
 
 

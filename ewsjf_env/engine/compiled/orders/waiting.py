@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from ewsjf_env.engine.compiled.kernel import codes
+from ewsjf_env.engine.compiled.kernel.blocks import uncached_tokens
 from ewsjf_env.engine.compiled.kernel.codes import NOBODY
 from ewsjf_env.engine.compiled.kernel.compiler import entry, inner
 from ewsjf_env.engine.compiled.kernel.views import (
     View,
     clock_of,
-    heaps_of,
-    keys_of,
+    limits_of,
     policy_of,
     queues_of,
     requests_of,
@@ -22,7 +22,6 @@ from ewsjf_env.engine.compiled.kernel.views import (
 )
 from ewsjf_env.engine.compiled.kernel.work import octave
 from ewsjf_env.engine.compiled.orders.bubbles import drop_bubbles
-from ewsjf_env.engine.compiled.orders.heap import push
 from ewsjf_env.engine.compiled.orders.lists import prepend_recovery, remove_recovery
 from ewsjf_env.engine.compiled.orders.order import (
     add_to_order,
@@ -38,7 +37,17 @@ from ewsjf_env.engine.compiled.orders.overdue import (
     unwatch,
     watch,
 )
-from ewsjf_env.engine.compiled.orders.scores import key
+from ewsjf_env.engine.compiled.orders.tenants import (
+    admit_to_account,
+    begin_order,
+    begin_tenant,
+    forget_orders,
+    join_tenant,
+    leave_order,
+    let_leave,
+    next_tenant,
+    turn_to,
+)
 
 
 @inner
@@ -48,7 +57,10 @@ def add(s: View, i: int) -> None:
     c = clock_of(s)
     c.waiting += 1
     waiting_tokens[octave(requests[i].prompt)] += requests[i].prompt
-    if i == 0 and policy_of(s).bubbles:
+    if limits_of(s).tenants:
+        admit_to_account(s, i)
+        join_tenant(s, i)
+    elif i == 0 and policy_of(s).bubbles:
         drop_bubbles(s)  # an order begins a step when it is made, for the first request
     add_to_order(s, i)
     watch(s, i)
@@ -66,16 +78,33 @@ def choose(s: View) -> tuple[int, bool]:
     c = clock_of(s)
     if c.recovery_first != NOBODY:
         return c.recovery_first, False
-    if not c.ordered:
+    shared = limits_of(s).tenants > 0
+    if not c.ordered and not shared:
         return NOBODY, False
     late = oldest_overdue(s)
     if late != NOBODY:
         p = policy_of(s)
+        if shared:
+            turn_to(s, requests[late].account)
         if p.kind != codes.SCORED:
             return late, True
         if requests[late].arrival_s <= requests[c.age_first].arrival_s + p.overtake_s:
             return late, True
-    return best(s), False
+    return best_of_tenants(s) if shared else best(s), False
+
+
+@inner
+def best_of_tenants(s: View) -> int:
+    """The next request of the tenant that is owed most; of the next where its order is closed."""
+    account = NOBODY
+    while True:
+        account = next_tenant(s, account)
+        if account == NOBODY:
+            return NOBODY
+        begin_tenant(s, account)
+        found = best(s)
+        if found != NOBODY or not policy_of(s).closes:
+            return found
 
 
 @inner
@@ -85,6 +114,8 @@ def nobody_fits(s: View, tokens: int) -> bool:
     c, p = clock_of(s), policy_of(s)
     if p.kind != codes.SCORED or p.overdue_share > 0.0 or c.recovery_first != NOBODY:
         return False  # not one of the heads, or no score decides
+    if limits_of(s).tenants:
+        return False  # there are other orders
     for place in range(c.active):
         if requests[queues[queues[place].active].first].prompt <= tokens:
             return False
@@ -102,7 +133,12 @@ def take_out(s: View, i: int, picked: bool) -> None:
         remove_recovery(s, i)
     else:
         unwatch(s, i)
+        shared = limits_of(s).tenants > 0
+        if shared:
+            begin_tenant(s, requests[i].account)
         remove_from_order(s, i, picked)
+        if shared:
+            leave_order(s, i, uncached_tokens(s, i) if picked else 0)
 
 
 @inner
@@ -129,10 +165,12 @@ def begin_waiting_step(s: View, budget: int) -> None:
     c = clock_of(s)
     c.step_s = max(c.step_s, c.now_s)
     c.step += 1
-    c.first_queue = NOBODY
     c.shorter_than = 0
-    if policy_of(s).bubbles:
-        drop_bubbles(s)
+    if limits_of(s).tenants:
+        if c.finished:
+            let_leave(s)
+    else:
+        begin_order(s)
     earn(s, c.step_s, budget)
 
 
@@ -151,31 +189,22 @@ def replace_order(table: Any) -> None:
     """Put those that wait, the recovery lane apart, into the order of a new policy."""
     s = table[0]
     requests = requests_of(s)
-    c = clock_of(s)
+    c, shared = clock_of(s), limits_of(s).tenants > 0
     c.age_first = c.age_last = c.first_queue = NOBODY
     c.ordered = c.heap = c.active = c.deadlines = c.overdue = c.watched = 0
     c.waits = c.wait_next = c.served = 0
     c.share_scale, c.share_arrivals, c.share_stamp_s = 1.0, 0.0, 0.0
     c.fcfs_step = -1
+    if shared:
+        forget_orders(s)
     for i in range(c.next):
         requests[i].watched = 0
         requests[i].fresh_step = -1
         if requests[i].where == codes.IN_ORDER:
+            if shared:
+                join_tenant(s, i)
             add_to_order(s, i)
             watch(s, i)
-    if policy_of(s).bubbles and c.next > 0:
+    if policy_of(s).bubbles and c.next > 0 and not shared:
         drop_bubbles(s)
     enter(s, c.step_s)
-
-
-@entry
-def rekey(table: Any) -> None:
-    """Compute every key of the order anew, after its parameters have changed."""
-    s = table[0]
-    requests, heaps, keys = requests_of(s), heaps_of(s), keys_of(s)
-    c, p = clock_of(s), policy_of(s)
-    c.heap = 0
-    for i in range(c.next):
-        if requests[i].where == codes.IN_ORDER:
-            keys[0, i] = key(p, requests[i], requests[i].prompt)
-            c.heap = push(heaps[0], keys[0], c.heap, i)

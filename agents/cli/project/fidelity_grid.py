@@ -26,7 +26,7 @@ from ewsjf_env.config import ConfigError, check_range, nearest
 
 DESCRIPTION = """\
 Play every order on every traffic, load and machine in the engines `compiled`
-and `simulated`, and count the requests that differ.  Exit code 1 where any does."""
+and `simulated`, and count requests that differ.  Exit code 1 where one does."""
 
 
 def make_parser() -> Parser:

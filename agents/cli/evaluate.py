@@ -8,10 +8,10 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from agents.cli import _capacity
 from agents.cli._command import (
     FAILED,
     Parser,
@@ -27,10 +27,10 @@ from agents.cli._command import (
 )
 from agents.core.files import write_json, write_text
 from agents.core.progress import bar
-from agents.core.provenance import git_state
+from agents.core.provenance import git_state, package_versions
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
-from agents.experiments.capacity import measure_capacities
+from agents.experiments.capacity.limit import measure_capacities
 from agents.experiments.engines import cached_engine
 from agents.experiments.grid import Plan, make_runs, recorded_rate_per_s
 from agents.experiments.policies.plots import frontier
@@ -38,7 +38,6 @@ from agents.experiments.policies.report import console_table, markdown
 from agents.experiments.policies.summary import summarise
 from agents.experiments.policy_runs import run_all, store_of
 from agents.experiments.source import Source
-from ewsjf_env import __version__
 from ewsjf_env.config import ConfigError, check_range, nearest, to_dict
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.machine import preset_names
@@ -56,13 +55,14 @@ CORE_SECONDS = {"compiled": 5e-5, "simulated": 1.7e-2}
 """Of one core for a virtual second; for the dry run's estimate."""
 USAGE = "ewsjf evaluate (--workload NAME | --trace FILE) --out DIR [options]"
 DESCRIPTION = """\
-Replay traffic through vLLM's own scheduler under several policies and compare
+Replay traffic as vLLM's scheduler serves it under several policies, and compare
 them: same arrivals for all, several seeds, paired intervals."""
 EXAMPLES = """\
 examples:
   ewsjf evaluate --workload mixed --out runs/mixed --jobs 2
   ewsjf evaluate --trace my_log.csv.gz --policies fcfs,hrrn,my_policy.json \\
       --rate 4 --out runs/mine
+  ewsjf evaluate --trace my_log.csv.gz --capacity 0.9,0.99 --out runs/capacity
 
 policies: names, with parameters in parentheses, or policy files:
 """
@@ -80,6 +80,9 @@ def make_parser() -> Parser:
     add("--policies", default="default", metavar="LIST", help="also `default` and `all`")
     add("--load", metavar="LIST", help=f"of FCFS capacity, or {RECORDED} ({DEFAULT_LOADS})")
     add("--rate", metavar="LIST", help="arrival rates in requests/s, instead of --load")
+    add("--capacity", metavar="LIST", help="of requests in time, as 0.9,0.95, instead of --load")
+    add("--service", metavar="LEVEL", help="in time is, as ttft=1+5C,tpot=0.2 (the machine's)")
+    add("--price", type=number, metavar="X", help="of a GPU hour, with --capacity")
     add("--seeds", type=whole, default=5, metavar="N", help="traces a load (5)")
     add("--duration", type=number, default=300.0, metavar="S", help="window, virtual s (300)")
     add("--against", metavar="POLICY", help="also compare with this one of --policies, not fcfs")
@@ -108,12 +111,15 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     if arguments.against is not None and arguments.against not in names:
         hint = nearest(arguments.against, names)
         raise ConfigError(f"--against: {arguments.against!r} is none of --policies{hint}")
+    asked = None if arguments.capacity is None else _capacity.capacity_plan(arguments, plan)
     if arguments.dry_run:
-        print(_describe(plan, arguments.jobs))
+        print(_capacity.describe(asked) if asked else _describe(plan, arguments.jobs))
         return 0
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with parallel_on(arguments.backend, arguments.jobs):
+        if asked is not None:
+            return _capacity.run(asked, plan, argv, out, arguments.jobs)
         return _run(arguments, argv, plan, out)
 
 
@@ -162,6 +168,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     asked = [sets.get(item, item) for item in split_policies(arguments.policies)]
     policies = tuple(parse_policies(",".join(asked), "--policies"))
     load, rate = arguments.load, arguments.rate
+    if arguments.capacity is None:
+        for flag in ("service", "price"):
+            if getattr(arguments, flag) is not None:
+                raise ConfigError(f"--{flag}: is of --capacity, which is not given")
+    elif load is not None or rate is not None:
+        raise ConfigError("--capacity, --load, --rate: give one of them")
     if load is None and rate is None:
         load = DEFAULT_LOADS
     parts = [] if load is None else [part.strip() for part in load.split(",")]
@@ -249,7 +261,7 @@ def _write(
         "engine_name": engine_name(plan.engine),
         "kv_blocks": cached_engine(plan.engine).kv_blocks,
         "latency_hash": cached_engine(plan.engine).latency.content_hash,
-        "versions": _versions(),
+        "versions": package_versions(),
         "git": git_state(),
     }
     data = {"meta": meta, "runs": records, "summary": summarise(records)}
@@ -259,16 +271,6 @@ def _write(
     frontier(records, paths[2])
     print(console_table(records, meta))
     print("\n" + "\n".join(str(path) for path in paths))
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"ewsjf_env": __version__, "python": sys.version.split()[0]}
-    for package in ("vllm", "torch", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 if __name__ == "__main__":

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from ewsjf_env import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,6 +20,17 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": commit, "dirty": bool(_git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of this project and of what its results depend on; None: not installed."""
+    found: dict[str, str | None] = {"ewsjf_env": __version__, "python": sys.version.split()[0]}
+    for package in ("vllm", "torch", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def _git(*arguments: str) -> str:

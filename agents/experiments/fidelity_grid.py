@@ -15,7 +15,7 @@ from typing import Any
 
 from agents.core.progress import Progress
 from agents.core.store import Key, Result, Store, key_of
-from agents.experiments.capacity import CAPACITY_REQUESTS
+from agents.experiments.capacity.limit import CAPACITY_REQUESTS
 from agents.experiments.engines import cached_engine, engine_content
 from agents.experiments.source import Source
 from ewsjf_env.config import ConfigError, to_dict

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agents.core.store import Key, key_of
-from agents.experiments.capacity import check_servable
+from agents.experiments.capacity.limit import check_servable
 from agents.experiments.engines import engine_content
 from agents.experiments.policy_runs import PolicyRun
 from agents.experiments.source import Source

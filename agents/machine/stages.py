@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from agents.core.progress import silent
-from agents.experiments.capacity import measure_capacities
+from agents.experiments.capacity.limit import measure_capacities
 from agents.experiments.grid import Plan
 from agents.machine.plan import LATENCY, REQUESTS, STEPS, Measurement
 from agents.machine.server import Counters, kv_blocks, make_launch, running

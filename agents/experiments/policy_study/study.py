@@ -19,7 +19,7 @@ from typing import Any
 
 from agents.analysis.statistics import Estimate, difference
 from agents.core.progress import Progress
-from agents.experiments.capacity import measure_capacities
+from agents.experiments.capacity.limit import measure_capacities
 from agents.experiments.grid import Plan, make_runs
 from agents.experiments.objectives import Cell, canonical, fcfs, objectives, unique
 from agents.experiments.policy_runs import PolicyRun, Record, run_every

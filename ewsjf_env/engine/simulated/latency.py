@@ -44,6 +44,7 @@ from ewsjf_env.config import (
     to_dict,
 )
 from ewsjf_env.engine.simulated.machine import PRESET_DIRECTORY, Machine, preset_names
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.scheduling.cost import CostPrior
 from ewsjf_env.scheduling.non_negative import non_negative_least_squares
 from ewsjf_env.shipped import find_config
@@ -138,6 +139,8 @@ class LatencyModel:
     """Coefficients that were fitted to measured steps; null: the roofline's."""
     fit_error: FitError | None = None
     """How well they fit."""
+    service: ServiceLevel | None = None
+    """What users of this machine expect, where `ewsjf evaluate --capacity` is told nothing else."""
     schema_version: int = SCHEMA_VERSION
     """Version of this kind of file."""
 

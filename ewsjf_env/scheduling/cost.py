@@ -14,6 +14,8 @@ first two coefficients and c2 is half the third.  None is negative, so C never f
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -48,6 +50,46 @@ class CostPrior:
     """Cost of a token, seconds."""
     c2_s_per_token2: Annotated[float, Range(0.0, 1e-3)]
     """Cost of a token pair, seconds: attention grows with the square."""
+
+
+@dataclass(frozen=True)
+class StepLaw:
+    """Seconds of a step by what it computes: the model's coefficients, each >= 0.
+
+    Attributes:
+        step_s: of every step.
+        token_s, pair_s: of a prompt token, and of a pair of tokens that attend to each other.
+        decode_s: of a decoded token.
+        context_s: of a token in the cache that it attends to.
+    """
+
+    step_s: float
+    token_s: float
+    pair_s: float
+    decode_s: float
+    context_s: float
+
+    def prefill_tokens(
+        self, most_s: float, decode_tokens: int, context_tokens: int, begun_tokens: int
+    ) -> float:
+        """Prompt tokens p with which a step takes `most_s`; at most 0 where it does without.
+
+            most_s = step + decode D + context K + token p + pair p (q + p/2)
+
+        Args:
+            most_s: seconds.
+            decode_tokens: D that are decoded.
+            context_tokens: K in the cache that these attend to.
+            begun_tokens: q of the prompt that come before its p.
+        """
+        left_s = most_s - (
+            self.step_s + self.decode_s * decode_tokens + self.context_s * context_tokens
+        )
+        slope, half = self.token_s + self.pair_s * begun_tokens, 0.5 * self.pair_s
+        if left_s <= 0.0:
+            return 0.0
+        root = slope + math.sqrt(slope * slope + 4.0 * half * left_s)
+        return 2.0 * left_s / root if root > 0.0 else math.inf
 
 
 class PrefillCostModel:
@@ -103,6 +145,7 @@ class PrefillCostModel:
         self._level: Array = np.full(2, UNSEEN_LEVEL)
         self._batch: list[tuple[float, float, float, float, float, float]] = []
         self._spread: float | None = None
+        self._known = False  # what was learned is in force
         # Weighted sums of 1, y, y^2 and squared error, for r2.
         self._judged: Array = np.zeros(4)
         self._judged_steps = 0
@@ -116,6 +159,11 @@ class PrefillCostModel:
     def uses_prior(self) -> bool:
         """Whether C(b) is the prior's."""
         return self.coefficients == self.prior
+
+    @property
+    def step_law(self) -> StepLaw | None:
+        """Seconds of a step by its work; None while too little is known."""
+        return StepLaw(*(self._theta / SCALES).tolist()) if self._known else None
 
     def take_over(self, coefficients: tuple[float, float, float], r2: float) -> None:
         """Go on with what somebody else has learnt who observes the steps in this one's place.
@@ -178,7 +226,8 @@ class PrefillCostModel:
         self._theta = non_negative_solution(
             gram, self._moment + RIDGE * target, likely=self._theta > 0.0
         )
-        if self.r2 >= self.min_r2 and self._judged_steps >= R2_LEAST_STEPS:
+        self._known = self.r2 >= self.min_r2 and self._judged_steps >= R2_LEAST_STEPS
+        if self._known:
             c = self._theta / SCALES
             self._c0, self._c1, self._c2 = float(c[0]), float(c[1]), float(c[2]) / 2.0
         else:

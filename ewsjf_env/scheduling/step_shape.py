@@ -9,14 +9,20 @@ Notation, tokens:
     L   what is left of the longest prompt under way
     N   in waiting prompts shorter than L/2 or so (the power of two at or below L)
     F   free in the KV cache, less what prompts under way will need and a reserve
+    K   tokens in the cache that decoding requests attend to
+    q   tokens that the first prompt under way has computed; 0 where there is none
 
-With `prefill_share` s a step has room for D + ceil(s B) tokens.  With `yield_share` y prompts under
-way leave min(N, F, y s B) of the prompt tokens to shorter ones, as long as the next in order is
-one of these: a request that the order puts first does not wait for shorter ones.  Only those are
-admitted in such a step: a second long prompt would take cache and wait, and so would short ones
-where the cache is nearly full, hence the reserve.
+With `prefill_share` s a step has room for D + ceil(s B) tokens.  With `step_s` it has room for
+as many prompt tokens as make it last so long by what the cost model has learnt from steps
+(`cost.StepLaw`): a share of the budget that is right on one machine, or at one budget, is wrong on
+another; a time is not.  Until the model is known, the engine's budget holds.
 
-Both at their defaults change nothing.  vLLM's own limits (`max_num_batched_tokens`,
+With `yield_share` y prompts under way leave min(N, F, y s B) of the prompt tokens to shorter ones,
+as long as the next in order is one of these: a request that the order puts first does not wait for
+shorter ones.  Only those are admitted in such a step: a second long prompt would take cache and
+wait, and so would short ones where the cache is nearly full, hence the reserve.
+
+All at their defaults change nothing.  vLLM's own limits (`max_num_batched_tokens`,
 `long_prefill_token_threshold`) are the same for every step and need a restart; these follow the
 policy.  Ancestors: chunked prefill beside decodes (Sarathi-Serve, OSDI 2024), shortest remaining
 work first (Schrage 1968).
@@ -29,8 +35,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ewsjf_env.parameters import Value, linear, log
+from ewsjf_env.scheduling.cost import StepLaw
 
 CACHE_RESERVE = 0.3  # of the KV cache; with 0.1 and 0 yielding cost more than it gave in overload
+NO_STEP_LIMIT_S = 10.0  # and more: steps may last as long as they do
+LEAST_PREFILL_TOKENS = 64  # in a step, however long it lasts already: prompts always go on
+PREFILL_GRAIN_TOKENS = 16  # prompt tokens of a step by time are a multiple of this
 STEP_PARAMETERS = (
     log(
         "prefill_share",
@@ -50,34 +60,66 @@ STEP_PARAMETERS = (
         generation=3,
         description="most that a long prompt under way leaves of these to shorter waiting ones",
     ),
+    log(
+        "step_s",
+        NO_STEP_LIMIT_S,
+        low=0.005,
+        high=NO_STEP_LIMIT_S,
+        unit="s",
+        named=True,
+        generation=4,
+        description="most seconds that a step with prompt tokens may take, as foretold; 10: any",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """s in (0, 1] and y in [0, 1), see the module."""
+    """s in (0, 1], y in [0, 1) and seconds > 0, see the module."""
 
     prefill_share: float = 1.0
     yield_share: float = 0.0
+    step_s: float = NO_STEP_LIMIT_S
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> StepSettings:
         """From the parameters of a policy."""
-        return cls(float(values["prefill_share"]), float(values["yield_share"]))
+        return cls(*(float(values[name]) for name in ("prefill_share", "yield_share", "step_s")))
 
     @property
     def off(self) -> bool:
         """Whether steps stay as the engine makes them."""
-        return self.prefill_share >= 1.0 and self.yield_share <= 0.0
+        return self.prefill_share >= 1.0 and self.yield_share <= 0.0 and not self.timed
 
-    def budget_tokens(self, engine_tokens: int, decode_tokens: int) -> int:
-        """Budget of a step: D + ceil(s B), never above B.
+    @property
+    def timed(self) -> bool:
+        """Whether steps are limited by time."""
+        return self.step_s < NO_STEP_LIMIT_S
+
+    def budget_tokens(
+        self,
+        engine_tokens: int,
+        decode_tokens: int,
+        law: StepLaw | None = None,
+        context_tokens: int = 0,
+        begun_tokens: int = 0,
+    ) -> int:
+        """Budget of a step: D + ceil(s B), or less by time, never above B.
 
         Args:
             engine_tokens: B >= 1.
             decode_tokens: D >= 0.
+            law: of step times; None: not known yet.
+            context_tokens: K >= 0.
+            begun_tokens: q >= 0.
         """
-        return min(engine_tokens, decode_tokens + math.ceil(self.prefill_share * engine_tokens))
+        prefill = math.ceil(self.prefill_share * engine_tokens)
+        if law is not None and self.timed:
+            found = law.prefill_tokens(self.step_s, decode_tokens, context_tokens, begun_tokens)
+            # A number that is no count of tokens is more than any budget.
+            grains = int(min(found, engine_tokens) / PREFILL_GRAIN_TOKENS)
+            prefill = min(prefill, max(LEAST_PREFILL_TOKENS, grains * PREFILL_GRAIN_TOKENS))
+        return min(engine_tokens, decode_tokens + prefill)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from vllm.v1.request import RequestStatus
 
 from ewsjf_env.policy.policy_queue import PolicyQueue
+from ewsjf_env.scheduling.cost import StepLaw
 from ewsjf_env.scheduling.step_shape import WHOLE, StepLoad, StepSettings, shape_step
 
 
@@ -54,7 +55,7 @@ class StepShaper:
             # The worker of a one-process engine holds the same object: change a copy.
             self._scheduler.scheduler_config = copy.copy(self._scheduler.scheduler_config)
             self._shaping = True
-        load = self._load(settings)
+        load = self._load(settings, queue.cost_model.step_law if settings.timed else None)
         queue.begin_step(now_s, load.budget_tokens)
         shape = WHOLE
         if len(queue) and len(self._scheduler.running) < self._scheduler.max_num_running_reqs:
@@ -62,22 +63,28 @@ class StepShaper:
         queue.admit_only(shape.shorter_than)
         self._limit(load.budget_tokens, shape.chunk_tokens)
 
-    def _load(self, settings: StepSettings) -> StepLoad:
+    def _load(self, settings: StepSettings, law: StepLaw | None) -> StepLoad:
         scheduler = self._scheduler
         per_decode = 1 + int(getattr(scheduler, "num_spec_tokens", 0))
-        decoding = longest = total = 0
+        decoding = longest = total = context = 0
+        begun = -1
         for request in scheduler.running:
             left = request.num_tokens + request.num_output_placeholders
             left -= request.num_computed_tokens
             if left > per_decode:
                 total += left
                 longest = max(longest, left)
+                if begun < 0:
+                    begun = request.num_computed_tokens
             else:
                 decoding += 1
+                context += request.num_computed_tokens
         pool, block = scheduler.kv_cache_manager.block_pool, scheduler.block_size
         decode_tokens = decoding * per_decode
         return StepLoad(
-            budget_tokens=settings.budget_tokens(self._budget_tokens, decode_tokens),
+            budget_tokens=settings.budget_tokens(
+                self._budget_tokens, decode_tokens, law, context, max(0, begun)
+            ),
             decode_tokens=decode_tokens,
             longest_left_tokens=longest,
             left_tokens=total,

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ewsjf_env.policy.policy import Policy, parse_policy
+from ewsjf_env.scheduling.cost import StepLaw
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.step_shape import (
+    LEAST_PREFILL_TOKENS,
     WHOLE,
     StepLoad,
     StepSettings,
@@ -96,3 +98,46 @@ def test_shaping_is_no_parameter_of_a_tuner_that_was_not_asked() -> None:
     space = parse_policy("ewsjf").space
     assert "prefill_share" not in space.tunable()
     assert "prefill_share" in space.tunable(asked=["prefill_share"])
+
+
+LAW = StepLaw(step_s=0.01, token_s=2e-5, pair_s=1e-9, decode_s=1e-4, context_s=1e-8)
+
+
+@given(
+    most_s=st.floats(0.011, 1.0),
+    decode=st.integers(0, 50),
+    context=st.integers(0, 10_000),
+    begun=st.integers(0, 20_000),
+)
+def test_a_step_with_the_tokens_of_a_time_takes_that_time(
+    most_s: float, decode: int, context: int, begun: int
+) -> None:
+    tokens = LAW.prefill_tokens(most_s, decode, context, begun)
+    spent_s = LAW.step_s + LAW.decode_s * decode + LAW.context_s * context
+    spent_s += LAW.token_s * tokens + LAW.pair_s * tokens * (begun + tokens / 2.0)
+    assert spent_s == pytest.approx(max(most_s, LAW.step_s + 1e-4 * decode + 1e-8 * context))
+
+
+def test_a_time_cuts_a_step_at_any_budget_alike() -> None:
+    timed = StepSettings(step_s=0.03)
+    assert not timed.off
+    for budget in (1500, 2048, 8192):
+        assert timed.budget_tokens(budget, 40, LAW, 4000) == 40 + 768  # 780.6, in grains of 16
+    assert timed.budget_tokens(512, 40, LAW, 4000) == 512
+    assert timed.budget_tokens(8192, 40, LAW, 4000, begun_tokens=16_000) == 40 + 432
+
+
+def test_a_step_that_is_too_long_already_lets_prompts_go_on() -> None:
+    assert StepSettings(step_s=0.005).budget_tokens(2048, 100, LAW) == 100 + LEAST_PREFILL_TOKENS
+
+
+def test_the_engines_budget_holds_while_step_times_are_unknown() -> None:
+    assert StepSettings(step_s=0.03).budget_tokens(2048, 100, None) == 2048
+    assert StepSettings(0.25, step_s=0.03).budget_tokens(2048, 100, None) == 612
+    free = StepLaw(0.0, 0.0, 0.0, 0.0, 0.0)
+    assert StepSettings(step_s=0.03).budget_tokens(2048, 100, free) == 2048
+
+
+def test_the_smaller_of_share_and_time_holds() -> None:
+    assert StepSettings(0.1, step_s=0.03).budget_tokens(2048, 40, LAW, 4000) == 40 + 205
+    assert StepSettings(0.9, step_s=0.03).budget_tokens(2048, 40, LAW, 4000) == 40 + 768

@@ -32,6 +32,7 @@ from ewsjf_env.scheduling.partition.length_drift import (
     Reference,
     least_ks_distance,
 )
+from ewsjf_env.scheduling.step_shape import NO_STEP_LIMIT_S
 
 Noise = Callable[[], np.ndarray[Any, np.dtype[np.float64]]]
 
@@ -73,7 +74,7 @@ class CompiledCore:
         else:
             policy = state.policy[0]
             policy["promote_s"] = policy["overtake_s"] = policy["adapt_s"] = math.inf
-            policy["prefill_share"] = 1.0
+            policy["prefill_share"], policy["most_step_s"] = 1.0, NO_STEP_LIMIT_S
 
     @property
     def clock_s(self) -> float:

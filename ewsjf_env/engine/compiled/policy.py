@@ -30,6 +30,7 @@ from ewsjf_env.scheduling.orders.routing import (
 )
 from ewsjf_env.scheduling.orders.scoring import REFERENCE_TOKENS
 from ewsjf_env.scheduling.partition.partition import Partition
+from ewsjf_env.scheduling.step_shape import NO_STEP_LIMIT_S
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def policy_record(policy: Policy, limits: Any) -> Any:
         "overdue_kappa": _number(values, "overdue_kappa", 60.0),
         "prefill_share": _number(values, "prefill_share", 1.0),
         "yield_share": _number(values, "yield_share", 0.0),
+        "most_step_s": _number(values, "step_s", NO_STEP_LIMIT_S),
         "w_cached": _number(values, "w_cached", 0.0),
         "w_output": _number(values, "w_output", 0.0),
         "output_quantile": _number(values, "output_quantile", 0.5),

@@ -79,6 +79,10 @@ def test_engine_setting(changes: dict[str, object]) -> None:
         "ewsjf(w_output=1,route_by=prompt)",
         "ewsjf(prefill_share=0.25,yield_share=0.8)",
         "hrrn(prefill_share=0.5)",
+        "ewsjf(step_s=0.06,yield_share=0.8)",
+        "fcfs(step_s=0.1)",
+        "hrrn(step_s=0.1,prefill_share=0.5)",
+        "sjf(step_s=0.005)",
         "srf(long_max_wait_s=2)",
         "residual_sjf(max_wait_s=1)",
     ],
@@ -338,7 +342,9 @@ def _follower_of(policy: Policy, tuned: list[str], seed: int) -> Adaptive:
     blocks=st.integers(130, 900),
     threshold=st.sampled_from([0, 0, 50, 1]),
     caching=st.booleans(),
-    shape=st.tuples(st.sampled_from([1.0, 0.5]), st.sampled_from([0.0, 0.7])),
+    shape=st.tuples(
+        st.sampled_from([1.0, 0.5]), st.sampled_from([0.0, 0.7]), st.sampled_from([10.0, 0.05])
+    ),
     seed=st.integers(0, 1000),
 )
 def test_any_configuration(
@@ -351,7 +357,7 @@ def test_any_configuration(
     blocks: int,
     threshold: int,
     caching: bool,
-    shape: tuple[float, float],
+    shape: tuple[float, float, float],
     seed: int,
 ) -> None:
     config = SimulatedConfig(
@@ -364,7 +370,9 @@ def test_any_configuration(
         prefix_caching=caching,
         noise_sigma=0.1,
     )
-    parameters: dict[str, Value] = {"prefill_share": shape[0], "yield_share": shape[1]}
+    parameters: dict[str, Value] = dict(
+        zip(("prefill_share", "yield_share", "step_s"), shape, strict=True)
+    )
     if ORDERS[order].partitioned:
         parameters["routing"] = routing
     policy = Policy.from_dict({"order": order, "parameters": parameters})

@@ -73,7 +73,8 @@ def learn(s: View) -> None:
     solution = non_negative_solution(loaded, target, likely)
     for j in range(COUNT):
         theta[j] = solution[j]
-    if m.r2 >= m.least_r2 and m.judged_steps >= R2_LEAST_STEPS:
+    m.known = m.r2 >= m.least_r2 and m.judged_steps >= R2_LEAST_STEPS
+    if m.known:
         p.c0, p.c1, p.c2 = theta[0] / SCALES[0], theta[1] / SCALES[1], theta[2] / SCALES[2] / 2.0
     else:
         p.c0, p.c1, p.c2 = m.prior_c0, m.prior_c1, m.prior_c2

@@ -79,8 +79,8 @@ POLICY = _record(
     "acts",
     "p0 p1 p2 p3 p4 p5 overtake_s promote_s overdue_share overdue_floor_s overdue_kappa "
     "prefill_share yield_share interval_s evaluated_s checked_s check_interval_s "
-    "w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s reference_tokens "
-    "adapt_s share_shift ks_least reference_size",
+    "most_step_s w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s "
+    "reference_tokens adapt_s share_shift ks_least reference_size",
 )
 # What changes with each event.  `used_s` is the integral of the share of KV blocks in use as the
 # scheduler's history has it, up to `used_since_s`; `kv_usage_s` that of the engine.
@@ -109,7 +109,7 @@ TENANT = _record(
 
 # What the cost model has learnt, see `scheduling.cost` and `learn.py`.
 MODEL = _record(
-    "observed judged_steps",
+    "observed judged_steps known",
     "spread r2 forgetting least_r2 prior_c0 prior_c1 prior_c2 level_product level_square "
     "judged_total judged_first judged_second judged_squared",
 )

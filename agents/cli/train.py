@@ -143,10 +143,7 @@ def _check_traffic(config: RunConfig) -> None:
     if isinstance(config.env.engine_settings, RemoteConfig):
         check_server(config.env.engine_settings)
     if config.env.engine in VIRTUAL:
-        try:
-            LatencyModel.load(config.env.simulated.latency)
-        except ConfigError as error:
-            raise ConfigError(f"simulated: {error}") from None
+        LatencyModel.load(config.env.simulated.latency, "simulated.latency")
     workload = load_workload(config.env.workload)
     seed = episode_options(config.env, config.seed, 0)["trace_seed"]
     for rate in config.env.rates_per_s or (None,):

@@ -175,6 +175,13 @@ def test_actions_outside_the_box_are_clipped_and_nonsense_is_refused() -> None:
             env.step(nonsense)
 
 
+@pytest.mark.parametrize("engine", ["compiled", "simulated"])
+def test_a_latency_model_that_is_not_there_is_refused_when_it_is_made(engine: str) -> None:
+    config = {"engine": engine, "simulated": {"latency": "nope"}}
+    with pytest.raises(ConfigError, match=r"^simulated\.latency: unknown preset 'nope'"):
+        gymnasium.make(f"ewsjf_env:{SIMULATED_ID}", config=config)
+
+
 def test_episodes_draw_other_traces_unless_told() -> None:
     env = fake()
     seen = [env.reset(seed=1)[1]["trace"]] + [env.reset()[1]["trace"] for _ in range(5)]

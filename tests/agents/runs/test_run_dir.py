@@ -124,7 +124,7 @@ def test_a_damaged_line_is_told_by_its_number(folder: Path, damage: Any, message
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("score", None, "score: expected a mapping, got NoneType"),
+        ("score", None, "score: expected a mapping, got nothing"),
         ("served: values", None, "expected a mapping, got None"),
         ("served: values", {"lambda": 9, "mu": 0}, "parameter 'lambda': 9 is outside [0, 2]"),
         ("served: values", {"mu": 0.0}, "parameter 'lambda' is missing, expected [0, 2]"),
@@ -215,6 +215,49 @@ def test_a_start_that_was_killed_before_its_configuration(tmp_path: Path) -> Non
     (tmp_path / "versions.json").write_text("{")
     RunDir.create(tmp_path, CONFIG).close()
     assert RunDir.open(tmp_path).config == CONFIG
+
+
+@pytest.mark.parametrize("left", ["windows.jsonl", "summary.json", "timing.jsonl"])
+def test_what_is_left_of_a_run_is_not_adopted(folder: Path, left: str) -> None:
+    for path in list(folder.iterdir()):
+        if path.name != left:
+            path.unlink()
+    before = (folder / left).read_bytes()
+    message = f"holds {left} of a run whose config.yaml is missing; put that file back and --resume"
+    with pytest.raises(ConfigError, match=message):
+        RunDir.create(folder, CONFIG)
+    assert [path.name for path in folder.iterdir()] == [left]
+    assert (folder / left).read_bytes() == before
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    task = {**SHORT, "engine": "compiled", "simulated": {"latency": "nope"}}
+    del task["fake"]
+    config = make_run_config("sobol", task, windows=3)
+    with pytest.raises(ConfigError, match=r"^simulated\.latency: unknown preset 'nope'"):
+        RunDir.create(tmp_path / "a" / "b", config)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"^simulated\.latency: unknown preset 'nope'"):
+        RunDir.create(tmp_path, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_who_is_refused_withdraws_nothing_of_another_process(folder: Path) -> None:
+    first = RunDir.open(folder, lock=True)
+    (folder / "config.yaml").rename(folder / "hidden")
+    (folder / "windows.jsonl").rename(folder / "away")
+    for name in ("summary.json", "command.txt", "timing.jsonl", "progress.csv"):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("events*"):
+        path.unlink()
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(ConfigError, match="another process is working on this run"):
+        RunDir.create(folder, CONFIG)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    first.close()
+    first.withdraw()  # it was opened, not created
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_folders_that_cannot_be(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.registry import agent_names
 from agents.core.words import counted
-from agents.experiments.backend import parallel_on
+from agents.experiments.backend import check_jobs, parallel_on
 from agents.experiments.source import repeats_of
 from agents.experiments.tuners.config import ComparisonConfig, TaskConfig, load_comparison
 from agents.experiments.tuners.report import markdown, picture
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
     check_range("--seeds", arguments.seeds, 1)
-    check_range("--jobs", arguments.jobs, 1)
+    check_jobs(arguments.jobs)
     tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
     names = _names("--agents", arguments.agents)
     out = folder("--out", arguments.out)

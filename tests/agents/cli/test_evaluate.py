@@ -179,7 +179,8 @@ BAD = [
     ("--workload tiny.yaml --duration inf", "--duration: inf is outside (0, inf)"),
     ("--workload tiny.yaml --duration nan", "--duration: nan is outside (0, inf)"),
     ("--workload tiny.yaml --duration long", "--duration: 'long' is not a number"),
-    ("--workload tiny.yaml --jobs 0", "--jobs: 0 is outside [1, inf)"),
+    ("--workload tiny.yaml --jobs 0", "--jobs: 0 is outside [1, 1024]"),
+    ("--workload tiny.yaml --jobs 99999999 --dry-run", "--jobs: 99999999 is outside [1, 1024]"),
     ("--workload tiny.yaml --policies fcsf", "unknown policy 'fcsf'; nearest valid name: 'fcfs'"),
     (
         "--workload tiny.yaml --against fcsf",

@@ -284,6 +284,7 @@ def test_the_command_writes_all_three_files(
         (["--agents", ","], "--agents: the list is empty"),
         (["--agents", "random,random"], "'random' occurs twice"),
         (["--seeds", "0"], "--seeds: 0 is outside"),
+        (["--jobs", "99999999", "--dry-run"], "--jobs: 99999999 is outside [1, 1024]"),
         (["--out", __file__], "test_comparison.py is a file, expected a folder"),
         (["--tasks", "fak"], "nearest valid name: 'fake'"),
         (["--agent", "random"], "nearest valid name: '--agents'"),

@@ -108,6 +108,14 @@ def _without(line: bytes, key: str) -> bytes:
         (lambda a, b, c: a + b + b + c, "line 3: window 1, not 2"),
         (lambda a, b, c: b + c, "line 1: window 1, not 0"),
         (lambda a, b, c: a + _without(b, "score") + c, "line 2: not a window: it lacks 'score'"),
+        (
+            lambda a, b, c: a + b.replace(b'"window":1,', b'"window":0,"window":1,') + c,
+            "line 2: not a window: key 'window' is given twice",
+        ),
+        (
+            lambda a, b, c: a + b.replace(b'"reward":', b'"reward":9.0,"reward":', 1) + c,
+            "line 2: not a window: key 'reward' is given twice",
+        ),
     ],
 )
 def test_a_damaged_line_is_told_by_its_number(folder: Path, damage: Any, message: str) -> None:

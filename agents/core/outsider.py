@@ -22,6 +22,7 @@ from ewsjf_env.parameters import ParameterSpace, Value
 T = TypeVar("T")
 PASSING = (KeyboardInterrupt, MemoryError, GeneratorExit)
 """What a stranger's code may be interrupted by: never its fault."""
+LONGEST_WORD = 200  # characters of a tag or a role
 LONGEST_TOLD = 300  # characters of a stranger's message
 _ROOT = Path(__file__).parents[2]
 _LIBRARIES = (f"{sys.prefix}/", f"{sys.base_prefix}/", "<frozen")
@@ -207,8 +208,13 @@ def _file_of(kind: type) -> str:
 
 
 def _string(value: Any, where: str = "role") -> str:
+    """A word that TensorBoard, a table and a line of JSON can hold."""
     if not isinstance(value, str):
         raise ConfigError(f"{where}: expected a string, got {shown(value)}")
+    if not (1 <= len(value) <= LONGEST_WORD and value.isprintable()):
+        raise ConfigError(
+            f"{where}: {shown(value)} is not of 1 to {LONGEST_WORD} printable characters"
+        )
     return str(value)
 
 

@@ -163,6 +163,9 @@ def test_bad_values_are_refused_by_name(tmp_path: Path, method: str, code: str) 
         ("return {'a': None}", "diagnostics: a: expected a number up to 1e308, got None"),
         ("return {'a': 10**400}", "diagnostics: a: expected a number up to 1e308, got 1000"),
         ("return {'a': [1.0]}", "diagnostics: a: expected a number up to 1e308, got [1.0]"),
+        ("return {'': 1.0}", "diagnostics: tag: '' is not of 1 to 200 printable characters"),
+        ("return {'a\\nb': 1.0}", "diagnostics: tag: 'a\\nb' is not of 1 to 200 printable"),
+        ("return {'\\ud800': 1.0}", "diagnostics: tag: '\\ud800' is not of 1 to 200 printable"),
         ("return {7: 1.0}", "diagnostics: tag: expected a string, got 7"),
     ],
 )

@@ -119,6 +119,7 @@ def test_an_evaluation_from_end_to_end(folder: Path, capsys: pytest.CaptureFixtu
         first, second = read(path), read(folder / "again" / "runs" / path.name)
         assert first.pop("wall_s") >= 0
         assert second.pop("wall_s") >= 0
+        assert len(first.pop("sha256")) == len(second.pop("sha256")) == 16  # of wall_s, too
         assert json.dumps(first) == json.dumps(second)
 
 

@@ -13,6 +13,7 @@ before, so what names none of them is written, and read, as of that generation.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,10 +26,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ewsjf_env.config import ConfigError, closest, nearest
+from ewsjf_env.config import ConfigError, closest, nearest, shown
 
 Value = float | int | str
 Scale = Literal["linear", "log", "integer", "choice"]
+_NUMBERS = "biufO"  # kinds of numpy's; of objects each is asked
 
 
 @dataclass(frozen=True)
@@ -213,11 +215,12 @@ class ParameterSpace:
             raise ConfigError(f"{where}: {error}") from None
 
     def from_unit(self, point: ArrayLike) -> dict[str, Value]:
-        """Map a point of [0, 1]^d, shape (d,), to legal values."""
-        cube = np.asarray(point, dtype=float)
-        if cube.shape != (len(self),) or not np.isfinite(cube).all():
-            raise ConfigError(f"point: expected {len(self)} finite numbers, got {cube.tolist()}")
-        return {p.name: p.from_unit(u) for p, u in zip(self.parameters, cube, strict=True)}
+        """Map a point of [0, 1]^d, shape (d,), to legal values.
+
+        Raises:
+            ConfigError: not d finite numbers.
+        """
+        return self._from_cube(_finite("point", point, len(self)))
 
     def to_unit(self, values: Mapping[str, object]) -> NDArray[np.float64]:
         """Map values to their point of [0, 1]^d, shape (d,); missing ones at their default."""
@@ -225,12 +228,19 @@ class ParameterSpace:
         return np.array([p.to_unit(legal[p.name]) for p in self.parameters])
 
     def from_box(self, action: ArrayLike) -> dict[str, Value]:
-        """Map an action of the Box [-1, 1]^d, shape (d,), to legal values."""
-        return self.from_unit((np.asarray(action, dtype=float) + 1.0) / 2.0)
+        """Map an action of the Box [-1, 1]^d, shape (d,), to legal values.
+
+        Raises:
+            ConfigError: not d finite numbers.
+        """
+        return self._from_cube((_finite("action", action, len(self)) + 1.0) / 2.0)
 
     def to_box(self, values: Mapping[str, object]) -> NDArray[np.float32]:
         """Inverse of `from_box`, up to rounding of integers and choices."""
         return (2.0 * self.to_unit(values) - 1.0).astype(np.float32)
+
+    def _from_cube(self, cube: NDArray[np.float64]) -> dict[str, Value]:
+        return {p.name: p.from_unit(u) for p, u in zip(self.parameters, cube, strict=True)}
 
     def subset(self, names: Sequence[str]) -> ParameterSpace:
         """The space of the named parameters only, in the order of this space."""
@@ -260,6 +270,18 @@ class ParameterSpace:
         return ParameterSpace(
             tuple(dataclasses.replace(p, default=legal[p.name]) for p in self.parameters)
         )
+
+
+def _finite(name: str, given: ArrayLike, count: int) -> NDArray[np.float64]:
+    """The numbers of a point, shape (count,); ConfigError for anything else."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):  # no numbers, or ragged
+        found = np.asarray(given)
+        if found.dtype.kind in _NUMBERS:
+            numbers = found.astype(float)
+            if numbers.shape == (count,) and np.isfinite(numbers).all():
+                return numbers
+    told = given.tolist() if isinstance(given, np.ndarray) else given
+    raise ConfigError(f"{name}: expected {count} finite numbers, got {shown(told)}")
 
 
 def linear(name: str, default: float, *, low: float, high: float, **more: Any) -> Parameter:

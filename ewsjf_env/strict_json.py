@@ -35,7 +35,7 @@ def read_json(content: bytes | str, where: str, most_bytes: int | None = None) -
             content,
             parse_constant=_refuse_constant,
             parse_float=_finite,
-            object_pairs_hook=_unique,
+            object_pairs_hook=unique_keys,
         )
         _check_tree(data)
     except RecursionError:
@@ -67,7 +67,8 @@ def _check_tree(data: object) -> None:
             raise ValueError("an integer is out of the range of 64 bits")
 
 
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A hook for objects of Python's own parser; ValueError names a key that is given twice."""
     data = dict(pairs)
     if len(data) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -95,10 +95,12 @@ def test_subsets_and_frozen_parameters() -> None:
         SPACE.subset(["whol"])
 
 
-@pytest.mark.parametrize("point", [[0.1], [math.nan] * 5, [[0.1] * 5]])
+@pytest.mark.parametrize("point", [[0.1], [math.nan] * 5, [[0.1] * 5], "x", {}, None])
 def test_a_point_of_the_wrong_shape_is_refused(point: object) -> None:
-    with pytest.raises(ConfigError, match="expected 5 finite numbers"):
+    with pytest.raises(ConfigError, match=r"^point: expected 5 finite numbers"):
         SPACE.from_unit(point)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^action: expected 5 finite numbers"):
+        SPACE.from_box(point)  # type: ignore[arg-type]
 
 
 def test_every_order_has_legal_defaults_and_described_parameters() -> None:

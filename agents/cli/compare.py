@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.cli._command import (
+    BAD_INPUT,
     FAILED,
     Parser,
     add_backend_options,
@@ -27,7 +28,7 @@ from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.registry import agent_names
 from agents.core.words import counted
-from agents.experiments.backend import parallel_on
+from agents.experiments.backend import check_jobs, parallel_on
 from agents.experiments.source import repeats_of
 from agents.experiments.tuners.config import ComparisonConfig, TaskConfig, load_comparison
 from agents.experiments.tuners.report import markdown, picture
@@ -64,7 +65,10 @@ def make_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; exit code 0, 1 when a run failed, 2 for bad input, 130 for Ctrl-C."""
+    """Run the command; exit code 0, 1 when a run failed, 2 for bad input, 130 for Ctrl-C.
+
+    Where runs failed by bad input alone, such as a tuner from outside that raises, the code is 2.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     return run_command(lambda: _compare(words), RESUME)
 
@@ -72,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
     check_range("--seeds", arguments.seeds, 1)
-    check_range("--jobs", arguments.jobs, 1)
+    check_jobs(arguments.jobs)
     tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
     names = _names("--agents", arguments.agents)
     out = folder("--out", arguments.out)
@@ -90,11 +94,15 @@ def _compare(words: list[str]) -> int:
     with parallel_on(arguments.backend, arguments.jobs):
         made_folder("--out", out)
         judged, failures = play_all(config, runs, arguments.jobs, bar("run", "runs"))
+    code = 0
     for name, reason in failures.items():
-        say(FAILED, f"error: {name} failed: {reason}")
+        kind, _, text = reason.partition(": ")
+        is_input = kind == ConfigError.__name__  # a tuner from outside that fails is bad input
+        code = BAD_INPUT if is_input and code != FAILED else FAILED
+        say(code, f"error: {name} failed: {text if is_input else reason}")
     if judged:
         _write(judged, config, arms, arguments.seeds, words, out)
-    return FAILED if failures else 0
+    return code
 
 
 def _names(flag: str, text: str) -> list[str]:

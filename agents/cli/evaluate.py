@@ -29,7 +29,7 @@ from agents.core.files import write_json, write_text
 from agents.core.progress import bar
 from agents.core.provenance import git_state, package_versions
 from agents.core.words import counted
-from agents.experiments.backend import parallel_on
+from agents.experiments.backend import check_jobs, parallel_on
 from agents.experiments.capacity.limit import measure_capacities
 from agents.experiments.engines import cached_engine
 from agents.experiments.grid import Plan, make_runs, recorded_rate_per_s
@@ -155,7 +155,7 @@ def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
     """Everything that was asked for, read and checked before anything runs."""
-    check_range("--jobs", arguments.jobs, 1)
+    check_jobs(arguments.jobs)
     check_range("--jitter", arguments.jitter, 0.0, MAX_JITTER_S)
     trace_format = arguments.trace_format
     if trace_format is not None and trace_format not in FORMATS:

@@ -25,7 +25,7 @@ from agents.cli._command import (
 from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.words import counted
-from agents.experiments.backend import parallel_on
+from agents.experiments.backend import check_jobs, parallel_on
 from agents.experiments.source import repeats_of
 from agents.runs.confirmation import MAX_SEEDS, Confirmation, ConfirmationPlan, confirm
 from agents.runs.export import KINDS, build_policy
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    check_range("--jobs", arguments.jobs, 1)
+    check_jobs(arguments.jobs)
     check_range("--seeds", arguments.seeds, 1, MAX_SEEDS)
     check_range("--windows", arguments.windows, 1)
     out = json_file("--out", arguments.out)

@@ -20,6 +20,7 @@ from agents.cli._command import (
 from agents.core.files import write_text
 from agents.core.progress import bar
 from agents.core.provenance import git_state
+from agents.experiments.backend import check_jobs
 from agents.experiments.policy_study.config import PolicyStudyConfig, check_files, load_study
 from agents.experiments.policy_study.plots import picture
 from agents.experiments.policy_study.report import markdown
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _study(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
-    check_range("--jobs", arguments.jobs, 1)
+    check_jobs(arguments.jobs)
     config = load_study(arguments.config, arguments.traces, sets_of(arguments))
     if arguments.only is not None:
         names = [name.strip() for name in arguments.only.split(",") if name.strip()]

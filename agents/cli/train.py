@@ -9,9 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from agents.bayes.config import StudyConfig
 from agents.bayes.fleet import open_shared
@@ -29,6 +27,7 @@ from agents.cli._command import (
     whole,
 )
 from agents.cli._start import INTERRUPTED
+from agents.core.progress import meter
 from agents.core.registry import absolute_name, agent_names, find_agent
 from agents.core.words import counted
 from agents.runs.config import RunConfig, make_run_config
@@ -47,6 +46,9 @@ from ewsjf_env.env.task import Task, load_tuning
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 USAGE = "ewsjf train (--agent NAME | --resume RUN) [options]"
 DESCRIPTION = "Tune the scheduler window by window; a killed or interrupted run can be resumed."
@@ -143,10 +145,7 @@ def _check_traffic(config: RunConfig) -> None:
     if isinstance(config.env.engine_settings, RemoteConfig):
         check_server(config.env.engine_settings)
     if config.env.engine in VIRTUAL:
-        try:
-            LatencyModel.load(config.env.simulated.latency)
-        except ConfigError as error:
-            raise ConfigError(f"simulated: {error}") from None
+        LatencyModel.load(config.env.simulated.latency, "simulated.latency")
     workload = load_workload(config.env.workload)
     seed = episode_options(config.env, config.seed, 0)["trace_seed"]
     for rate in config.env.rates_per_s or (None,):
@@ -322,7 +321,7 @@ class _Bar:
         return self._bar is not None and self._bar.n >= self._windows
 
     def begin(self, done: int) -> None:
-        self._bar = tqdm(total=self._windows, initial=done, unit="window", mininterval=0.5)
+        self._bar = meter(total=self._windows, initial=done, unit="window", mininterval=0.5)
 
     def show(self, progress: Progress) -> None:
         assert self._bar is not None  # `tune` begins before it reports

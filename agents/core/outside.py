@@ -17,7 +17,6 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,14 @@ from types import ModuleType
 from typing import Any
 
 from agents.core.agent import Transition
+from agents.core.outsider import (
+    PASSING,
+    legal_scalars,
+    legal_values,
+    line_of,
+    place_of,
+    said,
+)
 from ewsjf_env.config import ConfigError, nearest
 from ewsjf_env.parameters import Parameter, ParameterSpace
 
@@ -78,8 +85,10 @@ def load_outside(target: str) -> Any:
         raise
     except SyntaxError as error:
         raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except (Exception, SystemExit) as error:  # whatever a stranger's module does when imported
-        raise ConfigError(f"{_place(error)}: {_said(error)}") from None
+    except PASSING:
+        raise
+    except BaseException as error:  # whatever a stranger's module does when imported
+        raise ConfigError(f"{place_of(error)}: {said(error)}") from None
     place = getattr(module, "__file__", None) or f"module {name!r}"
     if not hasattr(module, attribute):
         _refuse_folder(module, name, attribute)
@@ -117,14 +126,14 @@ def settings_of(kind: type) -> type | None:
         found = None
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise ConfigError(
-            f"{_line_of(kind.__init__, kind)}: config: "  # type: ignore[misc]
+            f"{line_of(kind.__init__, kind)}: config: "  # type: ignore[misc]
             "expected an annotation with a dataclass, the class of the settings"
         )
     for field in dataclasses.fields(found):
         none = dataclasses.MISSING
         if field.default is none and field.default_factory is none:
             raise ConfigError(
-                f"{_line_of(found, found)}: {found.__name__}.{field.name}: has no default"
+                f"{line_of(found, found)}: {found.__name__}.{field.name}: has no default"
             )
     return found
 
@@ -140,7 +149,7 @@ def check_tuner(kind: type, build: Build, offered: Sequence[str]) -> None:
     Raises:
         ConfigError: file and line of what is wrong.
     """
-    where = _line_of(kind, kind)
+    where = line_of(kind, kind)
     if getattr(kind, "sees", "context") not in SEES:
         raise ConfigError(f"{where}: sees: {kind.sees!r} is not one of {list(SEES)}")  # type: ignore[attr-defined]
     for name, call in CALLS.items():
@@ -152,7 +161,7 @@ def check_tuner(kind: type, build: Build, offered: Sequence[str]) -> None:
             inspect.signature(method).bind(None, *call)
         except TypeError as error:
             raise ConfigError(
-                f"{_line_of(method, kind)}: {kind.__name__}.{name}: is called with "
+                f"{line_of(method, kind)}: {kind.__name__}.{name}: is called with "
                 f"{len(call)} value(s): {error}"
             ) from None
     for parameter in inspect.signature(kind).parameters.values():
@@ -162,15 +171,17 @@ def check_tuner(kind: type, build: Build, offered: Sequence[str]) -> None:
         )
         if parameter.name not in offered and not free:
             raise ConfigError(
-                f"{_line_of(kind.__init__, kind)}: {kind.__name__}.__init__: "  # type: ignore[misc]
+                f"{line_of(kind.__init__, kind)}: {kind.__name__}.__init__: "  # type: ignore[misc]
                 f"{parameter.name!r} has no default and is none of {', '.join(offered)}"
             )
     try:
         _play(kind, build)
     except ConfigError as error:
         raise ConfigError(f"{where}: {kind.__name__}: {error}") from None
-    except Exception as error:  # whatever a stranger's tuner does
-        raise ConfigError(f"{_place(error)}: {kind.__name__}: {_said(error)}") from None
+    except PASSING:
+        raise
+    except BaseException as error:  # whatever a stranger's tuner does
+        raise ConfigError(f"{place_of(error, kind)}: {kind.__name__}: {said(error)}") from None
 
 
 def _play(kind: type, build: Build) -> None:
@@ -183,21 +194,13 @@ def _play(kind: type, build: Build) -> None:
         found = getattr(tuner, name, None)
         if not isinstance(found, expected):
             raise ConfigError(f"{name}: expected a {expected.__name__}, got {found!r}")
-    _legal(tuner.recommend(None), "recommend")
-    values = _legal(tuner.act(view), "act")
+    legal_values(tuner.recommend(None), TRIAL_SPACE, "recommend")
+    values = legal_values(tuner.act(view), TRIAL_SPACE, "act")
     tuner.observe(Transition(0, values, 0.1, 0.01, {"margin": -0.1}, view, view))
     if tuner.windows != 1:
         raise ConfigError(f"windows: is {tuner.windows!r} after one window was observed")
-    _legal(tuner.recommend(view), "recommend")
-    scalars = tuner.diagnostics()
-    if not isinstance(scalars, dict):
-        raise ConfigError(f"diagnostics: expected a dict of numbers, got {scalars!r}")
-
-
-def _legal(values: Any, where: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected a dict of values by parameter, got {values!r}")
-    return dict(TRIAL_SPACE.validate(values, where))
+    legal_values(tuner.recommend(view), TRIAL_SPACE, "recommend")
+    legal_scalars(tuner.diagnostics())
 
 
 def _module(name: str) -> ModuleType:
@@ -233,28 +236,3 @@ def _file_module(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _place(error: BaseException) -> str:
-    """File and line where it was raised, in a stranger's code where it has any."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = str(Path(__file__).parents[1])
-    libraries = (f"{sys.prefix}/", f"{sys.base_prefix}/", "<frozen", ours)
-    theirs = [frame for frame in frames if not frame.filename.startswith(libraries)]
-    frame = (theirs or list(frames))[-1]
-    return f"{frame.filename}:{frame.lineno}"
-
-
-def _line_of(thing: Any, kind: type) -> str:
-    """File and line where a class or method is written; those of its class where it has none."""
-    for one in (thing, kind):
-        try:
-            return f"{inspect.getsourcefile(one)}:{inspect.getsourcelines(one)[1]}"
-        except (OSError, TypeError):
-            continue
-    return kind.__module__
-
-
-def _said(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from agents.core.agent import Agent
 from agents.core.outside import check_tuner, entry_points, is_outside, load_outside, settings_of
+from agents.core.outsider import Outsider
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
 from ewsjf_env.env.task import Task
 from ewsjf_env.parameters import ParameterSpace, Value
@@ -112,7 +113,11 @@ class AgentEntry:
 
     def build(self, name: str, setting: AgentSetting, config: Any) -> Agent:
         """The agent; `config` of `settings_class`."""
-        agent: Agent = _build(self.agent_class, name, setting, config)
+        kind = self.agent_class
+        if self.outside:
+            made = functools.partial(_build, kind, name, setting, config)
+            return Outsider(kind, made, setting.space)
+        agent: Agent = _build(kind, name, setting, config)
         return agent
 
 

@@ -2,9 +2,10 @@
 
 A result is a JSON mapping in a file of its own, written whole or not at all.  Its key is a hash of
 everything that decides it (`key_of`), so that a changed setting never meets an old result: results
-of other settings lie beside, and are left alone.  What failed has a file that says why, and is
-tried again by the next call.  Several processes may work on one folder: what another one has
-finished meanwhile is taken from it.
+of other settings lie beside, and are left alone.  A result carries a seal, a hash of itself: one
+that was damaged, even to a mapping that lacks a key, is told and made again.  What failed has a
+file that says why, and is tried again by the next call.  Several processes may work on one folder:
+what another one has finished meanwhile is taken from it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.engine.base import EngineError
 
 KILLED = "its worker process was killed (out of memory?)"
+SEAL = "sha256"  # the key under which a result's file has the hash of all its others
 RESULT, FAILURE, RUNNING = ".json", ".failure.json", ".running"
 WORD_LENGTH = 60  # characters of each readable part of a file's name
 
@@ -67,10 +70,15 @@ def key_of(content: object, *words: str) -> Key:
 
 
 class Store:
-    """The results in a folder, which need not be there yet."""
+    """The results in a folder, which need not be there yet.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: of the files.
+        sealed: each has a seal; False: files that people read, and may have changed.
+    """
+
+    def __init__(self, folder: Path, sealed: bool = True) -> None:
+        self.folder, self._sealed = folder, sealed
 
     def path(self, key: Key) -> Path:
         """The file of a result."""
@@ -78,7 +86,11 @@ class Store:
 
     def find(self, key: Key) -> Result | None:
         """A result; None where there is none, or a damaged one."""
-        return _read(self.path(key))
+        found = _read(self.path(key))
+        if found is None or not self._sealed:
+            return found
+        seal = found.pop(SEAL, None)
+        return found if found and seal == _seal(found) else None
 
     def keep(self, key: Key, result: Result) -> None:
         """Write a result.
@@ -88,12 +100,14 @@ class Store:
             ValueError: NaN, or another value that JSON does not have.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.path(key), result)
+        seal = {SEAL: _seal(result)} if self._sealed else {}
+        write_json(self.path(key), {**result, **seal})
 
     def get(self, key: Key, compute: Compute) -> Result:
         """A result: that of the folder, or one that is computed now, and kept."""
         found = self.find(key)
         if found is None:
+            self._tell_damaged([key])
             found = compute()
             self.keep(key, found)
         return found
@@ -116,6 +130,7 @@ class Store:
             for suffix in (FAILURE, RUNNING):
                 self._beside(key, suffix).unlink(missing_ok=True)
         todo = [key for key in tasks if self.find(key) is None]
+        self._tell_damaged(todo)
         if todo:
             for _ in progress(self._finished(todo, tasks, workers), len(todo)):
                 pass
@@ -151,7 +166,7 @@ class Store:
     ) -> Iterator[Key]:
         """Keys as their tasks end, one way or the other."""
         while todo:
-            calls = (delayed(_attempt)(key, tasks[key], self.folder) for key in todo)
+            calls = (delayed(_attempt)(key, tasks[key], self) for key in todo)
             try:
                 for ended in Parallel(n_jobs=workers, return_as="generator_unordered")(calls):
                     yield self._conclude(ended)
@@ -171,7 +186,7 @@ class Store:
     def _alone(self, key: Key, compute: Compute) -> Key:
         try:
             # One task for two workers: joblib starts a process of its own for it.
-            (ended,) = Parallel(n_jobs=2)([delayed(_attempt)(key, compute, self.folder)])
+            (ended,) = Parallel(n_jobs=2)([delayed(_attempt)(key, compute, self)])
         except BrokenProcessPool:
             ended = _Ended(key, reason=KILLED)
         return self._conclude(ended)
@@ -188,6 +203,16 @@ class Store:
         if reason:
             write_json(self._beside(ended.key, FAILURE), {"reason": reason})
         return ended.key
+
+    def _tell_damaged(self, missing: Iterable[Key]) -> None:
+        """One line about files that are there and hold no result."""
+        damaged = [self.path(key) for key in missing if self.path(key).exists()]
+        if damaged:
+            more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+            print(
+                f"{damaged[0]}{more}: damaged, or written by an older version; made again",
+                file=sys.stderr,
+            )
 
     def _settled(self, key: Key) -> bool:
         return self.find(key) is not None or self._beside(key, FAILURE).exists()
@@ -209,12 +234,11 @@ class _Ended:
     reason: str = ""
 
 
-def _attempt(key: Key, compute: Compute, folder: Path) -> _Ended:
+def _attempt(key: Key, compute: Compute, store: Store) -> _Ended:
     """In a worker: another process on the folder may have been faster."""
-    running = folder / f"{key}{RUNNING}"
+    running = store.folder / f"{key}{RUNNING}"
     with contextlib.suppress(OSError):  # on another machine there may be no such folder
-        found = _read(folder / f"{key}{RESULT}")
-        if found is not None:
+        if store.find(key) is not None:
             return _Ended(key)
         running.touch()
     try:
@@ -228,6 +252,11 @@ def _attempt(key: Key, compute: Compute, folder: Path) -> _Ended:
 
 def _told(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _seal(result: Mapping[str, Any]) -> str:
+    """The hash of a result as its file says it."""
+    return digest(json.loads(json.dumps(result, allow_nan=False)))
 
 
 def _read(path: Path) -> Result | None:

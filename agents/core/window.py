@@ -34,6 +34,7 @@ from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.measure.tags import names, plain_number, scalars, tag
 from ewsjf_env.measure.traffic import TrafficStatistics
 from ewsjf_env.parameters import ParameterSpace
+from ewsjf_env.strict_json import unique_keys
 
 Measured = TypeVar("Measured", WindowMetrics, TrafficStatistics)
 
@@ -173,10 +174,12 @@ class WindowRecord:
             ConfigError: naming the field, what it is, and what is expected.
         """
         try:
-            data = json.loads(line)
+            data = json.loads(line, object_pairs_hook=unique_keys)
             found = data["window"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
             raise ConfigError(f"{where}: not a window") from None
+        except ValueError as error:  # a key is given twice
+            raise ConfigError(f"{where}: not a window: {error}") from None
         if found != number:
             raise ConfigError(f"{where}: window {found!r}, not {number}")
         for field in dataclasses.fields(cls):

@@ -11,9 +11,15 @@ from collections.abc import Iterator
 
 from joblib import parallel_config, register_parallel_backend
 
-from ewsjf_env.config import ConfigError
+from ewsjf_env.config import ConfigError, check_range
 
 BACKENDS = ("loky", "ray")
+MAX_JOBS = 1024
+
+
+def check_jobs(jobs: int) -> None:
+    """ConfigError for a number of workers that no machine and no cluster of ours has."""
+    check_range("--jobs", jobs, 1, MAX_JOBS)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ class Measurement:
         self.folder, self.plan = folder, plan
         self.step_log: str | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self._store, self._key = Store(folder), Key(Path(RESULT).stem)
+        self._store, self._key = Store(folder, sealed=False), Key(Path(RESULT).stem)
         wanted = json.loads(json.dumps(to_dict(dataclasses.replace(plan, port=0))))
         self.data: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,

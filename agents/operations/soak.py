@@ -25,8 +25,8 @@ from typing import Any
 
 import aiohttp
 import psutil
-from tqdm import tqdm
 
+from agents.core.progress import meter
 from agents.operations.soak_load import Load, LoadSettings, Tally
 from agents.operations.supervise import is_healthy
 from ewsjf_env.serving.launch import Launch
@@ -126,7 +126,7 @@ async def _soak(
     begun_s = time.monotonic()
     timeout = aiohttp.ClientTimeout(total=60.0)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        with tqdm(total=duration_s, unit="s", bar_format=BAR) as progress:
+        with meter(total=duration_s, unit="s", bar_format=BAR) as progress:
             while not load.stop.is_set() and exit_code() is None:
                 elapsed_s = time.monotonic() - begun_s
                 progress.n = min(elapsed_s, duration_s)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans, vq
 
 from agents.core.agent import Agent
+from agents.core.outsider import own_agent
 from agents.runs.view import RunView
 from ewsjf_env.config import ConfigError
 from ewsjf_env.parameters import Value
@@ -60,15 +61,17 @@ def build_policy(run: RunView, agent: Agent, kind: Kind = "auto") -> Policy:
     """
     if kind not in KINDS:
         raise ConfigError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
-    has_network = isinstance(agent, NetworkAgent)
+    network_agent = own_agent(agent)
+    has_network = isinstance(network_agent, NetworkAgent)
     if kind == "auto":
         kind = "mlp" if has_network else "table" if run.config.context else "static"
     start = run.task.start_policy()
     name = f"{run.config.agent} {run.name}"
     if kind == "mlp":
-        if not isinstance(agent, NetworkAgent):
+        if not isinstance(network_agent, NetworkAgent):
             raise ConfigError(f"kind: agent {run.config.agent!r} has no network, expected another")
-        return dataclasses.replace(start, name=name, adaptive=_adaptive(run, network_of(agent)))
+        network = network_of(network_agent)
+        return dataclasses.replace(start, name=name, adaptive=_adaptive(run, network))
     if kind == "table":
         if has_network or not run.config.context:
             raise ConfigError(f"kind: agent {run.config.agent!r} sees no context, expected another")

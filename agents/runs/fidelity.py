@@ -49,7 +49,7 @@ def check_run(
     policy = task.start_policy().with_parameters(values)
     drawn = last.plan.trace
     trace = load_workload(task.workload).draw(drawn.seed, task.traffic_s, drawn.rate_per_s)
-    latency = LatencyModel.load(task.simulated.latency)
+    latency = LatencyModel.load(task.simulated.latency, "simulated.latency")
     case = compare_engines(
         task.simulated, latency, policy, trace, min(seconds, task.episode_s), drawn.seed
     )

@@ -17,12 +17,14 @@ below shared.jsonl can be deleted: a resumed run makes it again, but for the pas
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
 import json
 import platform
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -40,7 +42,12 @@ from ewsjf_env.config import ConfigError, load_yaml
 from ewsjf_env.engine.simulated.latency import LatencyModel
 
 CONFIG, WINDOWS, SUMMARY = "config.yaml", "windows.jsonl", "summary.json"
-VERSIONS = "versions.json"
+VERSIONS, LOCK = "versions.json", ".lock"
+OF_A_RUN = (
+    *(WINDOWS, "shared.jsonl", "timing.jsonl", SUMMARY),
+    *("command.txt", "progress.csv", "events.out.tfevents.*"),
+)
+"""Names of what only a run that had its `CONFIG` leaves in its folder."""
 PACKAGES = ("vllm", "torch", "gymnasium", "stable-baselines3", "optuna", "numpy", "scipy")
 
 
@@ -55,10 +62,16 @@ def default_folder(config: RunConfig, now: datetime | None = None) -> Path:
 
 
 def check_new(path: Path) -> None:
-    """ConfigError for a folder that holds a run already."""
+    """ConfigError for a folder that holds a run already, or what is left of one."""
     if (path / CONFIG).exists():
         raise ConfigError(
             f"{path}: holds a run already; --resume continues it, or name another folder"
+        )
+    left = [file.name for pattern in OF_A_RUN for file in sorted(path.glob(pattern))]
+    if left:
+        raise ConfigError(
+            f"{path}: holds {left[0]} of a run whose {CONFIG} is missing; put that file back and "
+            "--resume the run, or name another folder"
         )
 
 
@@ -75,6 +88,8 @@ class RunDir:
         self.path = path
         self.config = config
         self._lock: IO[bytes] | None = None
+        self._made: list[Path] = []  # folders that `withdraw` may remove, the run's own first
+        self._mine: tuple[str, ...] = ()  # files that it may remove
         self._windows = LineFile(path / WINDOWS)
 
     @classmethod
@@ -86,16 +101,16 @@ class RunDir:
         """
         run = cls(path, config)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            run._take_lock()
             check_new(path)
-            run._note_versions()
-            write_text(path / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
+            run._make_folder()
+            run._take_lock()
+            check_new(path)  # another process may have been faster
+            run._begin()
         except OSError as error:
-            run.close()
+            run.withdraw()
             raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
         except ConfigError:
-            run.close()
+            run.withdraw()
             raise
         return run
 
@@ -172,6 +187,34 @@ class RunDir:
             self._lock.close()
         self._lock = None
 
+    def withdraw(self) -> None:
+        """Close, and remove what `create` has made: for a run that fails before it begins.
+
+        A folder that another process works in, or that was there before with files of its own,
+        keeps these files.  Nothing is removed of a run that was opened.
+        """
+        if self._mine:
+            for name in self._mine:
+                (self.path / name).unlink(missing_ok=True)
+            if self._made:  # whatever an agent has left there meanwhile
+                shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a folder is not empty: it has become somebody's
+            for folder in self._made:
+                if folder.exists():
+                    folder.rmdir()
+        self.close()
+
+    def _make_folder(self) -> None:
+        folders = (self.path, *self.path.parents)
+        self._made = [folder for folder in folders if not folder.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def _begin(self) -> None:
+        """Write the files of a new run: last the one by which its folder is known."""
+        self._mine = (CONFIG, VERSIONS, LOCK)
+        self._note_versions()
+        write_text(self.path / CONFIG, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+
     def _note_versions(self) -> None:
         versions = {
             "git": git_state(),
@@ -183,7 +226,7 @@ class RunDir:
 
     def _take_lock(self) -> None:
         """The kernel's lock: it ends with the process, however that ends."""
-        lock = (self.path / ".lock").open("ab")
+        lock = (self.path / LOCK).open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -202,5 +245,5 @@ def _version(package: str) -> str | None:
 def _latency_hash(config: RunConfig) -> str | None:
     if not config.env.has_model:
         return None
-    model = LatencyModel.load(config.env.simulated.latency)
+    model = LatencyModel.load(config.env.simulated.latency, "simulated.latency")
     return hashlib.sha256(repr(model).encode()).hexdigest()[:16]

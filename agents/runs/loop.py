@@ -20,6 +20,7 @@ from agents.runs.session import Session
 from agents.runs.tensorboard.tags import RunFacts
 from agents.runs.tensorboard.tracker import Tracker
 from ewsjf_env.config import ConfigError, to_dict
+from ewsjf_env.engine.base import EngineError
 
 FAILURES_IN_A_ROW = 5  # windows that the engine may not survive, before the run gives up
 
@@ -63,7 +64,11 @@ def tune(
     if windows < len(records):
         done = len(records)
         raise ConfigError(f"windows: {windows} is fewer than the {done} that are done; name more")
-    session = Session(run.config, run.path)
+    try:
+        session = Session(run.config, run.path)
+    except (ConfigError, EngineError):
+        run.withdraw()  # a new run has not begun: its folder would be in the way of the next try
+        raise
     config = run.config
     settings = to_dict(config.settings)
     facts = RunFacts.of(config.task, config.agent, config.seed, windows, settings)

@@ -83,9 +83,11 @@ class Session:
 
     def close(self) -> None:
         """Free the engines, and what the agent works with."""
-        if isinstance(self.agent, WithHelpers):
-            self.agent.close()
-        self._env.close()
+        try:
+            if isinstance(self.agent, WithHelpers):
+                self.agent.close()
+        finally:
+            self._env.close()
 
     def restore(
         self, records: Sequence[WindowRecord], progress: Callable[[str], None] = _tell

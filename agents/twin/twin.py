@@ -91,7 +91,7 @@ class Twin:
         self.replayer = Replayer(self._task, config.jobs, folder, kept)
         self._latency: LatencyModel | None = None
         if self._task.has_model:
-            self._latency = LatencyModel.load(self._task.simulated.latency)
+            self._latency = LatencyModel.load(self._task.simulated.latency, "simulated.latency")
             if config.latency_error:
                 self._latency = perturbed(self._latency, config.latency_error, seed)
         self.speed = SpeedFit(1.0, 0.0, math.nan)

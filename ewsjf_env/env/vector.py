@@ -137,8 +137,12 @@ class SchedulerTuningVectorEnv(VectorEnv[Floats, Floats, Any]):
         if not self._started:
             raise ResetNeeded("call reset before the first step")
         wanted = self.action_space.shape
-        if np.shape(actions) != wanted:
-            raise ConfigError(f"actions: shape {np.shape(actions)}, expected {wanted}")
+        try:
+            shape = np.shape(actions)
+        except ValueError:  # rows of several lengths
+            raise ConfigError(f"actions: rows of several lengths, expected {wanted}") from None
+        if shape != wanted:
+            raise ConfigError(f"actions: shape {shape}, expected {wanted}")
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros((2, self.num_envs), np.bool_)
         infos = _Infos(self.num_envs)

@@ -170,9 +170,28 @@ def test_actions_outside_the_box_are_clipped_and_nonsense_is_refused() -> None:
     env.reset(seed=1)
     *_, info = env.step(np.array([7.0], dtype=np.float32))
     assert info["executed_action"] == pytest.approx([1.0])
-    for nonsense in (np.array([np.nan]), np.zeros(2)):
-        with pytest.raises(ConfigError, match="expected 1 finite numbers"):
-            env.step(nonsense)
+    before = env.outcome
+    for nonsense, told in (
+        (np.array([np.nan]), r"\[nan\]"),
+        (np.zeros(2), r"\[0\.0, 0\.0\]"),
+        (np.zeros((1, 1)), r"\[\[0\.0\]\]"),
+        ("up", "'up'"),
+        (["0.5"], r"\['0\.5'\]"),
+        ({"k": 0.5}, r"\{'k': 0\.5\}"),
+        (None, "None"),
+        ([[0.0], [0.0, 1.0]], r"\[\[0\.0\], \[0\.0, 1\.0\]\]"),
+        ([10**400], r"\[10"),
+    ):
+        with pytest.raises(ConfigError, match=f"^action: expected 1 finite numbers, got {told}"):
+            env.step(nonsense)  # type: ignore[arg-type]
+    assert env.outcome is before
+
+
+@pytest.mark.parametrize("engine", ["compiled", "simulated"])
+def test_a_latency_model_that_is_not_there_is_refused_when_it_is_made(engine: str) -> None:
+    config = {"engine": engine, "simulated": {"latency": "nope"}}
+    with pytest.raises(ConfigError, match=r"^simulated\.latency: unknown preset 'nope'"):
+        gymnasium.make(f"ewsjf_env:{SIMULATED_ID}", config=config)
 
 
 def test_episodes_draw_other_traces_unless_told() -> None:

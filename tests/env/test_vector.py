@@ -119,6 +119,11 @@ def test_bad_steps_and_resets() -> None:
     env.reset(seed=0)
     with pytest.raises(ConfigError, match=r"actions: shape \(2, 3\), expected"):
         env.step(np.zeros((2, 3), np.float32))
+    for nonsense in ("up", {"a": 1}, None):
+        with pytest.raises(ConfigError, match=r"actions: shape \(\), expected"):
+            env.step(nonsense)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="actions: rows of several lengths, expected"):
+        env.step([[0.0], [0.0, 1.0]])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="finite"):
         env.step(np.full(env.action_space.shape, np.nan, np.float32))
     with pytest.raises(ConfigError, match="seed: 3 seeds, expected 2"):

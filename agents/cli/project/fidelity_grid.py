@@ -21,6 +21,7 @@ from agents.cli._command import (
 from agents.core.files import write_json
 from agents.core.progress import bar
 from agents.core.provenance import git_state
+from agents.experiments.backend import check_jobs
 from agents.experiments.fidelity_grid import ROWS, play_grid, settings_of, summarise
 from ewsjf_env.config import ConfigError, check_range, nearest
 
@@ -52,7 +53,7 @@ def _play(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
     check_range("--duration", arguments.duration, 0.0, low_open=True)
     check_range("--seed", arguments.seed, 0, 10_000)
-    check_range("--jobs", arguments.jobs, 1)
+    check_jobs(arguments.jobs)
     traces = None if arguments.traces is None else Path(arguments.traces)
     if traces is not None and not traces.is_dir():
         raise ConfigError(f"--traces: {traces} is not a folder")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from agents.cli._command import Parser, folder, json_file, made_folder, run_command, whole
 from agents.core.progress import bar
+from agents.experiments.backend import check_jobs
 from agents.experiments.default_policy import POINTS, fit
 from ewsjf_env.config import check_range
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fit(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
-    check_range("--jobs", arguments.jobs, 1)
+    check_jobs(arguments.jobs)
     check_range("--points", arguments.points, 1)
     out = json_file("--out", arguments.out)
     scanned = folder("--scan", arguments.scan)

@@ -18,6 +18,7 @@ from agents.analysis.statistics import Estimate, mean, ratio
 from agents.analysis.tables import doubts, interval, table
 from agents.core.files import write_json, write_text
 from agents.core.progress import Progress
+from agents.experiments.backend import check_jobs
 from agents.experiments.grid import key_of_run
 from agents.experiments.policy_runs import Record, run_every
 from agents.experiments.source import Source
@@ -44,7 +45,7 @@ def run_study(
     """
     check_range("--seeds", seeds, 1, JUDGED.stop)
     check_range("--duration", duration_s, 0.0, MAX_DURATION_S, low_open=True)
-    check_range("--jobs", workers, 1)
+    check_jobs(workers)
     study = _with_choices(study, duration_s, out, workers, progress)
     runs = [_run(study, arm, seed, duration_s) for seed in range(seeds) for arm in study.arms]
     records = run_every(runs, out, workers, progress, serve_arm)

@@ -119,6 +119,7 @@ def test_an_evaluation_from_end_to_end(folder: Path, capsys: pytest.CaptureFixtu
         first, second = read(path), read(folder / "again" / "runs" / path.name)
         assert first.pop("wall_s") >= 0
         assert second.pop("wall_s") >= 0
+        assert len(first.pop("sha256")) == len(second.pop("sha256")) == 16  # of wall_s, too
         assert json.dumps(first) == json.dumps(second)
 
 
@@ -179,7 +180,8 @@ BAD = [
     ("--workload tiny.yaml --duration inf", "--duration: inf is outside (0, inf)"),
     ("--workload tiny.yaml --duration nan", "--duration: nan is outside (0, inf)"),
     ("--workload tiny.yaml --duration long", "--duration: 'long' is not a number"),
-    ("--workload tiny.yaml --jobs 0", "--jobs: 0 is outside [1, inf)"),
+    ("--workload tiny.yaml --jobs 0", "--jobs: 0 is outside [1, 1024]"),
+    ("--workload tiny.yaml --jobs 99999999 --dry-run", "--jobs: 99999999 is outside [1, 1024]"),
     ("--workload tiny.yaml --policies fcsf", "unknown policy 'fcsf'; nearest valid name: 'fcfs'"),
     (
         "--workload tiny.yaml --against fcsf",

@@ -264,6 +264,7 @@ def test_a_damaged_run_is_one_line(
         (["--seeds", "0"], "--seeds: 0 is outside [1, 5000]"),
         (["--windows", "0"], "--windows: 0 is outside"),
         (["--jobs", "0"], "--jobs: 0 is outside"),
+        (["--jobs", "99999999"], "--jobs: 99999999 is outside [1, 1024]"),
         (["--kind", "tree"], "--kind: invalid choice: 'tree'"),
         (["--kind", "mlp"], "agent 'sobol' has no network"),
         (["--seeds", "x"], "--seeds: 'x' is not an integer"),

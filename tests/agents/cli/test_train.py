@@ -111,7 +111,7 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
     ("arguments", "message"),
     [
         ("", "--agent: missing; see --help for the list, or --resume a run"),
-        ("--agent sobol --config lat.yaml", "simulated: latency: unknown preset 'llama3'; nearest"),
+        ("--agent sobol --config lat.yaml", "simulated.latency: unknown preset 'llama3'; nearest"),
         ("--agent sobol --config own.yaml", "own.yaml: unknown key 'engine_settings'; nearest"),
         ("--agent sobol --config long.yaml", "error: workload: 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
         ("--agent sobol --config many.yaml", "many.yaml: windows: 100000000000000000000000000"),

@@ -40,6 +40,10 @@ def number(value: float) -> Result:
     return {"number": value}
 
 
+def deep(value: float) -> Result:
+    return {"a": value, "inner": {"b": 1e-17 + value, "rows": [{"c": (value, None), "d": True}]}}
+
+
 def noted(value: int, log: Path) -> Result:
     """A result that takes a moment, and says in a file that it was made."""
     import time
@@ -82,12 +86,48 @@ def test_a_result_is_computed_once(tmp_path: Path) -> None:
     assert [path.name for path in store.folder.iterdir()] == [f"{key}.json"]
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"number": 1', "[1]", "{}", "null"])
-def test_a_damaged_result_is_none(tmp_path: Path, content: str) -> None:
+DAMAGE = ["", "{", '{"number": 1', "[1]", "{}", "null", '{"number": 1}', '{"sha256": "0"}']
+
+
+@pytest.mark.parametrize("content", DAMAGE)
+def test_a_damaged_result_is_none(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     store, key = Store(tmp_path), key_of("question")
     store.path(key).write_text(content)
     assert store.get(key, partial(number, 2)) == {"number": 2}
-    assert json.loads(store.path(key).read_text()) == {"number": 2}
+    told = f"{store.path(key)}: damaged, or written by an older version; made again\n"
+    assert capsys.readouterr().err == told
+    assert Store(tmp_path).get(key, never) == {"number": 2}
+    assert capsys.readouterr().err == ""
+    written = json.loads(store.path(key).read_text())
+    assert {**written, "sha256": ""} == {"number": 2, "sha256": ""}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_result_that_lacks_something_anywhere_is_made_again(
+    tmp_path: Path, workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, keys = Store(tmp_path), [key_of(n) for n in range(4)]
+    tasks = {key: partial(deep, n) for n, key in enumerate(keys)}
+    whole, _ = store.get_all(tasks, 1, silent)
+    for key, lost in zip(keys, ("a", "b", "c"), strict=False):
+        data = json.loads(store.path(key).read_text())
+        for part in (data, data["inner"], data["inner"]["rows"][0]):
+            part.pop(lost, None)
+        store.path(key).write_text(json.dumps(data))
+    again = {**tasks, keys[3]: never}
+    assert store.get_all(again, workers, silent) == (whole, {})
+    told = f"{store.path(keys[0])} and 2 more: damaged, or written by an older version; made again"
+    assert capfd.readouterr().err.splitlines() == [told]
+    assert store.get_all(dict.fromkeys(keys, never), workers, silent) == (whole, {})
+
+
+def test_files_that_people_read_have_no_seal(tmp_path: Path) -> None:
+    store, key = Store(tmp_path, sealed=False), key_of("question")
+    store.keep(key, number(1.5))
+    assert json.loads(store.path(key).read_text()) == {"number": 1.5}
+    assert store.find(key) == {"number": 1.5}
 
 
 def test_nan_is_a_failure_and_not_a_file_that_nobody_can_read(tmp_path: Path) -> None:

@@ -54,6 +54,24 @@ def test_runs_are_played_once(tmp_path: Path) -> None:
     assert again["random", 1]["curve"] == before["random", 1]["curve"]
 
 
+def test_a_judgement_that_lacks_a_key_is_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = played(tmp_path, ["random"])
+    for number, key in enumerate(("final", "rewards")):
+        (path,) = (tmp_path / "judged").glob(f"fake__random__seed{number}__*.json")
+        data = json.loads(path.read_text())
+        del data[key]
+        path.write_text(json.dumps(data))
+    capsys.readouterr()
+    again = played(tmp_path, ["random"])
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert told.endswith(" and 1 more: damaged, or written by an older version; made again")
+    wall = ("tuned_wall_s", "tuner_s_per_window")
+    kept = [{k: v for k, v in row.items() if k not in wall} for row in first]
+    assert [{k: v for k, v in row.items() if k not in wall} for row in again] == kept
+
+
 def test_other_settings_play_again(tmp_path: Path) -> None:
     played(tmp_path, ["default"], seeds=1)
     assert [r["windows"] for r in played(tmp_path, ["default"], seeds=1, windows=3)] == [3]
@@ -284,6 +302,7 @@ def test_the_command_writes_all_three_files(
         (["--agents", ","], "--agents: the list is empty"),
         (["--agents", "random,random"], "'random' occurs twice"),
         (["--seeds", "0"], "--seeds: 0 is outside"),
+        (["--jobs", "99999999", "--dry-run"], "--jobs: 99999999 is outside [1, 1024]"),
         (["--out", __file__], "test_comparison.py is a file, expected a folder"),
         (["--tasks", "fak"], "nearest valid name: 'fake'"),
         (["--agent", "random"], "nearest valid name: '--agents'"),

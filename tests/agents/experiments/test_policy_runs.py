@@ -155,9 +155,13 @@ def test_an_interruption_keeps_what_is_finished(jobs: list[PolicyRun], tmp_path:
 def test_a_damaged_record_is_run_again(jobs: list[PolicyRun], tmp_path: Path) -> None:
     run_all(jobs, tmp_path, 1, quiet, played)
     path = tmp_path / "runs" / f"{jobs[0].key}.json"
-    path.write_text(path.read_text()[:100])
-    records, failures = run_all(jobs, tmp_path, 1, quiet, played)
-    assert (len(records), failures) == (6, {})
+    whole = json.loads(path.read_text())
+    lacking = {key: value for key, value in whole.items() if key != "metrics"}
+    for damaged in (path.read_text()[:100], json.dumps(lacking)):
+        path.write_text(damaged)
+        records, failures = run_all(jobs, tmp_path, 1, quiet, played)
+        assert (len(records), failures) == (6, {})
+        assert json.loads(path.read_text())["metrics"] == whole["metrics"]
     assert json.loads(path.read_text())["policy"] == "fcfs"
 
 

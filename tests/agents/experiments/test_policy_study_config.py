@@ -89,6 +89,7 @@ def test_bad_studies_are_refused(changes: dict[str, Any], message: str) -> None:
         (["--only", "mixx"], "--only: unknown 'mixx'; nearest valid name: 'mix'"),
         (["--seeds", "0"], "--seeds: 0 is outside [1, 1000]"),
         (["--jobs", "0"], "--jobs: 0 is outside"),
+        (["--jobs", "99999999", "--dry-run"], "--jobs: 99999999 is outside [1, 1024]"),
         (["--traces", "nowhere"], "workloads: recorded: trace: nowhere/trace.csv: no such"),
         (["--sedes", "3"], "unknown option '--sedes'; nearest valid name: '--seeds'"),
     ],

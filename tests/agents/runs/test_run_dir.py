@@ -108,6 +108,14 @@ def _without(line: bytes, key: str) -> bytes:
         (lambda a, b, c: a + b + b + c, "line 3: window 1, not 2"),
         (lambda a, b, c: b + c, "line 1: window 1, not 0"),
         (lambda a, b, c: a + _without(b, "score") + c, "line 2: not a window: it lacks 'score'"),
+        (
+            lambda a, b, c: a + b.replace(b'"window":1,', b'"window":0,"window":1,') + c,
+            "line 2: not a window: key 'window' is given twice",
+        ),
+        (
+            lambda a, b, c: a + b.replace(b'"reward":', b'"reward":9.0,"reward":', 1) + c,
+            "line 2: not a window: key 'reward' is given twice",
+        ),
     ],
 )
 def test_a_damaged_line_is_told_by_its_number(folder: Path, damage: Any, message: str) -> None:
@@ -215,6 +223,49 @@ def test_a_start_that_was_killed_before_its_configuration(tmp_path: Path) -> Non
     (tmp_path / "versions.json").write_text("{")
     RunDir.create(tmp_path, CONFIG).close()
     assert RunDir.open(tmp_path).config == CONFIG
+
+
+@pytest.mark.parametrize("left", ["windows.jsonl", "summary.json", "timing.jsonl"])
+def test_what_is_left_of_a_run_is_not_adopted(folder: Path, left: str) -> None:
+    for path in list(folder.iterdir()):
+        if path.name != left:
+            path.unlink()
+    before = (folder / left).read_bytes()
+    message = f"holds {left} of a run whose config.yaml is missing; put that file back and --resume"
+    with pytest.raises(ConfigError, match=message):
+        RunDir.create(folder, CONFIG)
+    assert [path.name for path in folder.iterdir()] == [left]
+    assert (folder / left).read_bytes() == before
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    task = {**SHORT, "engine": "compiled", "simulated": {"latency": "nope"}}
+    del task["fake"]
+    config = make_run_config("sobol", task, windows=3)
+    with pytest.raises(ConfigError, match=r"^simulated\.latency: unknown preset 'nope'"):
+        RunDir.create(tmp_path / "a" / "b", config)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"^simulated\.latency: unknown preset 'nope'"):
+        RunDir.create(tmp_path, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_who_is_refused_withdraws_nothing_of_another_process(folder: Path) -> None:
+    first = RunDir.open(folder, lock=True)
+    (folder / "config.yaml").rename(folder / "hidden")
+    (folder / "windows.jsonl").rename(folder / "away")
+    for name in ("summary.json", "command.txt", "timing.jsonl", "progress.csv"):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("events*"):
+        path.unlink()
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(ConfigError, match="another process is working on this run"):
+        RunDir.create(folder, CONFIG)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    first.close()
+    first.withdraw()  # it was opened, not created
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_folders_that_cannot_be(tmp_path: Path) -> None:

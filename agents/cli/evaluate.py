@@ -60,11 +60,9 @@ them: same arrivals for all, several seeds, paired intervals."""
 EXAMPLES = """\
 examples:
   ewsjf evaluate --workload mixed --out runs/mixed --jobs 2
-  ewsjf evaluate --trace my_log.csv.gz --policies fcfs,hrrn,my_policy.json \\
-      --rate 4 --out runs/mine
-  ewsjf evaluate --trace my_log.csv.gz --capacity 0.9,0.99 --out runs/capacity
+  ewsjf evaluate --trace my_log.csv.gz --capacity 0.9,0.99 --out runs/mine
 
-policies: names, with parameters in parentheses, or policy files:
+policies: names, with parameters in parentheses, or files:
 """
 
 

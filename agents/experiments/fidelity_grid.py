@@ -38,6 +38,7 @@ RECORDED = (
     *("azure2023_conv_a.csv.gz", "azure2023_code_a.csv.gz"),
     *("mooncake_conversation_a.csv.gz", "servegen_mlarge_a.csv.gz"),
 )
+MOST_REQUESTS = 200  # in a window: a fast machine takes as long to simulate for each request
 DEPTHS = {"asynchronous": True, "synchronous": False}
 
 _ALL = ",".join(ORDERS)
@@ -45,6 +46,11 @@ _SHAPED = ",".join(
     f"{order}(prefill_share={share};yield_share={give})"
     for order in ("fcfs", "hrrn", "ewsjf", "boost")
     for share, give in ((0.25, 0), (0.5, 0.9), (1, 0.5))
+)
+_TIMED = ",".join(
+    f"{order}(step_s={step_s};yield_share={give})"
+    for order in ("fcfs", "hrrn", "ewsjf", "boost")
+    for step_s, give in ((0.02, 0), (0.05, 0.9), (0.2, 0.5))
 )
 _PARTITIONED = "ewsjf,ewsjf_normalised,ewsjf_paper,ewsjf_authors,ewsjf_hrrn"
 
@@ -71,6 +77,7 @@ class Row:
 ROWS = (
     Row("orders", _ALL),
     Row("step shaping", _SHAPED),
+    Row("steps by time", _TIMED),
     Row(
         "prefix caching",
         "fcfs,spf,residual_sjf,hrrn,ewsjf,ewsjf(w_cached=1)",
@@ -155,11 +162,12 @@ def play_setting(setting: Setting) -> Result:
     """Both engines under all policies of a setting."""
     workload, config = setting.source.load(), setting.engine
     rate = setting.load * _capacity(workload, config)
-    trace = workload.draw(JUDGED.start + setting.seed, setting.duration_s, rate)
+    duration_s = min(setting.duration_s, setting.row.factor * MOST_REQUESTS / rate)
+    trace = workload.draw(JUDGED.start + setting.seed, duration_s, rate)
     latency = cached_engine(config).latency
     policies = parse_policies(setting.row.policies)
     cases = [
-        compare_engines(config, latency, policy, trace, setting.duration_s, setting.seed)
+        compare_engines(config, latency, policy, trace, duration_s, setting.seed)
         for policy in (policies if len(trace) else ())
     ]
     return {

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
+from ewsjf_env.scheduling.memory import Cache, MemoryGate
 from ewsjf_env.scheduling.orders.expected_output import OutputEstimates
 from ewsjf_env.scheduling.orders.keyed import KeyedOrder
 from ewsjf_env.scheduling.orders.order import Order
@@ -46,6 +47,7 @@ class PolicyQueue(WaitingQueue[R]):
         by_priority: serve as vLLM's own priority policy does: smaller `Entry.priority` first, the
             earliest arrival among equals, returned requests in their own place.  The policy's
             order then waits until this is off: an operator asked for priorities by name.
+        cache: the KV cache, for policies with a memory gate; None: such a policy has none.
         block_tokens: KV block size.
         longest_tokens: the model's length limit.
         seed: for the order `random` and the length sample.
@@ -60,6 +62,7 @@ class PolicyQueue(WaitingQueue[R]):
         *,
         tenants: TenantSettings | None = None,
         by_priority: bool = False,
+        cache: Cache | None = None,
         block_tokens: int = 16,
         longest_tokens: int = 8192,
         seed: int = 0,
@@ -70,6 +73,7 @@ class PolicyQueue(WaitingQueue[R]):
         self.repartitions = 0
         self._executor = executor
         self._seed = seed
+        self._cache = cache
         traffic = Traffic(mean_cost_s=cost_model.cost_s(512), longest_tokens=longest_tokens)
         self.outputs = OutputEstimates()
         self._context = OrderContext(cost_model.cost_s, traffic, block_tokens, seed, self.outputs)
@@ -83,6 +87,7 @@ class PolicyQueue(WaitingQueue[R]):
             tenants=None if tenants is None else TenantAccounts(tenants),
         )
         self._start_repartitioner()
+        self._set_gate()
 
     @property
     def traffic(self) -> Traffic:
@@ -104,6 +109,7 @@ class PolicyQueue(WaitingQueue[R]):
         if self.repartitioner is not None and asks and before.partition == policy.partition:
             self.repartitioner.renew()
         self.replace_orders(self._build_order, self._build_overdue)
+        self._set_gate()
 
     def use_executor(self, executor: Executor) -> None:
         """Compute partitions elsewhere, for example inline on a virtual clock."""
@@ -174,6 +180,10 @@ class PolicyQueue(WaitingQueue[R]):
                 cost_factor=number(values, "overdue_kappa"),
             )
         return OverdueLane(settings, self.cost_model.cost_s)
+
+    def _set_gate(self) -> None:
+        cache = None if self._by_priority else self._cache
+        self.gate = MemoryGate.of(self.policy.parameters, cache, self._context.block_tokens)
 
     def _start_repartitioner(self) -> None:
         """Follow the policy's settings; what is known of the traffic outlives a policy."""

@@ -26,6 +26,7 @@ class Entry:
         tenant: whom the service counts for; "" where there are no tenants.
         routed_tokens: the length that chose the queue: the prompt's, or its effective work then.
         work_tokens: its effective work when it joined the order.
+        passed: requests that were admitted before it because it did not fit into the KV cache.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Entry:
         "output_hint",
         "output_tokens",
         "overdue",
+        "passed",
         "priority",
         "probe",
         "prompt_tokens",
@@ -70,6 +72,7 @@ class Entry:
         self.priority = priority
         self.arrival_key = (seq,) if arrival_key is None else arrival_key
         self.overdue = False
+        self.passed = 0
         self.probe = probe
         self.output_hint = output_hint
         self.tenant = tenant

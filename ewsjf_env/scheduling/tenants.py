@@ -284,6 +284,14 @@ class TenantOrder(Order):
                 return entry
         return None
 
+    def best_fitting(self, lets_in: Callable[[Entry], bool]) -> Entry | None:
+        """As `best`, of the entries that a gate lets in."""
+        for name in sorted(self._busy, key=self._accounts.counter):
+            entry = self._begin(name).best_fitting(lets_in)
+            if entry is not None:
+                return entry
+        return None
+
     def _begin(self, name: str) -> Order:
         order = self._orders[name]
         if self._begun[name] != self._step:

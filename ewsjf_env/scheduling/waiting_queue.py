@@ -5,9 +5,10 @@ Each pick looks, within the most urgent priority that has requests, at
     2. the overdue lane, while it has token credit,
     3. the order; with tenants, that of the tenant which is owed most (`tenants.py`).
 A choice is pinned from `peek` to `pop`, so that both see the same request; a new step, a
-removal or a prepend releases it.  The queue never reads a clock: `begin_step(now_s)` brings one
-stamp a step, and a request is stamped by the first step that sees it (or by the time its caller
-gives).  Stamps never go back, whatever the clock does.
+removal, a prepend or, with a memory gate, another number of free blocks releases it.  The queue
+never reads a clock: `begin_step(now_s)` brings one stamp a step, and a request is stamped by the
+first step that sees it (or by the time its caller gives).  Stamps never go back, whatever the clock
+does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from ewsjf_env.scheduling.entry import Entry
+from ewsjf_env.scheduling.memory import MemoryGate
 from ewsjf_env.scheduling.orders.order import Order
 from ewsjf_env.scheduling.overdue import OverdueLane
 from ewsjf_env.scheduling.step_shape import WaitingTokens
@@ -77,7 +79,9 @@ class WaitingQueue(Generic[R]):
         self._priorities: list[int] = []  # ascending keys of _classes
         self._entries: dict[R, Entry] = {}  # everything that waits here
         self._unstamped: dict[R, Entry] = {}
+        self.gate: MemoryGate | None = None
         self._may_close = False
+        self._pinned_free = 0  # blocks of the KV cache that were free when the choice was pinned
         self._shorter_than = 0
         self._tokens = WaitingTokens()
         # Sequence, first enqueue time and tenant of requests that left; weak: finished ones vanish.
@@ -151,7 +155,8 @@ class WaitingQueue(Generic[R]):
 
     def pop(self) -> R:
         """Remove and return the request that `peek` shows."""
-        chosen = self._choose()
+        # The choice that `peek` showed, although its blocks have been taken since.
+        chosen = self._pinned if self._pinned is not None else self._choose()
         if chosen is None:
             raise IndexError("pop from an empty waiting queue")
         entry, from_overdue = chosen
@@ -201,7 +206,7 @@ class WaitingQueue(Generic[R]):
         # know, which is for orders and steps that may close while requests wait.
         if not self._entries:
             return False
-        if not self._may_close and not self._shorter_than:
+        if not self._may_close and not self._shorter_than and self.gate is None:
             return True
         chosen = self._choose()
         if chosen is None:
@@ -260,6 +265,10 @@ class WaitingQueue(Generic[R]):
     # -- inside --------------------------------------------------------------------------------
 
     def _choose(self) -> tuple[Entry, bool] | None:
+        if self.gate is not None:
+            free = self.gate.cache.free_blocks()
+            if free != self._pinned_free:
+                self._pinned, self._pinned_free = None, free
         if self._pinned is None:
             if self._unstamped:
                 self._stamp_new()
@@ -276,7 +285,8 @@ class WaitingQueue(Generic[R]):
         overdue = lanes.overdue.best()
         if overdue is not None and lanes.order.may_overtake(overdue):
             return overdue, True
-        best = lanes.order.best()
+        gate = self.gate
+        best = lanes.order.best() if gate is None else lanes.order.best_fitting(gate.lets_in)
         return None if best is None else (best, False)
 
     def _put(self, request: R, entry: Entry) -> None:

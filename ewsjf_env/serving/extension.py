@@ -33,6 +33,7 @@ from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel
 from ewsjf_env.scheduling.history import CAPACITY, RequestHistory
 from ewsjf_env.scheduling.partition.repartition import InlineExecutor
 from ewsjf_env.scheduling.step_work import StepFollower
+from ewsjf_env.serving.cache import SchedulerCache
 from ewsjf_env.serving.hints import read_hints
 from ewsjf_env.serving.lease import Lease
 from ewsjf_env.serving.request_queue import EWSJFRequestQueue, RequestReader
@@ -97,6 +98,7 @@ class SchedulerExtension:
             self._executor,
             tenants=settings.tenants,
             by_priority=by_priority,
+            cache=SchedulerCache(scheduler),
             block_tokens=scheduler.block_size,
             longest_tokens=config.model_config.max_model_len,
             seed=settings.seed,

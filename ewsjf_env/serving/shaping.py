@@ -104,5 +104,7 @@ def _head_tokens(queue: PolicyQueue[Any]) -> int:
 
     A grammar or a remote cache may take seconds, and nobody should yield to who cannot come.
     """
+    if not queue:  # the step is closed
+        return 1 << 62
     ready = queue.peek().status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
     return queue.head_tokens() if ready else 1 << 62

@@ -49,6 +49,11 @@ class Order(Protocol):
         """The next entry."""
         ...
 
+    def best_fitting(self, lets_in: Callable[[Entry], bool]) -> Entry | None:
+        """The next entry that a gate lets in; None, which closes the step, where it is not so."""
+        entry = self.best()
+        return entry if entry is not None and lets_in(entry) else None
+
     def __len__(self) -> int:
         """Number of entries."""
         ...

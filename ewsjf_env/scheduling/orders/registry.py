@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from ewsjf_env.parameters import ParameterSpace, integer, linear, log
 from ewsjf_env.scheduling.entry import Entry
+from ewsjf_env.scheduling.memory import MEMORY_PARAMETERS
 from ewsjf_env.scheduling.orders.boost import AdaptiveBoostOrder, boosted_arrival_s
 from ewsjf_env.scheduling.orders.ewsjf import EWSJF_ORDERS
 from ewsjf_env.scheduling.orders.keyed import Key, KeyedOrder
@@ -202,7 +203,7 @@ _SPECS: tuple[OrderSpec, ...] = (
 # How steps are cut is nothing of the order's: every policy may say it.
 ORDERS: dict[str, OrderSpec] = {
     spec.name: dataclasses.replace(
-        spec, space=ParameterSpace((*spec.space.parameters, *STEP_PARAMETERS))
+        spec, space=ParameterSpace((*spec.space.parameters, *STEP_PARAMETERS, *MEMORY_PARAMETERS))
     )
     for spec in _SPECS
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from ewsjf_env.scheduling.entry import Entry
@@ -72,6 +72,7 @@ class ScoredOrder(Order):
         self._step = 0
         self._first_key: int | None = None  # queue of the step's first pick
         self._fcfs_step = -1  # the step in which scoring failed
+        self._passed_over: Entry | None = None  # a better head that the last choice did not let in
         self._shares = Shares()
 
     def begin_step(self, now_s: float) -> None:
@@ -81,6 +82,7 @@ class ScoredOrder(Order):
         self._now_s = now_s
         self._step += 1
         self._first_key = None
+        self._passed_over = None
 
     def know_queues(self, means: dict[int, tuple[float, float]]) -> None:
         """Declare the partition's queues: key -> (mean tokens, share of arrivals)."""
@@ -118,6 +120,9 @@ class ScoredOrder(Order):
         del self._by_age[entry.seq]
         entry.order_slot = queue.scored_head = None
         if picked:
+            if self._passed_over is not None:
+                self._passed_over.passed += 1
+                self._passed_over = None
             queue.picks += 1
             if self._first_key is None:
                 self._first_key = queue.key
@@ -126,19 +131,29 @@ class ScoredOrder(Order):
 
     def best(self) -> Entry | None:
         """O(Q)."""
+        return self._best(None)
+
+    def best_fitting(self, lets_in: Callable[[Entry], bool]) -> Entry | None:
+        """O(Q): the best of the heads that a gate lets in, see `scheduling.memory`."""
+        self._passed_over = None
+        return self._best(lets_in)
+
+    def _best(self, lets_in: Callable[[Entry], bool] | None) -> Entry | None:
         if not self._by_age:
             return None
         if self._now_s <= self.oldest.arrived_s:
-            return self.oldest  # nobody has waited yet: nothing to weigh, first come
-        if self._first_key is not None and self.backfill != "score":
-            return self._neighbour(self._first_key)
-        if self._fcfs_step != self._step:
-            try:
-                return self._best_score()
-            except Exception:  # whatever a score does, the server must go on: FCFS this step
-                self.score_failures += 1
-                self._fcfs_step = self._step
-        return self.oldest
+            found: Entry | None = self.oldest  # nobody has waited yet: nothing to weigh, first come
+        elif self._first_key is not None and self.backfill != "score":
+            found = self._neighbour(self._first_key)
+        else:
+            if self._fcfs_step != self._step:
+                try:
+                    return self._best_score(lets_in)
+                except Exception:  # whatever a score does, the server must go on: FCFS this step
+                    self.score_failures += 1
+                    self._fcfs_step = self._step
+            found = self.oldest
+        return None if found is None or (lets_in and not lets_in(found)) else found
 
     def urgency(self, prompt_tokens: int, wait_s: float) -> float:
         """Score of a head of so many tokens that has waited so long, in the queue it belongs to."""
@@ -156,13 +171,14 @@ class ScoredOrder(Order):
         """The entry that arrived first; O(1)."""
         return next(iter(self._by_age.values()))
 
-    def _best_score(self) -> Entry:
+    def _best_score(self, lets_in: Callable[[Entry], bool] | None) -> Entry | None:
         step, bounded = self._step, self.overtake_window_s < math.inf
         latest_s = self.oldest.arrived_s + self.overtake_window_s if bounded else math.inf
         now_s, cost_s, work = self._now_s, self._cost_s, self._work
         score_of, traffic = self.scorer.score, self.traffic
         best: Entry | None = None
-        best_score = -math.inf
+        outside: Entry | None = None
+        best_score = outside_score = -math.inf
         for queue in self._queues.values():
             # Only `remove` changes the head of a queue, and it forgets the scored one.
             head = queue.scored_head if queue.scored_step == step else None
@@ -183,9 +199,16 @@ class ScoredOrder(Order):
                 continue
             else:
                 score = queue.score
+            if lets_in is not None and not lets_in(head):
+                if outside is None or (score, -head.seq) > (outside_score, -outside.seq):
+                    outside, outside_score = head, score
+                continue
             if score > best_score or best is None or (score == best_score and head.seq < best.seq):
                 best, best_score = head, score
-        assert best is not None  # the oldest entry's own queue is always eligible
+        if outside is None or best is None:
+            return best
+        if (outside_score, -outside.seq) > (best_score, -best.seq):
+            self._passed_over = outside
         return best
 
     def _weigh(self, entry: Entry, work: WorkFunction) -> None:

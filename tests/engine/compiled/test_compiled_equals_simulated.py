@@ -83,6 +83,13 @@ def test_engine_setting(changes: dict[str, object]) -> None:
         "fcfs(step_s=0.1)",
         "hrrn(step_s=0.1,prefill_share=0.5)",
         "sjf(step_s=0.005)",
+        "ewsjf(kv_reserve=0.05)",
+        "hrrn(kv_reserve=0.1,reserve_above_tokens=100)",
+        "ewsjf(kv_reserve=0.1,step_s=0.06,yield_share=0.8)",
+        "ewsjf(kv_reserve=0.1,backfill=none)",
+        "ewsjf_paper(kv_reserve=0.1,routing=bubble,backfill=adjacent,overtake_window_s=4)",
+        "srf(kv_reserve=0.3)",
+        "fcfs(kv_reserve=0.02)",
         "srf(long_max_wait_s=2)",
         "residual_sjf(max_wait_s=1)",
     ],
@@ -345,6 +352,7 @@ def _follower_of(policy: Policy, tuned: list[str], seed: int) -> Adaptive:
     shape=st.tuples(
         st.sampled_from([1.0, 0.5]), st.sampled_from([0.0, 0.7]), st.sampled_from([10.0, 0.05])
     ),
+    reserve=st.sampled_from([0.0, 0.02, 0.2]),
     seed=st.integers(0, 1000),
 )
 def test_any_configuration(
@@ -358,6 +366,7 @@ def test_any_configuration(
     threshold: int,
     caching: bool,
     shape: tuple[float, float, float],
+    reserve: float,
     seed: int,
 ) -> None:
     config = SimulatedConfig(
@@ -373,6 +382,7 @@ def test_any_configuration(
     parameters: dict[str, Value] = dict(
         zip(("prefill_share", "yield_share", "step_s"), shape, strict=True)
     )
+    parameters["kv_reserve"] = reserve
     if ORDERS[order].partitioned:
         parameters["routing"] = routing
     policy = Policy.from_dict({"order": order, "parameters": parameters})

@@ -168,6 +168,7 @@ def test_more_tenants_than_are_compiled_are_refused() -> None:
     listed_only=st.booleans(),
     prompt_weight=st.sampled_from([0.0, 1.0]),
     yield_share=st.sampled_from([0.0, 0.7]),
+    reserve=st.sampled_from([0.0, 0.0, 0.02, 0.2]),
     seed=st.integers(0, 1000),
 )
 def test_any_tenants(
@@ -183,6 +184,7 @@ def test_any_tenants(
     listed_only: bool,
     prompt_weight: float,
     yield_share: float,
+    reserve: float,
     seed: int,
 ) -> None:
     config = SimulatedConfig(
@@ -200,7 +202,7 @@ def test_any_tenants(
             prompt_weight=prompt_weight,
         ),
     )
-    parameters: dict[str, Value] = {"yield_share": yield_share}
+    parameters: dict[str, Value] = {"yield_share": yield_share, "kv_reserve": reserve}
     if ORDERS[order].partitioned:
         parameters |= {"routing": routing, "backfill": backfill}
     policy = Policy.from_dict({"order": order, "parameters": parameters})

@@ -40,13 +40,14 @@ def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
 #   stale: tokens of steps in flight from before a preemption; one that runs has none
 #   cached: cached tokens at its first admission, -1 before
 #   noted: the length that the re-partition is told of  name, account: its tenant's
+#   passed: requests that were admitted before it because it did not fit, `scheduling.memory`
 #   routed: the length that chose its queue             row, kept: its blocks, see `blocks.py`
 REQUEST = _record(
     "priority prefix",
     "arrival_s first_token_s finish_s key_given",
     "prompt output computed generated promised blocks where stale preempted "
     "previous following queue queue_previous queue_following watched hint fresh_step cached routed "
-    "row kept probed noted name account",
+    "row kept probed noted name account passed",
 )
 # A KV block: who uses it, the number of its prefix, its neighbours among free blocks, and among
 # blocks of the same prefix.  Only with a prefix cache.
@@ -76,11 +77,11 @@ POLICY = _record(
     "kind key score partitioned backfill promotes refreshes closes logs renew pending adapts "
     "least_lengths drift_window use_hints use_learned route_by_work width_tokens queues "
     "short_tokens block_tokens longest_tokens bubbles bubble_tokens bubble_patience "
-    "acts",
+    "acts reserve_blocks gated",
     "p0 p1 p2 p3 p4 p5 overtake_s promote_s overdue_share overdue_floor_s overdue_kappa "
     "prefill_share yield_share interval_s evaluated_s checked_s check_interval_s "
     "most_step_s w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s "
-    "reference_tokens adapt_s share_shift ks_least reference_size",
+    "reference_tokens reserve_above adapt_s share_shift ks_least reference_size",
 )
 # What changes with each event.  `used_s` is the integral of the share of KV blocks in use as the
 # scheduler's history has it, up to `used_since_s`; `kv_usage_s` that of the engine.
@@ -90,7 +91,8 @@ CLOCK = _record(
     "free_blocks noise_used budget chunk shorter_than step age_first age_last "
     "recovery_first recovery_last ordered heap first_queue fcfs_step active traffic_count "
     "deadlines overdue watched overdue_served waits wait_next served timed_steps learnt batch "
-    "sample kept fresh free_first free_last free_rows bubbles tenant opened own turns",
+    "sample kept fresh free_first free_last free_rows bubbles tenant opened own turns "
+    "passed_over",
     "now_s step_s gpu_free_s kv_usage_s kv_usage kv_since_s share_scale share_arrivals "
     "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s "
     "used_s used used_since_s last_counter",
@@ -103,7 +105,8 @@ CLOCK = _record(
 #   made: it has an order  begun: the last step in which that was asked
 TENANT = _record(
     "there opened listed waiting here leaving entries turn heap_start made begun "
-    "age_first age_last ordered heap first_queue fcfs_step active bubbles waits wait_next served",
+    "age_first age_last ordered heap first_queue fcfs_step active bubbles waits wait_next served "
+    "passed_over",
     "weight counter counted share_scale share_arrivals share_stamp_s p0",
 )
 
@@ -199,7 +202,7 @@ def new_queues(count: int) -> Any:
 def new_tenants(count: int) -> Any:
     """So many closed accounts without orders."""
     tenants = np.zeros(count, TENANT)
-    for name in ("age_first", "age_last", "first_queue", "fcfs_step"):
+    for name in ("age_first", "age_last", "first_queue", "fcfs_step", "passed_over"):
         tenants[name] = NOBODY
     tenants["weight"] = tenants["share_scale"] = 1.0
     return tenants
@@ -272,7 +275,7 @@ def new_state(
     clock["free_blocks"] = limit["kv_blocks"] - 1  # vLLM keeps one as the null block
     for name in ("age_first", "age_last", "recovery_first", "recovery_last", "first_queue"):
         clock[name] = NOBODY
-    clock["fcfs_step"] = -1
+    clock["fcfs_step"] = clock["passed_over"] = -1
     clock["last_step_s"] = clock["used_since_s"] = np.nan
 
     requests = np.zeros(n, REQUEST)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ewsjf_env.engine.compiled.kernel import codes
-from ewsjf_env.engine.compiled.kernel.blocks import uncached_tokens
+from ewsjf_env.engine.compiled.kernel.blocks import blocks_for, uncached_tokens
 from ewsjf_env.engine.compiled.kernel.codes import NOBODY
 from ewsjf_env.engine.compiled.kernel.compiler import inner
 from ewsjf_env.engine.compiled.kernel.state import WAITS_REMEMBERED
@@ -15,6 +15,7 @@ from ewsjf_env.engine.compiled.kernel.views import (
     View,
     clock_of,
     cuts_of,
+    limits_of,
     order_heap_of,
     order_keys_of,
     policy_of,
@@ -32,7 +33,9 @@ from ewsjf_env.engine.compiled.orders.lists import (
     remove_from_queue,
 )
 from ewsjf_env.engine.compiled.orders.scores import cost_s, key, score
+from ewsjf_env.scheduling.memory import PASS_LIMIT
 
+FAILED = -2  # a score was no number
 ALL_AGE, LONG_AGE = 1, 2  # whom a keyed order promotes
 
 
@@ -132,13 +135,46 @@ def remove_from_order(s: View, i: int, picked: bool) -> None:
             queues[q].scored = NOBODY
         remove_from_queue(s, i)
         remove_by_age(s, i)
+        if picked and c.passed_over != NOBODY:
+            requests[c.passed_over].passed += 1
+            c.passed_over = NOBODY
         if picked and c.first_queue == NOBODY:
             c.first_queue = q
 
 
 @inner
+def lets_in(s: View, i: int) -> bool:
+    """Whether the memory gate lets a request be next, see `scheduling.memory`."""
+    r, c, p, limit = requests_of(s)[i], clock_of(s), policy_of(s), limits_of(s)
+    if r.passed >= PASS_LIMIT:
+        return True
+    needed = blocks_for(limit.block_tokens, uncached_tokens(s, i))
+    if r.prompt > p.reserve_above and c.running > 0:
+        needed += p.reserve_blocks
+    return needed <= c.free_blocks
+
+
+@inner
 def best(s: View) -> int:
     """The next request of the order; nobody where it is empty or closes the step."""
+    c, p = clock_of(s), policy_of(s)
+    if not p.gated:
+        return _best(s)
+    if p.kind == codes.SCORED:
+        c.passed_over = NOBODY
+        asks = c.first_queue == NOBODY or p.backfill == codes.BY_SCORE
+        waited = c.age_first != NOBODY and c.step_s > requests_of(s)[c.age_first].arrival_s
+        if asks and waited and c.fcfs_step != c.step:
+            found = _best_fitting(s)
+            if found != FAILED:
+                return found
+            c.fcfs_step = c.step
+    found = _best(s)
+    return found if found != NOBODY and lets_in(s, found) else NOBODY
+
+
+@inner
+def _best(s: View) -> int:
     requests = requests_of(s)
     c, p = clock_of(s), policy_of(s)
     if p.kind == codes.OLDEST:
@@ -199,6 +235,43 @@ def _best_score(s: View) -> int:
             queues[q].score, queues[q].scored, queues[q].scored_step = value, head, c.step
         if value > most or chosen == NOBODY or (value == most and head < chosen):
             chosen, most = head, value
+    return chosen
+
+
+@inner
+def _best_fitting(s: View) -> int:
+    """The best head that the memory gate lets in, and note a better one that it does not.
+
+    Nobody where it lets none in; `FAILED` where a score was no number.
+    """
+    requests, queues = requests_of(s), queues_of(s)
+    c, p = clock_of(s), policy_of(s)
+    latest_s = requests[c.age_first].arrival_s + p.overtake_s
+    chosen, most, outside, most_outside = NOBODY, -math.inf, NOBODY, -math.inf
+    for place in range(c.active):
+        q = queues[place].active
+        head = queues[q].first
+        arrived_s = requests[head].arrival_s
+        if arrived_s > latest_s:
+            continue
+        if queues[q].scored == head and queues[q].scored_step == c.step:
+            value = queues[q].score
+        else:
+            b = effective_tokens(s, head)
+            value = score(p, c.mean_cost_s, c.share_scale, queues[q], b, c.step_s - arrived_s)
+            if not math.isfinite(value):
+                return FAILED
+            queues[q].score, queues[q].scored, queues[q].scored_step = value, head, c.step
+        if lets_in(s, head):
+            if value > most or chosen == NOBODY or (value == most and head < chosen):
+                chosen, most = head, value
+        elif (
+            value > most_outside or outside == NOBODY or (value == most_outside and head < outside)
+        ):
+            outside, most_outside = head, value
+    better = most_outside > most or (most_outside == most and outside < chosen)
+    if chosen != NOBODY and outside != NOBODY and better:
+        c.passed_over = outside
     return chosen
 
 

@@ -32,7 +32,7 @@ QUEUE_BYTES = QUEUE.itemsize
 @inner
 def begin_order(s: View) -> None:
     """Begin a step of the order in use."""
-    clock_of(s).first_queue = NOBODY
+    clock_of(s).first_queue = clock_of(s).passed_over = NOBODY
     if policy_of(s).bubbles:
         drop_bubbles(s)
     refit_when_due(s)
@@ -58,6 +58,7 @@ def turn_to(s: View, account: int) -> None:
         c.bubbles,
     )
     old.waits, old.wait_next, old.served, old.p0 = c.waits, c.wait_next, c.served, p.p0
+    old.passed_over = c.passed_over
     old.share_scale, old.share_arrivals, old.share_stamp_s = (
         c.share_scale,
         c.share_arrivals,
@@ -76,6 +77,7 @@ def turn_to(s: View, account: int) -> None:
         new.bubbles,
     )
     c.waits, c.wait_next, c.served, p.p0 = new.waits, new.wait_next, new.served, new.p0
+    c.passed_over = new.passed_over
     c.share_scale, c.share_arrivals, c.share_stamp_s = (
         new.share_scale,
         new.share_arrivals,
@@ -132,7 +134,7 @@ def _renew(s: View, account: int) -> None:
     c, tenants = clock_of(s), tenants_of(s)
     one, new = tenants[account], tenants[limit.tenants]
     one.made = 0
-    c.age_first = c.age_last = c.first_queue = c.fcfs_step = NOBODY
+    c.age_first = c.age_last = c.first_queue = c.fcfs_step = c.passed_over = NOBODY
     c.ordered = c.heap = c.active = c.waits = c.wait_next = c.served = 0
     c.share_scale, c.share_arrivals, c.share_stamp_s = 1.0, 0.0, 0.0
     c.bubbles, p.p0 = new.bubbles, new.p0
@@ -153,6 +155,7 @@ def forget_orders(s: View) -> None:
         one = tenants[each]
         one.made = one.entries = 0
         one.age_first = one.age_last = one.first_queue = one.fcfs_step = NOBODY
+        one.passed_over = NOBODY
         one.ordered = one.heap = one.active = one.waits = one.wait_next = one.served = 0
         one.share_scale, one.share_arrivals, one.share_stamp_s = 1.0, 0.0, 0.0
         one.bubbles, one.p0 = c.bubbles, p.p0

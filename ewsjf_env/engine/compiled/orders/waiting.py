@@ -103,7 +103,7 @@ def best_of_tenants(s: View) -> int:
             return NOBODY
         begin_tenant(s, account)
         found = best(s)
-        if found != NOBODY or not policy_of(s).closes:
+        if found != NOBODY or not (policy_of(s).closes or policy_of(s).gated):
             return found
 
 
@@ -114,8 +114,8 @@ def nobody_fits(s: View, tokens: int) -> bool:
     c, p = clock_of(s), policy_of(s)
     if p.kind != codes.SCORED or p.overdue_share > 0.0 or c.recovery_first != NOBODY:
         return False  # not one of the heads, or no score decides
-    if limits_of(s).tenants:
-        return False  # there are other orders
+    if limits_of(s).tenants or p.gated:
+        return False  # there are other orders, or not only heads decide
     for place in range(c.active):
         if requests[queues[queues[place].active].first].prompt <= tokens:
             return False
@@ -190,7 +190,7 @@ def replace_order(table: Any) -> None:
     s = table[0]
     requests = requests_of(s)
     c, shared = clock_of(s), limits_of(s).tenants > 0
-    c.age_first = c.age_last = c.first_queue = NOBODY
+    c.age_first = c.age_last = c.first_queue = c.passed_over = NOBODY
     c.ordered = c.heap = c.active = c.deadlines = c.overdue = c.watched = 0
     c.waits = c.wait_next = c.served = 0
     c.share_scale, c.share_arrivals, c.share_stamp_s = 1.0, 0.0, 0.0

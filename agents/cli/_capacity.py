@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -46,9 +47,12 @@ def capacity_plan(arguments: argparse.Namespace, plan: Plan) -> CapacityPlan:
     policies = plan.policies
     if all(policy.name != BASE for policy in policies):
         policies = (parse_policy(BASE), *policies)
-    level = cached_engine(plan.engine).latency.service or ServiceLevel()
+    engine = plan.engine
+    level = engine.service_levels or cached_engine(engine).latency.service or ServiceLevel()
     if arguments.service is not None:
         level = ServiceLevel.parse(arguments.service, "--service")
+    if engine.scheduler == "ewsjf":  # orders that know service levels are told this one
+        engine = dataclasses.replace(engine, service_levels=level)
     return CapacityPlan(
         policies=policies,
         sources=plan.sources,
@@ -56,7 +60,7 @@ def capacity_plan(arguments: argparse.Namespace, plan: Plan) -> CapacityPlan:
         level=level,
         seeds=plan.seeds,
         duration_s=plan.duration_s,
-        engine=plan.engine,
+        engine=engine,
         price_per_hour=arguments.price,
     )
 

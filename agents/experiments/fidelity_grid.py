@@ -22,6 +22,7 @@ from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.engine.compiled.fidelity import FidelityCase, compare_engines
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.preset import load_engine, preset_engine
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.policy.policy import parse_policies
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.tenants import TenantSettings
@@ -91,6 +92,18 @@ ROWS = (
         ("two_tenants", "paper_mix"),
     ),
     Row("re-partition", _PARTITIONED, (), ("paper_mix", "shifting_mix", "bursty"), factor=8.0),
+    Row(
+        "service levels",
+        "edf,edf_late,sjf_late,fcfs(late=last),hrrn(late=last;late_share=0.3),"
+        "ewsjf(late=last;step_s=0.05;yield_share=0.9;kv_reserve=0.03)",
+        (("service_levels", ServiceLevel(0.25, 5.0, 0.05)),),
+    ),
+    Row(
+        "memory gate",
+        "fcfs(kv_reserve=0.03),hrrn(kv_reserve=0.03),ewsjf(kv_reserve=0.2)",
+        (("kv_blocks", 1400),),
+        ("paper_mix", "mixed"),
+    ),
     Row("stock scheduler", "fcfs", (("scheduler", "stock"),)),
     Row("small cache", "fcfs,hrrn,ewsjf", (("kv_blocks", 1400),), ("paper_mix", "mixed")),
 )

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.memory import Cache, MemoryGate
 from ewsjf_env.scheduling.orders.expected_output import OutputEstimates
 from ewsjf_env.scheduling.orders.keyed import KeyedOrder
+from ewsjf_env.scheduling.orders.late import LateLastOrder
 from ewsjf_env.scheduling.orders.order import Order
 from ewsjf_env.scheduling.orders.scoring import Traffic
 from ewsjf_env.scheduling.orders.spec import OrderContext, number
@@ -48,6 +50,7 @@ class PolicyQueue(WaitingQueue[R]):
             earliest arrival among equals, returned requests in their own place.  The policy's
             order then waits until this is off: an operator asked for priorities by name.
         cache: the KV cache, for policies with a memory gate; None: such a policy has none.
+        level: the service level of requests; None: they have none.
         block_tokens: KV block size.
         longest_tokens: the model's length limit.
         seed: for the order `random` and the length sample.
@@ -63,6 +66,7 @@ class PolicyQueue(WaitingQueue[R]):
         tenants: TenantSettings | None = None,
         by_priority: bool = False,
         cache: Cache | None = None,
+        level: ServiceLevel | None = None,
         block_tokens: int = 16,
         longest_tokens: int = 8192,
         seed: int = 0,
@@ -76,7 +80,9 @@ class PolicyQueue(WaitingQueue[R]):
         self._cache = cache
         traffic = Traffic(mean_cost_s=cost_model.cost_s(512), longest_tokens=longest_tokens)
         self.outputs = OutputEstimates()
-        self._context = OrderContext(cost_model.cost_s, traffic, block_tokens, seed, self.outputs)
+        self._context = OrderContext(
+            cost_model.cost_s, traffic, block_tokens, seed, self.outputs, level
+        )
         self.repartitioner: Repartitioner | None = None
         super().__init__(
             self._build_order,
@@ -88,6 +94,11 @@ class PolicyQueue(WaitingQueue[R]):
         )
         self._start_repartitioner()
         self._set_gate()
+
+    @property
+    def level(self) -> ServiceLevel | None:
+        """The service level of requests."""
+        return self._context.level
 
     @property
     def traffic(self) -> Traffic:
@@ -168,8 +179,9 @@ class PolicyQueue(WaitingQueue[R]):
         return self._build_policy_order()
 
     def _build_policy_order(self) -> Order:
-        policy = self.policy
-        return policy.spec.build(policy.parameters, policy.partition, self._context)
+        policy, context = self.policy, self._context
+        order = policy.spec.build(policy.parameters, policy.partition, context)
+        return LateLastOrder.around(order, policy.parameters, context.level, context.cost_s)
 
     def _build_overdue(self) -> OverdueLane:
         values, settings = self.policy.parameters, OverdueSettings()  # off, where none are named

@@ -99,6 +99,7 @@ class SchedulerExtension:
             tenants=settings.tenants,
             by_priority=by_priority,
             cache=SchedulerCache(scheduler),
+            level=settings.service_levels,
             block_tokens=scheduler.block_size,
             longest_tokens=config.model_config.max_model_len,
             seed=settings.seed,

@@ -14,6 +14,7 @@ from ewsjf_env.config import (
     refuse_unknown,
     settings,
 )
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.policy.policy import Policy, default_policy
 from ewsjf_env.scheduling.cost import CostPrior
 from ewsjf_env.scheduling.tenants import TenantSettings
@@ -22,7 +23,7 @@ OLDEST_VLLM = (0, 26)
 FIRST_UNTESTED_VLLM = (0, 34)
 WHERE = "additional_config['ewsjf']"
 _POLICY_KEYS = ("name", "order", "parameters", "partition")
-_OTHER_KEYS = ("seed", "cost_prior", "allow_patch", "window_records", "tenants")
+_OTHER_KEYS = ("seed", "cost_prior", "allow_patch", "window_records", "tenants", "service_levels")
 _KEYS = (*_POLICY_KEYS, "policy", "policy_file", *_OTHER_KEYS)
 
 
@@ -43,6 +44,8 @@ class SchedulerSettings:
     least 4,096 are kept: policies that follow the traffic look back on them."""
     tenants: TenantSettings | None = None
     """How service is shared among tenants; null: there are none."""
+    service_levels: ServiceLevel | None = None
+    """What requests are promised, for orders and lanes that know it; null: nothing."""
 
     @classmethod
     def from_additional_config(cls, additional_config: object) -> SchedulerSettings:

@@ -194,7 +194,7 @@ class CompiledCore:
             requests["key_given"] = random_keys(self._seed, len(requests))
         arrays = policy_queues(policy, requests["prompt"])
         queues = arrays.pop("queues")
-        self._exchange(policy=policy_record(policy, self.state.limits[0]), **arrays)
+        self._exchange(policy=policy_record(policy, self.state.limits[0], queue.level), **arrays)
         self._exchange(queues=np.tile(queues, len(self.state.tenants)))
         self._table["queues_rows"] = len(queues)  # of the tenant in use
         policy_now = self.state.policy[0]

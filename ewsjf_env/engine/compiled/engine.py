@@ -93,7 +93,7 @@ class CompiledEngine:
             raise ConfigError(
                 f"scheduler: 'stock' cannot serve policy {policy.name!r}; use 'ewsjf'"
             )
-        check_policy(policy)
+        check_policy(policy, self.config.tenants is not None)
         if self._core is not None:
             self._core.install(policy)
         self._policy = policy
@@ -263,6 +263,7 @@ class CompiledEngine:
             _no_request,
             PrefillCostModel(self._prior),
             InlineExecutor(),
+            level=config.service_levels,
             block_tokens=config.block_tokens,
             longest_tokens=config.max_model_len,
             seed=config.scheduler_seed,

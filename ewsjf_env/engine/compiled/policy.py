@@ -18,6 +18,7 @@ from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.state import POLICY, Floats, Integers, new_queues, new_record
 from ewsjf_env.engine.compiled.orders.order import ALL_AGE, LONG_AGE
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import LEAST_COST_S
 from ewsjf_env.scheduling.orders.ewsjf import known_queues
@@ -71,6 +72,9 @@ ORDER_CODES: dict[str, OrderCode] = {
     "priority": _keyed(codes.BY_PRIORITY),
     "random": _keyed(codes.BY_HASH),
     "sjf": _keyed(codes.BY_LENGTH),
+    "sjf_late": _keyed(codes.BY_LENGTH),
+    "edf": _keyed(codes.BY_DEADLINE),
+    "edf_late": _keyed(codes.BY_DEADLINE),
     "spf": _keyed(codes.BY_UNCACHED, refreshes=True),
     "sjf_total": _keyed(codes.BY_TOTAL, "beta"),
     "linear_aging": _keyed(codes.BY_AGED_LENGTH, "r"),
@@ -90,8 +94,13 @@ ORDER_CODES: dict[str, OrderCode] = {
 }
 
 
-def check_policy(policy: Policy) -> None:
+def check_policy(policy: Policy, tenants: bool = False) -> None:
     """Raise ConfigError, naming the field, for what only `engine: simulated` can serve."""
+    if tenants and policy.parameters.get("late") == "last":
+        raise ConfigError(
+            f"policy {policy.name!r}: late: 'last' is not compiled together with tenants; "
+            "use engine: simulated"
+        )
     if policy.order not in ORDER_CODES:
         raise ConfigError(
             f"policy {policy.name!r}: order: {policy.order!r} is not compiled, expected one of "
@@ -99,8 +108,14 @@ def check_policy(policy: Policy) -> None:
         )
 
 
-def policy_record(policy: Policy, limits: Any) -> Any:
-    """The part of `state.POLICY` that the policy alone decides, for an engine's record `limits`."""
+def policy_record(policy: Policy, limits: Any, level: ServiceLevel | None) -> Any:
+    """The part of `state.POLICY` that the policy alone decides.
+
+    Args:
+        policy: in force.
+        limits: of the engine, a record.
+        level: what requests are promised.
+    """
     code, values = ORDER_CODES[policy.order], policy.parameters
     record = new_record(POLICY)
     partitioned = policy.spec.partitioned
@@ -146,6 +161,11 @@ def policy_record(policy: Policy, limits: Any) -> Any:
         "half_life_s": SHARE_HALF_LIFE_S,
         "reference_tokens": REFERENCE_TOKENS,
     }
+    if level is not None:
+        share = _number(values, "late_share", 0.05)
+        given["late_last"] = values.get("late") == "last"
+        given["late_earns"] = share / (1.0 - share)
+        given["level_ttft_s"], given["level_factor"] = level.ttft_s, level.ttft_cost_factor
     for position, name in enumerate(code.parameters):
         given[f"p{position}"] = float(values[name])
     for name, value in given.items():

@@ -22,6 +22,7 @@ from ewsjf_env.config import (
     settings,
 )
 from ewsjf_env.measure.records import MetricSettings
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.scheduling.tenants import TenantSettings
 
 VIRTUAL = ("compiled", "simulated")
@@ -68,6 +69,8 @@ class SimulatedConfig:
     """How our scheduler shares service among tenants, see `TenantSettings`; of a trace the
     column `priority` is the tenant (`by: priority`); null: there are none.
     """
+    service_levels: ServiceLevel | None = None
+    """What requests are promised, for orders and lanes that know it; null: nothing."""
     hint_correlation: Share | None = None
     """Requests bring their output length as a hint, right up to noise: its rank correlation with
     the truth; null: they bring none.

@@ -247,6 +247,7 @@ class SimulatedEngine:
             long_prefill_token_threshold=config.long_prefill_token_threshold,
             scheduler_seed=config.scheduler_seed,
             tenants=config.tenants,
+            service_levels=config.service_levels,
         )
 
     def _scheduler_class(self) -> type[Any]:

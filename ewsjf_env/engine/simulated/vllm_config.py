@@ -22,6 +22,7 @@ from typing import Any
 from ewsjf_env.config import ConfigError, nearest, to_dict
 from ewsjf_env.engine.simulated.machine import MODEL_DIRECTORY
 from ewsjf_env.engine.stand_in.plugin import SWITCH, register_model
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.scheduling.tenants import TenantSettings
 from ewsjf_env.serving.settings import check_vllm_version
 
@@ -44,6 +45,7 @@ class VllmSettings:
         long_prefill_token_threshold: most tokens of one prompt in a step; 0: no limit.
         scheduler_seed: for what our scheduler draws at random.
         tenants: how our scheduler shares service among tenants; None: there are none.
+        service_levels: what requests are promised, as our scheduler is told; None: nothing.
     """
 
     model: str
@@ -60,6 +62,7 @@ class VllmSettings:
     long_prefill_token_threshold: int = 0
     scheduler_seed: int = 0
     tenants: TenantSettings | None = None
+    service_levels: ServiceLevel | None = None
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,9 @@ def ewsjf_scheduler_class(async_scheduling: bool) -> type[Any]:
 def _ewsjf_settings(settings: VllmSettings) -> dict[str, Any]:
     """The settings of our scheduler, as an operator would give them."""
     tenants = {} if settings.tenants is None else {"tenants": to_dict(settings.tenants)}
-    return {"seed": settings.scheduler_seed, **tenants}
+    levels = settings.service_levels
+    told = {} if levels is None else {"service_levels": to_dict(levels)}
+    return {"seed": settings.scheduler_seed, **tenants, **told}
 
 
 def block_hasher(setup: VllmSetup) -> Any:

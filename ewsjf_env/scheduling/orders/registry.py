@@ -20,6 +20,7 @@ from ewsjf_env.scheduling.memory import MEMORY_PARAMETERS
 from ewsjf_env.scheduling.orders.boost import AdaptiveBoostOrder, boosted_arrival_s
 from ewsjf_env.scheduling.orders.ewsjf import EWSJF_ORDERS
 from ewsjf_env.scheduling.orders.keyed import Key, KeyedOrder
+from ewsjf_env.scheduling.orders.late import deadline_s, late_parameters
 from ewsjf_env.scheduling.orders.order import Order
 from ewsjf_env.scheduling.orders.promotion import PromotingOrder
 from ewsjf_env.scheduling.orders.routing import LengthRouter
@@ -77,6 +78,14 @@ def _boost_ada(values: Values, partition: Partition, context: OrderContext) -> O
 def _linear_aging_key(values: Values, context: OrderContext) -> Callable[[Entry], Key]:
     rate = number(values, "r")
     return lambda e: (e.prompt_tokens + rate * e.arrived_s,)
+
+
+def _deadline_key(values: Values, context: OrderContext) -> Callable[[Entry], Key]:
+    return lambda e: (deadline_s(e, context.level, context.cost_s),)
+
+
+def _length_key(values: Values, context: OrderContext) -> Callable[[Entry], Key]:
+    return lambda e: (e.prompt_tokens,)
 
 
 def _total_key(values: Values, context: OrderContext) -> Callable[[Entry], Key]:
@@ -158,7 +167,10 @@ _SPECS: tuple[OrderSpec, ...] = (
         _keyed(lambda v, c: lambda e: (e.priority, e.arrived_s)),
     ),
     OrderSpec("random", "hash of the request id: the sanity floor", _keyed(_random_key)),
-    OrderSpec("sjf", "shortest prompt first", _keyed(lambda v, c: lambda e: (e.prompt_tokens,))),
+    OrderSpec("sjf", "shortest prompt first", _keyed(_length_key)),
+    OrderSpec("sjf_late", "sjf; who misses the level anyway goes last", _keyed(_length_key)),
+    OrderSpec("edf", "earliest deadline of the service level first", _keyed(_deadline_key)),
+    OrderSpec("edf_late", "edf; who misses the level anyway goes last", _keyed(_deadline_key)),
     OrderSpec("spf", "shortest uncached prefill first", _spf),
     OrderSpec(
         "sjf_total",
@@ -200,10 +212,14 @@ _SPECS: tuple[OrderSpec, ...] = (
     ),
 )
 
-# How steps are cut is nothing of the order's: every policy may say it.
-ORDERS: dict[str, OrderSpec] = {
-    spec.name: dataclasses.replace(
-        spec, space=ParameterSpace((*spec.space.parameters, *STEP_PARAMETERS, *MEMORY_PARAMETERS))
-    )
-    for spec in _SPECS
-}
+_LATE_LAST = {"sjf_late", "edf_late"}
+
+
+def _with_common(spec: OrderSpec) -> OrderSpec:
+    """The order with what is nothing of its own: steps, memory and late requests."""
+    late = late_parameters("last" if spec.name in _LATE_LAST else "off")
+    common = (*STEP_PARAMETERS, *MEMORY_PARAMETERS, *late)
+    return dataclasses.replace(spec, space=ParameterSpace((*spec.space.parameters, *common)))
+
+
+ORDERS: dict[str, OrderSpec] = {spec.name: _with_common(spec) for spec in _SPECS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.scheduling.orders.expected_output import OutputEstimates
 from ewsjf_env.scheduling.orders.order import CostFunction, Order
@@ -19,7 +20,8 @@ class OrderContext:
     """What an order may use besides its parameters.
 
     `cost_s` is C(b) in seconds; `block_tokens` the KV block size (orders on uncached work are
-    quantised to it); `seed` drives `random`; `outputs` is what is known of output lengths.
+    quantised to it); `seed` drives `random`; `outputs` is what is known of output lengths; `level`
+    is the service level that requests have, None where they have none.
     """
 
     cost_s: CostFunction
@@ -27,6 +29,7 @@ class OrderContext:
     block_tokens: int = 16
     seed: int = 0
     outputs: OutputEstimates = field(default_factory=OutputEstimates)
+    level: ServiceLevel | None = None
 
 
 Builder = Callable[[Values, Partition, OrderContext], Order]

@@ -12,6 +12,7 @@ from ewsjf_env.engine.compiled.policy import ORDER_CODES
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.measure.features import feature_names
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy.adaptive import Adaptive, whole_bounds
 from ewsjf_env.policy.policy import Policy, parse_policy
@@ -97,6 +98,34 @@ def test_engine_setting(changes: dict[str, object]) -> None:
 def test_feature(policy: str) -> None:
     config = dataclasses.replace(SMALL, hint_correlation=0.7 if "w_output" in policy else None)
     assert_equal(config, [policy, None], small_traffic(2, bursts=True), 12.0)
+
+
+PROMISED = dataclasses.replace(SMALL, service_levels=ServiceLevel(1.0, 5.0, 0.2))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "edf",
+        "edf_late",
+        "sjf_late(late_share=0.3)",
+        "fcfs(late=last)",
+        "ewsjf(late=last,kv_reserve=0.1,step_s=0.08,yield_share=0.8)",
+        "ewsjf(late=last,backfill=none,overtake_window_s=3,overdue_share=0.3,overdue_floor_s=1)",
+        "ewsjf_paper(late=last,routing=bubble)",
+        "srf(late=last,long_max_wait_s=2)",
+        "boost_ada(late=last)",
+    ],
+)
+def test_service_levels(policy: str) -> None:
+    trace = small_traffic(2, 300, 30.0, bursts=True)
+    assert_equal(PROMISED, [policy, None, "fcfs", policy], trace, 10.0)
+    engines = CompiledEngine(PROMISED), CompiledEngine(SMALL)
+    for engine in engines:
+        engine.install(parse_policy(policy))
+        engine.reset(trace)
+        engine.run_window(30.0)
+    assert engines[0].records() != engines[1].records()
 
 
 @pytest.mark.parametrize("policy", ["ewsjf(repartition_s=5)", "ewsjf(repartition_s=5,q_max=4)"])
@@ -353,6 +382,7 @@ def _follower_of(policy: Policy, tuned: list[str], seed: int) -> Adaptive:
         st.sampled_from([1.0, 0.5]), st.sampled_from([0.0, 0.7]), st.sampled_from([10.0, 0.05])
     ),
     reserve=st.sampled_from([0.0, 0.02, 0.2]),
+    late=st.sampled_from(["off", "last"]),
     seed=st.integers(0, 1000),
 )
 def test_any_configuration(
@@ -367,6 +397,7 @@ def test_any_configuration(
     caching: bool,
     shape: tuple[float, float, float],
     reserve: float,
+    late: str,
     seed: int,
 ) -> None:
     config = SimulatedConfig(
@@ -378,11 +409,12 @@ def test_any_configuration(
         long_prefill_token_threshold=threshold,
         prefix_caching=caching,
         noise_sigma=0.1,
+        service_levels=ServiceLevel(0.5, 3.0, 0.2),
     )
     parameters: dict[str, Value] = dict(
         zip(("prefill_share", "yield_share", "step_s"), shape, strict=True)
     )
-    parameters["kv_reserve"] = reserve
+    parameters |= {"kv_reserve": reserve, "late": late}
     if ORDERS[order].partitioned:
         parameters["routing"] = routing
     policy = Policy.from_dict({"order": order, "parameters": parameters})

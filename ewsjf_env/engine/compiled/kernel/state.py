@@ -77,11 +77,12 @@ POLICY = _record(
     "kind key score partitioned backfill promotes refreshes closes logs renew pending adapts "
     "least_lengths drift_window use_hints use_learned route_by_work width_tokens queues "
     "short_tokens block_tokens longest_tokens bubbles bubble_tokens bubble_patience "
-    "acts reserve_blocks gated",
+    "acts reserve_blocks gated late_last",
     "p0 p1 p2 p3 p4 p5 overtake_s promote_s overdue_share overdue_floor_s overdue_kappa "
     "prefill_share yield_share interval_s evaluated_s checked_s check_interval_s "
     "most_step_s w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s "
-    "reference_tokens reserve_above adapt_s share_shift ks_least reference_size",
+    "reference_tokens reserve_above late_earns level_ttft_s level_factor adapt_s share_shift "
+    "ks_least reference_size",
 )
 # What changes with each event.  `used_s` is the integral of the share of KV blocks in use as the
 # scheduler's history has it, up to `used_since_s`; `kv_usage_s` that of the engine.
@@ -92,10 +93,11 @@ CLOCK = _record(
     "recovery_first recovery_last ordered heap first_queue fcfs_step active traffic_count "
     "deadlines overdue watched overdue_served waits wait_next served timed_steps learnt batch "
     "sample kept fresh free_first free_last free_rows bubbles tenant opened own turns "
-    "passed_over",
+    "passed_over late moments oldest_late",
     "now_s step_s gpu_free_s kv_usage_s kv_usage kv_since_s share_scale share_arrivals "
     "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s "
-    "used_s used used_since_s last_counter",
+    "used_s used used_since_s last_counter "
+    "late_credit",
 )
 # The account of a tenant, see `scheduling.tenants`, and what the clock and the policy say of its
 # order while the order of another tenant is in use, see `tenants.py`.
@@ -125,8 +127,8 @@ class State(NamedTuple):
         limits, policy, clock: records, shape (1,).
         requests: shape (n,); steps: shape (D,); slots: shape (D, R); queues: shape (Q,).
         order_heap, order_keys: a heap of the requests of an order and what it sorts by.
-        heaps, keys: two heaps of requests and what they sort by: deadlines of the overdue lane,
-            and those that are overdue; shape (2, n).
+        heaps, keys: heaps of requests and what they sort by: deadlines of the overdue lane, those
+            that are overdue, moments at which requests will be late, those that are; shape (4, n).
         running: requests that run, in vLLM's order; skipped: passed over in this step.
         waiting_tokens: of prompts that wait, by octave.
         sample: what the steps in flight compute; batch: steps and their times that the cost model
@@ -294,8 +296,8 @@ def new_state(
         cache = block_arrays(int(limit["kv_blocks"]), seqs, row_blocks, prefixes[2])
     clock["free_first"], clock["free_last"], clock["free_rows"] = 1, len(cache["blocks"]) - 1, seqs
     requests["first_token_s"] = requests["finish_s"] = np.nan
-    keys = np.zeros((2, n))
-    keys[1] = np.arange(n)
+    keys = np.zeros((4, n))
+    keys[1] = keys[3] = np.arange(n)
     requests["account"] = 0
     accounts = new_tenants(1)
     if tenants is not None:
@@ -311,7 +313,7 @@ def new_state(
         tenants=accounts,
         order_heap=np.zeros(n if tenants is None else 2 * n, np.int64),
         order_keys=np.zeros(n),
-        heaps=np.zeros((2, n), np.int64),
+        heaps=np.zeros((4, n), np.int64),
         keys=keys,
         running=np.zeros(seqs, np.int64),
         skipped=np.zeros(n, np.int64),

@@ -123,6 +123,12 @@ def boosted_arrival_s(arrival_s: float, work_s: float, gamma: float) -> float:
 
 
 @inner
+def deadline_s(p: Any, request: Any) -> float:
+    """By when its first token keeps its level; without a level both numbers are 0."""
+    return request.arrival_s + p.level_ttft_s + p.level_factor * cost_s(p, float(request.prompt))
+
+
+@inner
 def key(p: Any, request: Any, uncached: int) -> float:
     """The key of a request under the policy in force; smallest first, ties by arrival.
 
@@ -142,6 +148,8 @@ def key(p: Any, request: Any, uncached: int) -> float:
         return request.key_given
     if which == codes.BY_AGED_LENGTH:
         return b + p.p0 * request.arrival_s
+    if which == codes.BY_DEADLINE:
+        return deadline_s(p, request)
     if which == codes.BY_BOOST:
         return boosted_arrival_s(request.arrival_s, cost_s(p, float(b)), p.p0)
     if which == codes.BY_SHORT_FIRST:

@@ -22,12 +22,17 @@ from ewsjf_env.engine.compiled.kernel.views import (
 )
 from ewsjf_env.engine.compiled.kernel.work import octave
 from ewsjf_env.engine.compiled.orders.bubbles import drop_bubbles
+from ewsjf_env.engine.compiled.orders.late import (
+    await_lateness,
+    best_in_lanes,
+    leave_late,
+    remove_in_lane,
+)
 from ewsjf_env.engine.compiled.orders.lists import prepend_recovery, remove_recovery
 from ewsjf_env.engine.compiled.orders.order import (
     add_to_order,
     best,
     observe_arrival,
-    remove_from_order,
 )
 from ewsjf_env.engine.compiled.orders.overdue import (
     charge,
@@ -63,6 +68,7 @@ def add(s: View, i: int) -> None:
     elif i == 0 and policy_of(s).bubbles:
         drop_bubbles(s)  # an order begins a step when it is made, for the first request
     add_to_order(s, i)
+    await_lateness(s, i)
     watch(s, i)
     observe_arrival(s, i)
     if policy_of(s).logs:
@@ -79,18 +85,18 @@ def choose(s: View) -> tuple[int, bool]:
     if c.recovery_first != NOBODY:
         return c.recovery_first, False
     shared = limits_of(s).tenants > 0
-    if not c.ordered and not shared:
+    if not c.ordered and not c.late and not shared:
         return NOBODY, False
     late = oldest_overdue(s)
     if late != NOBODY:
         p = policy_of(s)
         if shared:
             turn_to(s, requests[late].account)
-        if p.kind != codes.SCORED:
+        if p.kind != codes.SCORED or requests[late].where == codes.IN_LATE:
             return late, True
         if requests[late].arrival_s <= requests[c.age_first].arrival_s + p.overtake_s:
             return late, True
-    return best_of_tenants(s) if shared else best(s), False
+    return best_of_tenants(s) if shared else best_in_lanes(s), False
 
 
 @inner
@@ -114,7 +120,7 @@ def nobody_fits(s: View, tokens: int) -> bool:
     c, p = clock_of(s), policy_of(s)
     if p.kind != codes.SCORED or p.overdue_share > 0.0 or c.recovery_first != NOBODY:
         return False  # not one of the heads, or no score decides
-    if limits_of(s).tenants or p.gated:
+    if limits_of(s).tenants or p.gated or c.late:
         return False  # there are other orders, or not only heads decide
     for place in range(c.active):
         if requests[queues[queues[place].active].first].prompt <= tokens:
@@ -136,7 +142,7 @@ def take_out(s: View, i: int, picked: bool) -> None:
         shared = limits_of(s).tenants > 0
         if shared:
             begin_tenant(s, requests[i].account)
-        remove_from_order(s, i, picked)
+        remove_in_lane(s, i, picked)
         if shared:
             leave_order(s, i, uncached_tokens(s, i) if picked else 0)
 
@@ -171,6 +177,8 @@ def begin_waiting_step(s: View, budget: int) -> None:
             let_leave(s)
     else:
         begin_order(s)
+        if policy_of(s).late_last:
+            leave_late(s)
     earn(s, c.step_s, budget)
 
 
@@ -192,7 +200,8 @@ def replace_order(table: Any) -> None:
     c, shared = clock_of(s), limits_of(s).tenants > 0
     c.age_first = c.age_last = c.first_queue = c.passed_over = NOBODY
     c.ordered = c.heap = c.active = c.deadlines = c.overdue = c.watched = 0
-    c.waits = c.wait_next = c.served = 0
+    c.waits = c.wait_next = c.served = c.late = c.moments = c.oldest_late = 0
+    c.late_credit = 0.0
     c.share_scale, c.share_arrivals, c.share_stamp_s = 1.0, 0.0, 0.0
     c.fcfs_step = -1
     if shared:
@@ -200,11 +209,14 @@ def replace_order(table: Any) -> None:
     for i in range(c.next):
         requests[i].watched = 0
         requests[i].fresh_step = -1
-        if requests[i].where == codes.IN_ORDER:
+        if requests[i].where == codes.IN_ORDER or requests[i].where == codes.IN_LATE:
             if shared:
                 join_tenant(s, i)
             add_to_order(s, i)
+            await_lateness(s, i)
             watch(s, i)
     if policy_of(s).bubbles and c.next > 0 and not shared:
         drop_bubbles(s)
+    if policy_of(s).late_last:
+        leave_late(s)
     enter(s, c.step_s)

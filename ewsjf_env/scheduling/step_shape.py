@@ -15,7 +15,8 @@ Notation, tokens:
 With `prefill_share` s a step has room for D + ceil(s B) tokens.  With `step_s` it has room for
 as many prompt tokens as make it last so long by what the cost model has learnt from steps
 (`cost.StepLaw`): a share of the budget that is right on one machine, or at one budget, is wrong on
-another; a time is not.  Until the model is known, the engine's budget holds.
+another; a time is not.  Until the model is known, the engine's budget holds.  `step_tpot` says
+the time as a share of what the service level allows a token: who decodes gets one token a step.
 
 With `yield_share` y prompts under way leave min(N, F, y s B) of the prompt tokens to shorter ones,
 as long as the next in order is one of these: a request that the order puts first does not wait for
@@ -34,6 +35,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.parameters import Value, linear, log
 from ewsjf_env.scheduling.cost import StepLaw
 
@@ -70,6 +72,15 @@ STEP_PARAMETERS = (
         generation=4,
         description="most seconds that a step with prompt tokens may take, as foretold; 10: any",
     ),
+    linear(
+        "step_tpot",
+        0.0,
+        low=0.0,
+        high=2.0,
+        named=True,
+        generation=4,
+        description="the same as a share of the service level's TPOT limit; 0: any",
+    ),
 )
 
 
@@ -82,9 +93,15 @@ class StepSettings:
     step_s: float = NO_STEP_LIMIT_S
 
     @classmethod
-    def of(cls, values: Mapping[str, Value]) -> StepSettings:
-        """From the parameters of a policy."""
-        return cls(*(float(values[name]) for name in ("prefill_share", "yield_share", "step_s")))
+    def of(cls, values: Mapping[str, Value], level: ServiceLevel | None = None) -> StepSettings:
+        """From the parameters of a policy, and what requests are promised."""
+        share, given, step_s = (
+            float(values[name]) for name in ("prefill_share", "yield_share", "step_s")
+        )
+        of_level = float(values["step_tpot"])
+        if level is not None and of_level > 0.0:
+            step_s = min(step_s, of_level * level.tpot_s)
+        return cls(share, given, step_s)
 
     @property
     def off(self) -> bool:

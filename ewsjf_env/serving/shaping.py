@@ -44,7 +44,7 @@ class StepShaper:
             queue: of the scheduler; its policy says how.
             now_s: on the scheduler's clock, seconds.
         """
-        settings = StepSettings.of(queue.policy.parameters)
+        settings = StepSettings.of(queue.policy.parameters, queue.level)
         if settings.off or not self.possible:
             if self._shaping:
                 self._limit(self._budget_tokens, 0)

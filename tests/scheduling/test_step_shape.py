@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.policy.policy import Policy, parse_policy
 from ewsjf_env.scheduling.cost import StepLaw
 from ewsjf_env.scheduling.orders.registry import ORDERS
@@ -136,6 +137,15 @@ def test_the_engines_budget_holds_while_step_times_are_unknown() -> None:
     assert StepSettings(0.25, step_s=0.03).budget_tokens(2048, 100, None) == 612
     free = StepLaw(0.0, 0.0, 0.0, 0.0, 0.0)
     assert StepSettings(step_s=0.03).budget_tokens(2048, 100, free) == 2048
+
+
+def test_a_time_may_be_a_share_of_what_a_token_may_take() -> None:
+    values = parse_policy("ewsjf(step_tpot=0.5)").parameters
+    assert StepSettings.of(values).off
+    assert StepSettings.of(values, ServiceLevel(tpot_s=0.05)).step_s == 0.025
+    values = parse_policy("ewsjf(step_tpot=0.5,step_s=0.02)").parameters
+    assert StepSettings.of(values, ServiceLevel(tpot_s=0.05)).step_s == 0.02
+    assert StepSettings.of(parse_policy("ewsjf").parameters, ServiceLevel()).off
 
 
 def test_the_smaller_of_share_and_time_holds() -> None:

@@ -31,7 +31,7 @@ from ewsjf_env.scheduling.orders.routing import (
 )
 from ewsjf_env.scheduling.orders.scoring import REFERENCE_TOKENS
 from ewsjf_env.scheduling.partition.partition import Partition
-from ewsjf_env.scheduling.step_shape import NO_STEP_LIMIT_S
+from ewsjf_env.scheduling.step_shape import StepSettings
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def policy_record(policy: Policy, limits: Any, level: ServiceLevel | None) -> An
         "gated": _number(values, "kv_reserve", 0.0) > 0.0,
         "reserve_blocks": math.ceil(_number(values, "kv_reserve", 0.0) * int(limits["kv_blocks"])),
         "reserve_above": _number(values, "reserve_above_tokens", 0.0),
-        "most_step_s": _number(values, "step_s", NO_STEP_LIMIT_S),
+        "most_step_s": StepSettings.of(values, level).step_s,
         "w_cached": _number(values, "w_cached", 0.0),
         "w_output": _number(values, "w_output", 0.0),
         "output_quantile": _number(values, "output_quantile", 0.5),

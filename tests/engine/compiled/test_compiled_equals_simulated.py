@@ -107,7 +107,7 @@ PROMISED = dataclasses.replace(SMALL, service_levels=ServiceLevel(1.0, 5.0, 0.2)
     "policy",
     [
         "edf",
-        "edf_late",
+        "edf_late(step_tpot=0.5)",
         "sjf_late(late_share=0.3)",
         "fcfs(late=last)",
         "ewsjf(late=last,kv_reserve=0.1,step_s=0.08,yield_share=0.8)",

@@ -183,19 +183,21 @@ def test_fewer_live_windows_with_a_twin() -> None:
 
 
 def test_a_wrong_twin_is_not_believed_for_long() -> None:
-    """Its ranking is reversed: the best is the worst."""
+    """Its ranking is reversed: the best is the worst.  One run of 16 windows is luck, five are not."""
     settings = agent_config("bayes_twin", QUICK)
     weights = {"throughput": -1.0, "ttft_short": -0.5, "slowdown_long": -0.5, "overdue": -1.0}
     wrong = load_tuning({**FAKE, "objective": {"weights": weights}})
-    session = session_of("bayes_twin", FAKE, settings=QUICK)
-    setting = AgentSetting(session.space, task=wrong)
-    session.agent = make_agent("bayes_twin", setting, settings)
-    records = played(session, 16)
-    trust = [r.agent.diagnostics.get("twin/trust", 1.0) for r in records]
-    assert trust[1] == 1.0
-    assert trust[-1] < settings.twin.least_trust
-    gain = judge()
-    assert gain(records[-1].plan.incumbent) > 0.6 * best_gain(gain)
+    gain, gains = judge(), []
+    for seed in range(5):
+        session = session_of("bayes_twin", FAKE, seed, settings=QUICK)
+        setting = AgentSetting(session.space, task=wrong, seed=seed)
+        session.agent = make_agent("bayes_twin", setting, settings)
+        records = played(session, 16)
+        trust = [r.agent.diagnostics.get("twin/trust", 1.0) for r in records]
+        assert trust[1] == 1.0
+        assert trust[-1] < settings.twin.least_trust
+        gains.append(gain(records[-1].plan.incumbent))
+    assert np.mean(gains) > 0.6 * best_gain(gain)
 
 
 def test_kill_and_resume_equals_uninterrupted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -38,6 +39,7 @@ def make_parser() -> Parser:
     add("--rows", metavar="LIST", help="of " + ", ".join(row.name for row in ROWS))
     add("--duration", type=number, default=15.0, metavar="S", help="of a window, virtual s (15)")
     add("--seed", type=whole, default=0, metavar="N", help="of the drawn traces (0)")
+    add("--sample", type=number, default=1.0, metavar="X", help="a random share of it (1)")
     add("--jobs", type=whole, default=2, metavar="N", help="worker processes (2)")
     add("--out", required=True, metavar="DIR", help="results; finished ones there are kept")
     return parser
@@ -66,6 +68,9 @@ def _play(words: list[str]) -> int:
     settings = settings_of(
         traces, arguments.duration, arguments.seed, [rows[name] for name in names]
     )
+    check_range("--sample", arguments.sample, 0.0, 1.0, low_open=True)
+    count = max(1, round(arguments.sample * len(settings)))
+    settings = random.Random(arguments.seed).sample(settings, count)
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     made_folder("--out", out)
@@ -73,7 +78,13 @@ def _play(words: list[str]) -> int:
     for key, reason in failures.items():
         say(FAILED, f"error: {key} failed: {reason}")
     found = summarise(results)
-    meta = {"duration_s": arguments.duration, "vllm": version("vllm"), "git": git_state()}
+    meta = {
+        "settings": len(settings),
+        "sample": arguments.sample,
+        "duration_s": arguments.duration,
+        "vllm": version("vllm"),
+        "git": git_state(),
+    }
     write_json(out / "fidelity.json", {"meta": meta, **found})
     total = found["total"]
     print(

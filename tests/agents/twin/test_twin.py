@@ -183,7 +183,7 @@ def test_fewer_live_windows_with_a_twin() -> None:
 
 
 def test_a_wrong_twin_is_not_believed_for_long() -> None:
-    """Its ranking is reversed: the best is the worst.  One run of 16 windows is luck, five are not."""
+    """Its ranking is reversed: the best is the worst.  One run of 16 windows is luck."""
     settings = agent_config("bayes_twin", QUICK)
     weights = {"throughput": -1.0, "ttft_short": -0.5, "slowdown_long": -0.5, "overdue": -1.0}
     wrong = load_tuning({**FAKE, "objective": {"weights": weights}})

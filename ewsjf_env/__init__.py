@@ -15,7 +15,7 @@ from ewsjf_env.env.registration import register_environments
 
 if TYPE_CHECKING:
     from ewsjf_env.env.guard import make_env as make_env
-    from ewsjf_env.env.task import TuningConfig as Task
+    from ewsjf_env.env.task import Task as Task
     from ewsjf_env.policy.policy import Policy as Policy
     from ewsjf_env.policy.policy import default_policy as default_policy
     from ewsjf_env.policy.policy import parse_policy as parse_policy
@@ -26,7 +26,7 @@ __all__ = ["Policy", "Task", "default_policy", "load_workload", "make_env", "par
 
 _TARGETS = {
     "Policy": ("ewsjf_env.policy.policy", "Policy"),
-    "Task": ("ewsjf_env.env.task", "TuningConfig"),
+    "Task": ("ewsjf_env.env.task", "Task"),
     "default_policy": ("ewsjf_env.policy.policy", "default_policy"),
     "load_workload": ("ewsjf_env.workload", "load_workload"),
     "make_env": ("ewsjf_env.env.guard", "make_env"),

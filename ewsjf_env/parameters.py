@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ewsjf_env.config import ConfigError, nearest
+from ewsjf_env.config import ConfigError, closest, nearest
 
 Value = float | int | str
 Scale = Literal["linear", "log", "integer", "choice"]
@@ -88,7 +88,7 @@ class Parameter:
                 same_kind = isinstance(value, str) == isinstance(choice, str)
                 if same_kind and not isinstance(value, bool) and value == choice:
                     return choice
-            hint = nearest(str(value), [str(c) for c in self.choices])
+            hint = closest(str(value), [str(c) for c in self.choices])
             raise ConfigError(f"parameter {self.name!r}: {value!r} is not {self.allowed}{hint}")
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             raise ConfigError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ewsjf_env.config import ConfigError, nearest
+from ewsjf_env.config import ConfigError, nearest, refuse_irregular
 
 Kind = Literal["env", "agents", "workloads", "latency", ""]
 """A folder of `configs`; "": the folder itself."""
@@ -38,11 +38,17 @@ def find_config(given: str | Path, kind: Kind, where: str = "config") -> Path:
         where: what the name was given for, in an error.
 
     Raises:
-        ConfigError: a name, and not one of ours.  Whether a path exists is for the reader to say.
+        ConfigError: no name, or a name, and not one of ours.  Whether a path exists is for the
+            reader to say.
     """
+    if not str(given):
+        raise ConfigError(f"{where}: the name is empty{nearest('', config_names(kind))}")
     path = Path(given)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # a name that is too long, for example
+        raise ConfigError(f"{where}: {str(given)[:80]!r}: {error.strerror}") from None
     if path.suffix in SUFFIXES:
         ours = configs_folder() / Path(*path.parts[1:])
         return ours if path.parts[:1] == (_TOP,) and ours.is_file() else path
@@ -53,6 +59,7 @@ def find_config(given: str | Path, kind: Kind, where: str = "config") -> Path:
                 return ours
     elif path.exists() or path.suffix:
         return path
+    refuse_irregular(path)
     raise ConfigError(
         f"{where}: {str(given)!r} is neither a file nor the name of one of ours"
         f"{nearest(str(given), config_names(kind))}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare the CPU time of our scheduler with vLLM's own; see agents/benchmark.py."""
+"""Compare the CPU time of our scheduler with vLLM's own; see `benchmark_scheduler.py --help`."""
 
 from agents.cli._start import start
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure what output hints, or fair shares of tenants, are worth; see agents/work_study.py."""
+"""Measure what output hints, or fair shares of tenants, are worth; see `work_study.py --help`."""
 
 from agents.cli._start import start
 

@@ -40,6 +40,15 @@ case "$*" in
         home=$(cat "$here/home" 2>/dev/null || realpath "${{BASH_SOURCE[0]}}")
         [[ -n ${{FAKE_UNSUPPORTED:-}} ]] || echo "${{FAKE_VERSION:-3.11.7}} $home" ;;
     *torch.version.cuda*) exit "${{FAKE_CUDA_TORCH:-0}}" ;;
+    scripts/export_policy.py*)
+        echo "$*" >>"$FAKE_LOG"
+        printf 'the result\n%s\n' "${{FAKE_ADVICE:-serve it: ewsjf serve}}"
+        exit "${{FAKE_REFUSED:-0}}" ;;
+    scripts/train.py*)
+        echo "$*" >>"$FAKE_LOG"
+        echo "recommended: k=2"
+        echo "ewsjf export runs/quickstart/tuning --out policy.json"
+        echo "tensorboard --logdir runs/quickstart/tuning" ;;
     scripts/* | "-m ruff"* | "-m mypy"* | "-m pytest"*) echo "$*" >>"$FAKE_LOG" ;;
     *torch* | "-m pip "*) ;;
     *) exec {sys.executable!r} "$@" ;;

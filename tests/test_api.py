@@ -1,8 +1,11 @@
 """The public names: what they are, what they cost, and ten lines that use them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -87,3 +90,23 @@ def test_the_pieces_fit() -> None:
     assert "random" in AGENTS
     assert load_workload("mixed").name == "mixed"
     assert parse_policy("ewsjf").order == default_policy().order
+
+
+@pytest.mark.parametrize("package", [ewsjf_env, agents])
+def test_a_public_name_is_its_own(package: ModuleType) -> None:
+    """What an error or a traceback calls a thing is what it is imported as."""
+    for name in package.__all__:
+        thing = getattr(package, name)
+        assert getattr(thing, "__name__", name) == name
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"workloda": "x"}, "unknown key 'workloda'; nearest valid name: 'workload'"),
+        ({"window_s": -1.0}, "window_s: -1.0 is outside"),
+    ],
+)
+def test_a_bad_task_is_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Task(**values)

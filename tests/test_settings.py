@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import field
+from datetime import date
 from typing import Annotated, Any
 
 import pytest
@@ -16,6 +17,7 @@ from ewsjf_env.config import (
     Among,
     ConfigError,
     Count,
+    Names,
     Positive,
     Range,
     Share,
@@ -24,6 +26,7 @@ from ewsjf_env.config import (
     settings,
     to_dict,
 )
+from ewsjf_env.workload.arrivals import ArrivalLaw
 
 NAMES = ["sobol", "random"]
 
@@ -54,6 +57,10 @@ class Plan:
     """A number or auto."""
     inner: Inner = field(default_factory=Inner)
     """Part."""
+    parts: tuple[Inner, ...] = ()
+    """Parts."""
+    tags: Names = ()
+    """Names."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < self.windows:
@@ -83,6 +90,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"inner": {"share": 2}}, "inner: share: 2 is outside [0, 1]"),
     ({"inner": {"shar": 1}}, "inner: unknown key 'shar'; nearest valid name: 'share'"),
     ({"inner": 3}, "inner: expected a mapping, got int"),
+    ({"tags": ["a", "b", "a"]}, "tags: 'a' occurs twice"),
+    ({"value": [1] * 1000}, f"value: expected a string, got [{'1, ' * 20}...]"),
+    ({"windows": date(2026, 1, 2)}, "windows: expected an integer, got the date 2026-01-02"),
     ({"name": "sobl"}, "name: unknown plan 'sobl'; nearest valid name: 'sobol'"),
     ({"nam": 3}, "unknown key 'nam'; nearest valid name: 'name'"),
 ]
@@ -135,6 +145,16 @@ def test_they_are_frozen_dataclasses() -> None:
         ("rates_per_s=[1, 0]", "--set rates_per_s[1]: 0 is outside (0, inf)"),
         ("rates_per_s.5=1", "--set rates_per_s.5: the list has 1 values, from 0 on"),
         ("rates_per_s.0=-1", "--set rates_per_s.0: -1 is outside (0, inf)"),
+        (
+            "parts.1.share=3",
+            "--set parts.1.share: the list parts is not in the file; give all its values: "
+            "--set parts=[{share: 3}]",
+        ),
+        ("parts.²=1", "--set parts.²: unknown key '²'; nearest valid path: 'parts'"),
+        ("value.0=3", "--set value.0: unknown key '0'"),
+        ("weights..a=1", "--set: 'weights..a=1' is not like a.b=3"),
+        ("limit=2", "--set limit: 2 is below windows (3)"),
+        ("tags=[a, b, a]", "--set tags: 'a' occurs twice"),
         ("windows=[", "--set windows: not valid YAML"),
         ("windows", "--set: 'windows' is not like a.b=3"),
         ("=3", "--set: '=3' is not like a.b=3"),
@@ -156,6 +176,16 @@ def test_set_values_replace_those_of_the_file() -> None:
     assert data["inner"] == {"share": 0.1}
     assert from_dict(Plan, data, "f.yaml", ["limit=null"]).limit is None
     assert overridden({}, ["inner.share=1"], Plan) == {"inner": {"share": 1}}
+
+
+def test_what_a_path_goes_through_in_the_file_is_not_overwritten() -> None:
+    with pytest.raises(ConfigError, match=r"^--set inner\.share: inner is 3, expected a mapping$"):
+        from_dict(Plan, {"name": "sobol", "inner": 3}, "f.yaml", ["inner.share=0.2"])
+
+
+def test_a_choice_that_is_like_none_lists_the_names_once() -> None:
+    with pytest.raises(ConfigError, match=r"^kind: 'zzz' is not one of \['poisson', 'gamma'\]$"):
+        ArrivalLaw("zzz")  # type: ignore[arg-type]
 
 
 def test_a_bad_value_of_the_file_is_not_blamed_on_what_is_set() -> None:

@@ -332,7 +332,36 @@ def test_quickstart_sets_up_and_runs_the_main_job(setup: Setup) -> None:
     assert export.startswith("scripts/export_policy.py runs/quickstart/tuning --out ")
     assert ",runs/quickstart/tuned.json " in compare
     assert compare.endswith(" --out runs/quickstart/evaluation --seeds 1")
+    assert "recommended: k=2" in done.stdout
+    assert "export" not in done.stdout  # what is done already is not proposed
+    assert done.stdout.count("tensorboard") == 1
+    assert "`bayes tuning` in the tables is runs/quickstart/tuned.json." in done.stdout
     assert "/ewsjf serve --policy runs/quickstart/tuned.json -- MODEL" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"FAKE_ADVICE": "do not serve it as it is: keep it: ewsjf serve"}, "breaks\nconstraints"),
+        ({"FAKE_REFUSED": "3"}, "Nothing was found that is better than the start"),
+    ],
+)
+def test_quickstart_serves_what_ships_where_the_tuned_policy_is_not_to_be_served(
+    setup: Setup, said: dict[str, str], reason: str
+) -> None:
+    done = setup.run(script="scripts/quickstart.sh", **said)
+    assert done.returncode == 0, done.stderr
+    assert reason in done.stdout
+    assert "/ewsjf serve --policy ewsjf -- MODEL" in done.stdout
+    assert "serve --policy runs/" not in done.stdout
+    assert ("tuned.json" in setup.requests()[-1]) is ("FAKE_REFUSED" not in said)
+
+
+def test_quickstart_ends_where_the_export_fails(setup: Setup) -> None:
+    done = setup.run(script="scripts/quickstart.sh", FAKE_REFUSED="1")
+    assert done.returncode == 1
+    assert "ewsjf serve --policy" not in done.stdout
+    assert setup.requests()[-1].startswith("scripts/export_policy.py")
 
 
 def test_a_started_quickstart_is_continued(setup: Setup) -> None:

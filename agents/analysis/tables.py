@@ -1,8 +1,8 @@
 """Tables for readers: Markdown and text from rows, numbers with intervals, and marks.
 
 A table says no more than it knows: what is unknown is a dash, a value has its interval where there
-is one, the one best value of a column is bold, and `few_seeds` warns of intervals that rest on
-next to nothing.
+is one, and the one best value of a column is bold.  `supports_claims` decides for all tables
+whether anything may be called sure, and `doubts` says why it may not.
 """
 
 from __future__ import annotations
@@ -116,9 +116,30 @@ def token_range(low: int, high: float | None) -> str:
     return f"> {low}" if high is None or math.isinf(high) else f"{low + 1}-{high:.0f}"
 
 
-def few_seeds(seeds: int) -> list[str]:
-    """A paragraph of warning, to be appended, below five seeds; else nothing."""
-    if seeds >= ENOUGH_SEEDS:
-        return []
-    said = "there is no interval" if seeds < 2 else "no interval and no P(better) is to be trusted"
-    return ["", f"**Warning: {counted(seeds, 'seed')} only: {said}; use {ENOUGH_SEEDS} or more.**"]
+def supports_claims(seeds: int, repeats: int = 1) -> bool:
+    """Whether a difference may be called sure, marked, or given a probability.
+
+    Args:
+        seeds: that are compared, >= 0.
+        repeats: how often a trace goes through its recording, >= 1; above 1 the seeds serve the
+            same requests, and an interval over seeds says nothing.
+    """
+    return seeds >= ENOUGH_SEEDS and repeats <= 1
+
+
+def doubts(seeds: int, repeats: int = 1) -> list[str]:
+    """Paragraphs of warning, to be appended, where `supports_claims` is false; else nothing."""
+    found = []
+    if seeds < ENOUGH_SEEDS:
+        said = "there is no interval" if seeds < 2 else "no interval is to be trusted"
+        found.append(
+            f"{counted(seeds, 'seed')} only: {said}, and nothing is called sure; use "
+            f"{ENOUGH_SEEDS} or more"
+        )
+    if repeats > 1:
+        found.append(
+            f"a recording is shorter than a run and was repeated up to {repeats} times: the seeds "
+            "serve the same requests and are not independent, so no interval is to be trusted and "
+            "nothing is called sure; use a longer recording or a shorter run"
+        )
+    return [line for said in found for line in ("", f"**Warning: {said}.**")]

@@ -16,7 +16,7 @@ from agents.bayes.config import StudyConfig
 from agents.core.agent import CANDIDATE
 from agents.core.encoding import Encoding
 from ewsjf_env.config import ConfigError
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.policy.policy import Policy, parse_policy
 
@@ -24,8 +24,8 @@ START, OPENING, CONFIRM, CONTROL = "start", "opening", "confirm", "control"
 Points = list[dict[str, Value]]
 
 
-def _policy(text: str) -> Callable[[TuningConfig], Points]:
-    def points(task: TuningConfig) -> Points:
+def _policy(text: str) -> Callable[[Task], Points]:
+    def points(task: Task) -> Points:
         known: Policy = parse_policy(text)
         if known.order != task.start_policy().order:
             return []
@@ -34,7 +34,7 @@ def _policy(text: str) -> Callable[[TuningConfig], Points]:
     return points
 
 
-KNOWN: Mapping[str, Callable[[TuningConfig], Points]] = {
+KNOWN: Mapping[str, Callable[[Task], Points]] = {
     "shipped": _policy("ewsjf"),
     # Half of the budget did least harm on an H200, a quarter is what training chose for most of the
     # shared traffic (README).  To a task that does not tune the share both are one.
@@ -43,7 +43,7 @@ KNOWN: Mapping[str, Callable[[TuningConfig], Points]] = {
 }
 
 
-def known_points(task: TuningConfig) -> Points:
+def known_points(task: Task) -> Points:
     """Points that did well on other traffic, each once, the task's own start first.
 
     A source that knows no legal point of the task's space gives none.

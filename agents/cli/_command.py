@@ -7,12 +7,14 @@ import difflib
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NoReturn
 
 from agents.cli._start import INTERRUPTED
+from agents.core.files import check_writable
 from agents.experiments.backend import BACKENDS
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
@@ -85,13 +87,45 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
-def folder(flag: str, text: str) -> Path:
+def folder(flag: str, text: str | Path) -> Path:
     """The folder that a flag names, which need not be there; ConfigError for anything else."""
-    if not text:
+    if not str(text):
         raise ConfigError(f"{flag}: the name is empty, expected a folder")
     path = Path(text)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{flag}: {path} is a file, expected a folder")
+    return path
+
+
+def made_folder(flag: str, text: str | Path) -> Path:
+    """The folder that a flag names, made; ConfigError where nothing can be written to it."""
+    path = folder(flag, text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{flag}: {path} cannot be written: {reason}") from None
+    return path
+
+
+def json_file(flag: str, text: str | Path) -> Path:
+    """The JSON file that a flag names, where one can be written: asked before any work.
+
+    Raises:
+        ConfigError: another ending, no folder, or what the system says when it is tried.
+    """
+    path = Path(text)
+    try:
+        if path.suffix != ".json" or path.is_dir() or not path.parent.is_dir():
+            raise ConfigError(
+                f"{flag}: {path} must be a file ending in .json, in a folder that exists"
+            )
+        check_writable(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{flag}: {path} cannot be written: {reason}") from None
     return path
 
 
@@ -152,9 +186,23 @@ def add_set_option(parser: Parser, of: str) -> None:
 
 
 def sets_of(arguments: argparse.Namespace) -> list[str]:
-    """What `--set` was given, in order."""
+    """What `--set` was given, in order; ConfigError for what is not like `a.b=3`."""
     given: list[str] = arguments.set or []
+    for text in given:
+        path, equals, _ = text.partition("=")
+        if not equals or "" in path.split("."):
+            raise ConfigError(f"--set: {text!r} is not like a.b=3")
     return given
+
+
+def split_sets(arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """What `--set` was given of a task, and what of its agent (`agent.A.B=3`)."""
+    given = sets_of(arguments)
+    own = [text for text in given if text.startswith("agent.")]
+    for text in given:
+        if text.startswith("agent="):
+            raise ConfigError(f"--set: {text!r} is not like agent.A.B=3")
+    return [text for text in given if text not in own], own
 
 
 def add_backend_options(parser: Parser, jobs: int = 1) -> None:

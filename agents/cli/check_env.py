@@ -12,7 +12,7 @@ from agents.cli._command import FAILED, Parser, add_set_option, run_command, say
 from ewsjf_env.config import to_dict
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.registration import ENGINE_IDS, EPISODE_WINDOWS, REAL_TIME
-from ewsjf_env.env.task import TuningConfig, load_tuning
+from ewsjf_env.env.task import Task, load_tuning
 
 DESCRIPTION = """\
 Check environments with Gymnasium's and Stable-Baselines3's checkers, and print
@@ -40,15 +40,15 @@ def _check(words: list[str]) -> int:
     try:
         if arguments.config is None:
             for engine in engines:
-                check(load_tuning({"engine": engine}, sets=sets_of(arguments)))
+                check(load_tuning({"engine": engine}, where="--config", sets=sets_of(arguments)))
         else:
-            check(load_tuning(arguments.config, sets=sets_of(arguments)))
+            check(load_tuning(arguments.config, where="--config", sets=sets_of(arguments)))
     except AssertionError as error:
         return say(FAILED, f"check failed: {error}")
     return 0
 
 
-def check(config: TuningConfig) -> None:
+def check(config: Task) -> None:
     """Run both checkers on one task and print what it offers."""
     env_id = ENGINE_IDS[config.engine]
     # The checkers look at the interface, not at what is measured: short windows do.  But

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from agents.cli._command import FAILED, Parser, number, run_command, say, whole
+from agents.cli._command import FAILED, Parser, json_file, number, run_command, say, whole
+from agents.core.files import write_json
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.compiled.fidelity import FidelityCase, compare_engines
 from ewsjf_env.engine.compiled.policy import check_policy
 from ewsjf_env.engine.compiled.settings import check_settings
-from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.config import VIRTUAL, SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
-from ewsjf_env.engine.simulated.preset import load_engine
+from ewsjf_env.engine.simulated.machine import preset_names
+from ewsjf_env.engine.simulated.preset import load_engine, machine_names
+from ewsjf_env.env.registration import ENGINE_IDS
 from ewsjf_env.policy.policy import Policy, parse_policies, split_policies
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.workload import Trace, Workload, load_workload, trace_workload
@@ -59,11 +60,8 @@ def _check(arguments: argparse.Namespace) -> int:
     check_range("--seeds", arguments.seeds, 1)
     if arguments.rate is not None:
         check_range("--rate", arguments.rate, 0.0, low_open=True)
-    out = Path(arguments.out)
-    if out.suffix != ".json" or out.is_dir() or not out.parent.is_dir():
-        raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
-    engine = arguments.engine
-    config = SimulatedConfig() if engine is None else load_engine(engine, "--engine")
+    out = json_file("--out", arguments.out)
+    config = _machine(arguments.engine)
     check_settings(config)
     policies = _policies(arguments.policies)
     workload = _workload(arguments)
@@ -77,12 +75,23 @@ def _check(arguments: argparse.Namespace) -> int:
         cases.append(case)
         print(_line(case), flush=True)
     content = {"cases": [case.to_dict() for case in cases]}
-    out.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out, content)
     differing, requests = sum(c.differing for c in cases), sum(c.requests for c in cases)
     if differing:
         return say(FAILED, f"error: {differing} of {requests} requests differ, see {out}")
     print(f"all {requests} requests are equal in {len(cases)} cases")
     return 0
+
+
+def _machine(given: str | None) -> SimulatedConfig:
+    """The machine on which both engines play."""
+    if given in ENGINE_IDS and given not in VIRTUAL:
+        known = ", ".join([*preset_names(), *machine_names()])
+        raise ConfigError(
+            f"--engine: {given!r} is not simulated: the fidelity check plays the engines "
+            f"{' and '.join(VIRTUAL)} on one machine; allowed: {known}, or a YAML file of a machine"
+        )
+    return load_engine(given, "--engine")
 
 
 def _cases(
@@ -111,8 +120,10 @@ def _workload(arguments: argparse.Namespace) -> Workload:
 
 
 def _line(case: FidelityCase) -> str:
+    asked = "" if case.rate_per_s is None else f"{case.rate_per_s:.3g}/s asked, "
     return (
-        f"{case.workload} {case.rate_per_s:.3g}/s seed {case.seed} {case.policy}: "
+        f"{case.workload} {asked}{case.arrived_per_s:.3g}/s arrived, seed {case.seed}, "
+        f"{case.policy}: "
         f"first tokens {case.first_tokens_equal} of {case.first_tokens}, "
         f"finishes {case.finishes_equal} of {case.finishes}, "
         f"preemptions {case.preemptions} and {case.preemptions_simulated}, "

@@ -16,6 +16,7 @@ from agents.cli._command import (
     add_backend_options,
     add_set_option,
     folder,
+    made_folder,
     run_command,
     say,
     sets_of,
@@ -27,7 +28,8 @@ from agents.core.provenance import git_state
 from agents.core.registry import agent_names
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
-from agents.experiments.tuners.config import ComparisonConfig, load_comparison
+from agents.experiments.source import repeats_of
+from agents.experiments.tuners.config import ComparisonConfig, TaskConfig, load_comparison
 from agents.experiments.tuners.report import markdown, picture
 from agents.experiments.tuners.summary import summarise
 from agents.experiments.tuners.tuning_runs import play_all, runs_of
@@ -39,8 +41,8 @@ DESCRIPTION = """\
 Tune with several agents on the same traffic, judge what each recommends on
 held-out traces, and compare.  Started again it goes on from finished runs."""
 EPILOG = """
-  also: arms of the config, names of policies (hrrn, boost_ada; never tuned),
-  and tuners of yours as module:Class or file.py:Class"""
+  also: arms of the config, policies (hrrn: never tuned), yours as F.py:Class
+  with settings: --set 'arms.hill={agent: F.py:Hill, settings: {step: 1}}'"""
 RESUME = "the same command goes on from the finished runs"
 
 
@@ -72,11 +74,12 @@ def _compare(words: list[str]) -> int:
     check_range("--seeds", arguments.seeds, 1)
     check_range("--jobs", arguments.jobs, 1)
     tasks = None if arguments.tasks is None else _names("--tasks", arguments.tasks)
-    config = load_comparison(arguments.config, tasks, sets_of(arguments), arguments.engine)
-    config, arms = config.with_agents(_names("--agents", arguments.agents))
+    names = _names("--agents", arguments.agents)
+    out = folder("--out", arguments.out)
+    config = load_comparison(arguments.config, tasks, sets_of(arguments), arguments.engine, names)
+    config, arms = config.with_agents(names)
     for arm in arms:
         config.arm(arm)
-    out = folder("--out", arguments.out)
     runs = runs_of(config, arms, arguments.seeds, out)
     plan = _describe(config, arms, arguments.seeds)  # refuses arms that cannot be
     if arguments.dry_run:
@@ -85,7 +88,7 @@ def _compare(words: list[str]) -> int:
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with parallel_on(arguments.backend, arguments.jobs):
-        out.mkdir(parents=True, exist_ok=True)
+        made_folder("--out", out)
         judged, failures = play_all(config, runs, arguments.jobs, bar("run", "runs"))
     for name, reason in failures.items():
         say(FAILED, f"error: {name} failed: {reason}")
@@ -117,6 +120,12 @@ def _describe(config: ComparisonConfig, arms: Sequence[str], seeds: int) -> str:
     return "\n".join([*lines, f"{counted(seeds, 'seed')}: {runs}, {counted(total, 'window')}"])
 
 
+def _repeats(task: TaskConfig) -> int:
+    """How often the traffic that tunes or judges goes through its recording, at most."""
+    judged = [x for x in (task.held_out, task.after_jump) if x is not None]
+    return max(repeats_of(t) for t in (task.tuning, *(x.task(task.tuning) for x in judged)))
+
+
 def _write(
     judged: list[dict[str, Any]],
     config: ComparisonConfig,
@@ -130,6 +139,7 @@ def _write(
         "seeds": seeds,
         "arms": list(arms),
         "config": to_dict(config),
+        "trace_repeats": {name: _repeats(task) for name, task in config.tasks.items()},
         "engines": {name: task.tuning.engine_name for name, task in config.tasks.items()},
         "git": git_state(),
     }

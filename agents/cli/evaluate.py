@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import sys
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ from agents.cli._command import (
     add_backend_options,
     add_set_option,
     folder,
+    made_folder,
     number,
     run_command,
     say,
@@ -106,7 +106,8 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
     out = folder("--out", arguments.out)
     names = [policy.name for policy in plan.policies]
     if arguments.against is not None and arguments.against not in names:
-        raise ConfigError(f"--against: {arguments.against!r}{nearest(arguments.against, names)}")
+        hint = nearest(arguments.against, names)
+        raise ConfigError(f"--against: {arguments.against!r} is none of --policies{hint}")
     if arguments.dry_run:
         print(_describe(plan, arguments.jobs))
         return 0
@@ -117,7 +118,7 @@ def _evaluate(arguments: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) -> int:
-    _make_folder(out)
+    made_folder("--out", out)
     capacities: dict[str, float] = {}
     runs = make_runs(plan, capacities) if plan.rates_per_s else []  # refuses what cannot be served
     if arguments.engine is None:
@@ -146,29 +147,20 @@ def _run(arguments: argparse.Namespace, argv: list[str], plan: Plan, out: Path) 
     return 1 if failures else 0
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"--out: {out} cannot be written: {reason}") from None
-
-
 def _plan(arguments: argparse.Namespace) -> Plan:
     """Everything that was asked for, read and checked before anything runs."""
     check_range("--jobs", arguments.jobs, 1)
     check_range("--jitter", arguments.jitter, 0.0, MAX_JITTER_S)
     trace_format = arguments.trace_format
     if trace_format is not None and trace_format not in FORMATS:
-        raise ConfigError(f"--trace-format: {trace_format!r}{nearest(trace_format, FORMATS)}")
+        hint = nearest(trace_format, FORMATS)
+        raise ConfigError(f"--trace-format: unknown {trace_format!r}{hint}")
     for path in arguments.trace:
         if Path(path).suffix in YAML_SUFFIXES:
             raise ConfigError(f"--trace: {path} is a YAML file; expected a trace, or --workload")
     sets = {"default": DEFAULT_POLICIES, "all": ",".join(ORDERS)}
     asked = [sets.get(item, item) for item in split_policies(arguments.policies)]
-    policies = tuple(parse_policies(",".join(asked)))
+    policies = tuple(parse_policies(",".join(asked), "--policies"))
     load, rate = arguments.load, arguments.rate
     if load is None and rate is None:
         load = DEFAULT_LOADS

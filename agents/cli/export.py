@@ -13,16 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from agents.cli._command import Parser, add_backend_options, run_command, say, whole
+from agents.cli._command import (
+    Parser,
+    add_backend_options,
+    json_file,
+    own_command,
+    run_command,
+    say,
+    whole,
+)
 from agents.core.progress import bar
 from agents.core.provenance import git_state
 from agents.core.words import counted
 from agents.experiments.backend import parallel_on
+from agents.experiments.source import repeats_of
 from agents.runs.confirmation import MAX_SEEDS, Confirmation, ConfirmationPlan, confirm
 from agents.runs.export import KINDS, build_policy
+from agents.runs.folder import CONFIG
 from agents.runs.view import RunView, open_view
 from ewsjf_env import __version__
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import check_range
 from ewsjf_env.policy.policy import Policy
 
 REFUSED = 3
@@ -65,18 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    out = Path(arguments.out)
     check_range("--jobs", arguments.jobs, 1)
     check_range("--seeds", arguments.seeds, 1, MAX_SEEDS)
     check_range("--windows", arguments.windows, 1)
-    if out.suffix != ".json" or out.is_dir() or not out.parent.is_dir():
-        raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
+    out = json_file("--out", arguments.out)
     run = open_view(arguments.run)
     task = dataclasses.replace(run.task.twin(), windows=arguments.windows)
     plan = ConfirmationPlan(task, arguments.seeds)
     print(f"showing the agent its {counted(len(run.records), 'window')} ...", file=sys.stderr)
     policy = build_policy(run, run.agent(), arguments.kind)
     default = run.config.env.start_policy()
+    doubt = _doubt(repeats_of(task))
+    if doubt and not arguments.force:
+        return say(REFUSED, f"refused: {doubt}; --force writes it all the same")
     if not arguments.force and _serves_alike(policy, default, run):
         return say(REFUSED, f"refused: {ALIKE}; --force writes it all the same")
     # joblib's workers inherit it; without, each takes its share of all cores.
@@ -87,18 +98,48 @@ def _export(arguments: argparse.Namespace) -> int:
     print(f"{policy.name}: {policy.kind}; {result}")
     if not result.better and not arguments.force:
         return say(REFUSED, f"refused: {_reason(result)}; --force writes it all the same")
-    if not result.better:
-        print(f"warning: written by --force although {_reason(result)}", file=sys.stderr)
-    if result.violations > result.default_violations:
-        print(
-            f"warning: it breaks a limit in {result.violations:.0%} of the unseen windows, the "
-            f"start in {result.default_violations:.0%}: look at `constraints` before you serve it",
-            file=sys.stderr,
-        )
-    notes = provenance(run, result, plan, forced=not result.better)
+    reasons = [doubt] if doubt else []
+    reasons += [] if result.better else [_reason(result)]
+    for reason in reasons:
+        print(f"warning: written by --force although {reason}", file=sys.stderr)
+    notes = provenance(run, result, plan, forced=bool(reasons))
+    if doubt:
+        notes["evaluation"]["better"] = False
     dataclasses.replace(policy, provenance=notes).save(out)
     print(out)
+    if result.violations > result.default_violations:
+        print(f"warning: {_broken(result, run, arguments.run)}", file=sys.stderr)
+    print(advice(result, out, sure=not reasons))
     return 0
+
+
+def advice(result: Confirmation, out: Path, sure: bool) -> str:
+    """Whether to serve the policy, and the command: the last line of an export.
+
+    Args:
+        result: of the confirmation.
+        out: the policy file.
+        sure: the policy is better than the start with 95 % confidence.
+    """
+    serve = own_command("serve", "--policy", str(out), "--", "MODEL")
+    if not sure:
+        return "do not serve it: nothing shows that it is better than the start"
+    if result.violations > result.default_violations:
+        return (
+            "do not serve it as it is: keep what you serve; where the objective matters more than "
+            f"the constraints: {serve}"
+        )
+    return f"serve it: {serve}"
+
+
+def _broken(result: Confirmation, run: RunView, folder: str) -> str:
+    """What the policy breaks, how often, and where that is set."""
+    names = ", ".join(constraint.name for constraint in run.config.env.constraints)
+    return (
+        f"it breaks a constraint in {result.violations:.0%} of the unseen windows, the start in "
+        f"{result.default_violations:.0%}; the constraints ({names}) are `constraints` of the "
+        f"task, kept in {Path(folder) / CONFIG} below `env`"
+    )
 
 
 def provenance(
@@ -131,6 +172,17 @@ def _serves_alike(policy: Policy, default: Policy, run: RunView) -> bool:
     space = run.task.space()
     ours, theirs = ({n: p.parameters[n] for n in space.names} for p in (policy, default))
     return np.array_equal(space.to_box(ours), space.to_box(theirs))
+
+
+def _doubt(repeats: int) -> str | None:
+    """What forbids to call the result sure, however large the gain is."""
+    if repeats <= 1:
+        return None
+    return (
+        f"the recording is shorter than a trace and is repeated up to {repeats} times: the unseen "
+        "traces have the same requests and prove nothing; take a longer recording or fewer "
+        "--windows"
+    )
 
 
 def _reason(result: Confirmation) -> str:

@@ -6,10 +6,8 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from agents.cli._command import Parser, run_command
-from ewsjf_env.config import ConfigError
+from agents.cli._command import Parser, json_file, run_command
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.steps.step_fit import fit_steps
 from ewsjf_env.engine.steps.step_samples import read_steps
@@ -44,10 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fit(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
-    out = Path(arguments.out)
-    if out.suffix != ".json" or not out.parent.is_dir():
-        raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
-    start = LatencyModel.load(arguments.like)
+    out = json_file("--out", arguments.out)
+    start = LatencyModel.load(arguments.like, "--like")
     if arguments.name:
         start = dataclasses.replace(
             start, machine=dataclasses.replace(start.machine, name=arguments.name)

@@ -11,18 +11,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from agents.cli._command import FAILED, Parser, number, run_command, whole
+from agents.cli._command import FAILED, Parser, made_folder, number, run_command, whole
 from agents.core.provenance import git_state
 from agents.experiments.source import Source
 from agents.machine import stages
 from agents.machine.plan import RESULT, SIMULATED, STAGES, GpuPlan, Measurement
 from agents.machine.server import make_launch, running
 from agents.machine.table import table
-from ewsjf_env.config import ConfigError
+from ewsjf_env.config import ConfigError, closest
 from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.stand_in.settings import ExecutorSettings
 from ewsjf_env.policy.policy import parse_policies
 
@@ -78,10 +78,11 @@ def _measure(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> 
     chosen = arguments.stages.split(",") if arguments.stages else list(STAGES)
     for name in chosen:
         if name not in STAGES:
-            raise ConfigError(f"--stages: {name!r} is not one of {list(STAGES)}")
+            hint = closest(name, STAGES)
+            raise ConfigError(f"--stages: {name!r} is not one of {list(STAGES)}{hint}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     device = SIMULATED if plan.simulate is not None else _device()
-    result = Measurement(Path(arguments.out), plan, device)
+    result = Measurement(made_folder("--out", arguments.out), plan, device)
 
     def attempt(name: str, work: Callable[[Measurement], None]) -> None:
         if name in chosen and not result.done(name):
@@ -145,6 +146,7 @@ def _attempt(result: Measurement, name: str, work: Callable[[Measurement], None]
 
 
 def _plan(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> GpuPlan:
+    LatencyModel.load(arguments.like, "--like")
     fields: dict[str, Any] = dict(SHORT) if arguments.short else {}
     for name, field in (
         ("duration", "duration_s"),
@@ -159,7 +161,7 @@ def _plan(arguments: argparse.Namespace, vllm_arguments: tuple[str, ...]) -> Gpu
         except ValueError:
             raise ConfigError(f"--loads: {arguments.loads!r} is no list of numbers") from None
     if arguments.policies is not None:
-        fields["policies"] = tuple(p.name for p in parse_policies(arguments.policies))
+        fields["policies"] = tuple(p.name for p in parse_policies(arguments.policies, "--policies"))
     sources = [Source(path, is_trace=True) for path in arguments.trace or ()]
     sources += [Source(name) for name in arguments.workload or ()]
     if sources:

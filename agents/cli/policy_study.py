@@ -7,9 +7,16 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from agents.cli._command import Parser, add_set_option, run_command, sets_of, whole
+from agents.cli._command import (
+    Parser,
+    add_set_option,
+    folder,
+    made_folder,
+    run_command,
+    sets_of,
+    whole,
+)
 from agents.core.files import write_text
 from agents.core.progress import bar
 from agents.core.provenance import git_state
@@ -69,16 +76,14 @@ def _study(words: list[str]) -> int:
     if arguments.seeds is not None:
         check_range("--seeds", arguments.seeds, 1, 1000)
         config = dataclasses.replace(config, seeds=arguments.seeds)
-    out = Path(arguments.out)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out: {out} is a file, expected a folder")
+    out = folder("--out", arguments.out)
     check_files(config)
     if arguments.dry_run:
         print(describe(config, arguments.jobs))
         return 0
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    out.mkdir(parents=True, exist_ok=True)
+    made_folder("--out", out)
     study = run_study(config, out, arguments.jobs, lambda stage: bar("run", stage))
     meta = {"command": shlex.join(["ewsjf", "policy-study", *words])}
     found = {"meta": {**meta, "git": git_state()}, **summarise(study)}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.cli._command import Parser, folder, run_command
+from agents.cli._command import Parser, folder, made_folder, run_command
 from agents.core.files import write_text
 from agents.core.registry import AGENTS
 from agents.experiments.policy_study.config import PolicyStudyConfig
@@ -18,7 +18,7 @@ from ewsjf_env.config import ConfigError, nearest
 from ewsjf_env.config.schema import DIALECT, json_schema
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import LatencyModel
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.policy.policy import KINDS as KINDS_OF_POLICY
 from ewsjf_env.policy.policy import SCHEMA_VERSION
 from ewsjf_env.scheduling.orders.registry import ORDERS
@@ -120,7 +120,7 @@ def _parameters(order: str) -> Schema:
 
 
 KINDS: dict[str, Callable[[], Schema]] = {
-    "task": lambda: json_schema(TuningConfig, "Tuning task"),
+    "task": lambda: json_schema(Task, "Tuning task"),
     "engine": lambda: json_schema(SimulatedConfig, "Simulated engine"),
     "latency": lambda: json_schema(LatencyModel, "Latency model of a machine"),
     "workload": _workload,
@@ -164,7 +164,7 @@ def _schema(words: list[str]) -> int:
         print(_text(kind))
         return 0
     out = folder("--out", arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
+    made_folder("--out", out)
     for name in KINDS:
         path: Path = out / f"{name}.schema.json"
         write_text(path, _text(name) + "\n")

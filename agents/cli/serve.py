@@ -13,7 +13,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from agents.cli._command import Parser, add_set_option, run_command, sets_of
+from agents.cli._command import Parser, add_set_option, run_command, split_sets
 from agents.operations.launch import launch_options, make_launch, split, url
 from agents.operations.supervise import supervise
 from ewsjf_env.config import ConfigError, load_yaml
@@ -66,20 +66,22 @@ def _serve(words: list[str]) -> int:
 
 
 def _tuner(arguments: Namespace, vllm_arguments: Sequence[str]) -> list[str] | None:
-    sets = sets_of(arguments)
+    sets, own = split_sets(arguments)
     if arguments.tune is None:
-        if sets:
-            raise ConfigError(f"--set: {sets[0]!r} needs --tune")
+        if given := arguments.set:
+            raise ConfigError(f"--set: {given[0]!r} needs --tune")
         return None
     task = find_config(arguments.tune, "env", "--tune")
     # A typing error is told before a model is loaded; the import takes longer than the rest here.
     from agents.cli.train import REMOTE_AGENT
     from agents.runs.config import make_run_config
+    from ewsjf_env.env.task import load_tuning
 
-    make_run_config(REMOTE_AGENT, {**load_yaml(task), "engine": "remote"}, None, sets)
+    told = {**load_yaml(task), "engine": "remote"}
+    make_run_config(REMOTE_AGENT, load_tuning(told, where=arguments.tune, sets=sets), None, own)
     command = [sys.executable, "-m", "agents.cli", "train", "--engine", "remote"]
     command += ["--url", url(vllm_arguments), "--config", str(task)]
-    return command + [word for text in sets for word in ("--set", text)]
+    return command + [word for text in arguments.set or [] for word in ("--set", text)]
 
 
 if __name__ == "__main__":

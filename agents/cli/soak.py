@@ -7,7 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.cli._command import FAILED, Parser, folder, number, run_command, say, whole
+from agents.cli._command import (
+    FAILED,
+    Parser,
+    folder,
+    made_folder,
+    number,
+    run_command,
+    say,
+    whole,
+)
 from agents.core.files import write_json
 from agents.operations import launch as server_launch
 from agents.operations.soak import run
@@ -58,7 +67,7 @@ def _soak(words: list[str]) -> int:
         seed=arguments.seed,
         api_key=option_value(vllm_arguments, "--api-key") or os.environ.get("VLLM_API_KEY"),
     )
-    out.mkdir(parents=True, exist_ok=True)
+    made_folder("--out", out)
     result = run(launch, settings, 60.0 * arguments.minutes, out / "server.log")
     path = out / "soak.json"
     write_json(path, {"minutes": arguments.minutes, "command": launch.command, **result})

@@ -24,23 +24,26 @@ from agents.cli._command import (
     run_command,
     say,
     sets_of,
+    split_sets,
     tool_command,
     whole,
 )
 from agents.cli._start import INTERRUPTED
-from agents.core.registry import agent_names, find_agent
+from agents.core.registry import absolute_name, agent_names, find_agent
 from agents.core.words import counted
 from agents.runs.config import RunConfig, make_run_config
 from agents.runs.episodes import episode_options
 from agents.runs.fidelity import needs_check, told
 from agents.runs.folder import RunDir, check_new, default_folder
 from agents.runs.loop import Progress, tune
-from ewsjf_env.config import ConfigError, check_range, load_yaml
+from ewsjf_env.config import ConfigError, check_range, load_yaml, nearest
 from ewsjf_env.engine.real.remote import RemoteConfig, check_server
 from ewsjf_env.engine.simulated.config import VIRTUAL
+from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.machine import preset_names
 from ewsjf_env.engine.simulated.preset import preset_engine
 from ewsjf_env.env.registration import ENGINE_IDS
+from ewsjf_env.env.task import Task, load_tuning
 from ewsjf_env.parameters import ParameterSpace
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
@@ -136,9 +139,14 @@ def _rest(run: RunDir, windows: int, done: bool) -> str:
 
 
 def _check_traffic(config: RunConfig) -> None:
-    """ConfigError for traffic that cannot be had, before there is a folder that is in the way."""
+    """ConfigError for what cannot be had, before there is a folder that is in the way."""
     if isinstance(config.env.engine_settings, RemoteConfig):
         check_server(config.env.engine_settings)
+    if config.env.engine in VIRTUAL:
+        try:
+            LatencyModel.load(config.env.simulated.latency)
+        except ConfigError as error:
+            raise ConfigError(f"simulated: {error}") from None
     workload = load_workload(config.env.workload)
     seed = episode_options(config.env, config.seed, 0)["trace_seed"]
     for rate in config.env.rates_per_s or (None,):
@@ -158,26 +166,35 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
             fields[name] = value
     if arguments.context is not None:
         fields["context"] = tuple(n.strip() for n in arguments.context.split(",") if n.strip())
-    task: dict[str, Any] | str | None = arguments.config
-    if arguments.engine is not None:
-        task = {**_task_file(arguments), **_engine(arguments)}
-        if arguments.url is not None:
-            remote = task.get("remote", {})
-            if isinstance(remote, dict):  # else it is refused when it is read
-                remote = {k: v for k, v in remote.items() if k not in ("url", "urls")}
-                task["remote"] = {**remote, **_addresses(arguments.url)}
-    config = make_run_config(
-        REMOTE_AGENT if arguments.agent is None else arguments.agent,
-        task,
-        arguments.agent_config,
-        sets_of(arguments),
-        **{"windows": WINDOWS, **fields},
-    )
+    agent = REMOTE_AGENT if arguments.agent is None else arguments.agent
+    find_agent(absolute_name(agent), "--agent")
+    if arguments.agent_config is not None:
+        find_config(arguments.agent_config, "agents", "--agent-config")
+    sets, own = split_sets(arguments)
+    task = _task(arguments, sets)
+    fields = {"windows": WINDOWS, **fields}
+    config = make_run_config(agent, task, arguments.agent_config, own, **fields)
     if config.env.engine == "remote" and not _names_server(arguments):
         raise ConfigError(
             "--url: missing, and no remote.url is in --config: which server is tuned?"
         )
     return config if arguments.storage is None else _sharing(config, arguments.storage)
+
+
+def _task(arguments: argparse.Namespace, sets: list[str]) -> Task:
+    """The task of --config, --engine, --url and --set."""
+    task = {**_task_file(arguments), **_engine(arguments)}
+    if arguments.url is not None:
+        for url in arguments.url:
+            try:
+                RemoteConfig(url=url)
+            except ConfigError as error:
+                raise ConfigError(f"--{error}") from None
+        remote = task.get("remote", {})
+        if isinstance(remote, dict):  # else it is refused when it is read
+            remote = {k: v for k, v in remote.items() if k not in ("url", "urls")}
+            task["remote"] = {**remote, **_addresses(arguments.url)}
+    return load_tuning(task, where=arguments.config or "--config", sets=sets)
 
 
 def _task_file(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -189,8 +206,12 @@ def _task_file(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
     """What --engine changes of a task: a preset is that machine, in virtual time."""
-    if arguments.engine not in preset_names():
-        return {"engine": arguments.engine}
+    if arguments.engine is None or arguments.engine in ENGINE_IDS:
+        return {} if arguments.engine is None else {"engine": arguments.engine}
+    names = [*ENGINE_IDS, *preset_names()]
+    if arguments.engine not in names:
+        hint = nearest(arguments.engine, names)
+        raise ConfigError(f"--engine: {arguments.engine!r} is neither an engine nor a preset{hint}")
     preset, task = preset_engine(arguments.engine), _task_file(arguments)
     own, engine = task.get("simulated", {}), task.get("engine")
     changes = {"latency": preset.latency, "max_num_seqs": preset.max_num_seqs}
@@ -212,9 +233,11 @@ def _names_server(arguments: argparse.Namespace) -> bool:
 
 def _sharing(config: RunConfig, storage: str) -> RunConfig:
     """The run with its study in a storage."""
+    if not storage:
+        raise ConfigError("--storage: the name is empty, expected a journal file or a URL")
     if not isinstance(config.settings, StudyConfig):
         raise ConfigError(f"--storage: agent {config.agent!r} is not on a study")
-    if storage and "://" not in storage:
+    if "://" not in storage:
         storage = str(Path(storage).absolute())  # a run may be resumed from elsewhere
     return dataclasses.replace(
         config, settings=dataclasses.replace(config.settings, storage=storage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from agents.cli._command import Parser, number, run_command, whole
+from agents.cli._command import Parser, json_file, made_folder, number, run_command, whole
 from agents.core.files import write_json
 from agents.operations.tuner_cost import CostPlan, measure
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import check_range
 from ewsjf_env.engine.base import EngineError
 
 USAGE = "ewsjf tuner-cost --url URL --out FILE.json [options]"
@@ -55,19 +54,12 @@ def _measure(words: list[str]) -> int:
         arguments.repeats,
         arguments.calls_per_s,
     )
-    out: Path = arguments.out
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a", encoding="utf-8"):
-            pass  # what cannot be written is said before it has taken minutes
-    except OSError as error:
-        raise ConfigError(f"--out: {out}: {error.strerror or error}") from None
+    made_folder("--out", arguments.out.parent)
+    out = json_file("--out", arguments.out)
     try:
         result = measure(plan, os.environ.get("VLLM_API_KEY"))
     except psutil.Error as error:
         raise EngineError(str(error)) from None
-    finally:
-        _forget(out)
     write_json(out, result)
     look, change = result["look_ms"], result["change_ms"]
     print(
@@ -76,13 +68,6 @@ def _measure(words: list[str]) -> int:
         f"{result['busy_without']:.1%} ({out})"
     )
     return 0
-
-
-def _forget(path: Path) -> None:
-    """Remove the file that was opened to see whether it can be; it is written whole later."""
-    with contextlib.suppress(OSError):
-        if path.is_file() and path.stat().st_size == 0:
-            path.unlink()
 
 
 def _text(estimate: dict[str, float]) -> str:

@@ -6,6 +6,8 @@ at the end is cut by who opens the file next.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -69,9 +71,27 @@ def write_json(path: Path, data: object) -> None:
     write_text(path, json.dumps(data, allow_nan=False, indent=1) + "\n")
 
 
+def check_writable(path: Path) -> None:
+    """Try what `write_text` will do, and leave nothing: before work whose result goes there.
+
+    Raises:
+        OSError: the file cannot be written.  That the disk will be full is not foreseen.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    temporary = _temporary(path)
+    try:
+        temporary.touch()
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Like `write_json`, for text; UTF-8."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
@@ -80,3 +100,8 @@ def write_text(path: Path, text: str) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """What is written first, beside the file, and takes its place when it is whole."""
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -15,6 +15,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import pkgutil
 import sys
 import traceback
 import typing
@@ -64,26 +65,41 @@ def load_outside(target: str) -> Any:
     """
     name, _, attribute = target.rpartition(":")
     if not name or not attribute:
-        raise ConfigError(f"agent: {target!r}: expected module:Class or file.py:Class")
+        raise ConfigError(f"{target!r}: expected module:Class or file.py:Class")
+    is_file = name.endswith(".py")
+    if not is_file and not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(
+            f"{target!r}: {name!r} is not the name of a module; give a file as "
+            "path/to/file.py:Class"
+        )
     try:
-        module = _file_module(Path(name)) if name.endswith(".py") else _module(name)
+        module = _file_module(Path(name)) if is_file else _module(name)
     except ConfigError:
         raise
     except SyntaxError as error:
-        raise ConfigError(f"agent: {error.filename}:{error.lineno}: {error.msg}") from None
-    except Exception as error:  # whatever a stranger's module does when it is imported
-        raise ConfigError(f"agent: {_place(error)}: {_said(error)}") from None
+        raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from None
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does when imported
+        raise ConfigError(f"{_place(error)}: {_said(error)}") from None
+    place = getattr(module, "__file__", None) or f"module {name!r}"
     if not hasattr(module, attribute):
-        classes = [n for n, v in vars(module).items() if inspect.isclass(v)]
-        raise ConfigError(
-            f"agent: {module.__file__}: has no {attribute!r}{nearest(attribute, classes)}"
-        )
+        _refuse_folder(module, name, attribute)
+        classes = [n for n, v in vars(module).items() if inspect.isclass(v) and n[0] != "_"]
+        raise ConfigError(f"{place}: has no {attribute!r}{nearest(attribute, classes)}")
     found = getattr(module, attribute)
     if not inspect.isclass(found):
-        raise ConfigError(
-            f"agent: {module.__file__}: {attribute} is a {type(found).__name__}, expected a class"
-        )
+        raise ConfigError(f"{place}: {attribute} is a {type(found).__name__}, expected a class")
     return found
+
+
+def _refuse_folder(module: ModuleType, name: str, attribute: str) -> None:
+    """ConfigError for a package without `__init__.py`, which has modules and no class."""
+    folders = [str(folder) for folder in getattr(module, "__path__", ())]
+    if folders and getattr(module, "__file__", None) is None:
+        modules = [found.name for found in pkgutil.iter_modules(folders)]
+        raise ConfigError(
+            f"{name!r} is the folder {folders[0]} without an __init__.py: expected "
+            f"{name}.MODULE:{attribute}, MODULE one of {modules}"
+        )
 
 
 def settings_of(kind: type) -> type | None:
@@ -101,14 +117,14 @@ def settings_of(kind: type) -> type | None:
         found = None
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise ConfigError(
-            f"agent: {_line_of(kind.__init__, kind)}: config: "  # type: ignore[misc]
+            f"{_line_of(kind.__init__, kind)}: config: "  # type: ignore[misc]
             "expected an annotation with a dataclass, the class of the settings"
         )
     for field in dataclasses.fields(found):
         none = dataclasses.MISSING
         if field.default is none and field.default_factory is none:
             raise ConfigError(
-                f"agent: {_line_of(found, found)}: {found.__name__}.{field.name}: has no default"
+                f"{_line_of(found, found)}: {found.__name__}.{field.name}: has no default"
             )
     return found
 
@@ -126,17 +142,17 @@ def check_tuner(kind: type, build: Build, offered: Sequence[str]) -> None:
     """
     where = _line_of(kind, kind)
     if getattr(kind, "sees", "context") not in SEES:
-        raise ConfigError(f"agent: {where}: sees: {kind.sees!r} is not one of {list(SEES)}")  # type: ignore[attr-defined]
+        raise ConfigError(f"{where}: sees: {kind.sees!r} is not one of {list(SEES)}")  # type: ignore[attr-defined]
     for name, call in CALLS.items():
         method = getattr(kind, name, None)
         if not callable(method):
             near = nearest(name, [n for n in vars(kind) if not n.startswith("_")])
-            raise ConfigError(f"agent: {where}: {kind.__name__} has no method {name!r}{near}")
+            raise ConfigError(f"{where}: {kind.__name__} has no method {name!r}{near}")
         try:
             inspect.signature(method).bind(None, *call)
         except TypeError as error:
             raise ConfigError(
-                f"agent: {_line_of(method, kind)}: {kind.__name__}.{name}: is called with "
+                f"{_line_of(method, kind)}: {kind.__name__}.{name}: is called with "
                 f"{len(call)} value(s): {error}"
             ) from None
     for parameter in inspect.signature(kind).parameters.values():
@@ -146,15 +162,15 @@ def check_tuner(kind: type, build: Build, offered: Sequence[str]) -> None:
         )
         if parameter.name not in offered and not free:
             raise ConfigError(
-                f"agent: {_line_of(kind.__init__, kind)}: {kind.__name__}.__init__: "  # type: ignore[misc]
+                f"{_line_of(kind.__init__, kind)}: {kind.__name__}.__init__: "  # type: ignore[misc]
                 f"{parameter.name!r} has no default and is none of {', '.join(offered)}"
             )
     try:
         _play(kind, build)
     except ConfigError as error:
-        raise ConfigError(f"agent: {where}: {kind.__name__}: {error}") from None
+        raise ConfigError(f"{where}: {kind.__name__}: {error}") from None
     except Exception as error:  # whatever a stranger's tuner does
-        raise ConfigError(f"agent: {_place(error)}: {kind.__name__}: {_said(error)}") from None
+        raise ConfigError(f"{_place(error)}: {kind.__name__}: {_said(error)}") from None
 
 
 def _play(kind: type, build: Build) -> None:
@@ -194,7 +210,7 @@ def _module(name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # it is there, and what it imports is not
         raise ConfigError(
-            f"agent: no module {name!r} in {here} or among what is installed; "
+            f"no module {name!r} in {here} or among what is installed; "
             "give a file as path/to/file.py:Class"
         ) from None
 
@@ -202,7 +218,7 @@ def _module(name: str) -> ModuleType:
 def _file_module(path: Path) -> ModuleType:
     path = path.absolute()
     if not path.is_file():
-        raise ConfigError(f"agent: {path} is not a file")
+        raise ConfigError(f"{path} is not a file")
     name = f"_tuner_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from agents.core.agent import Agent
 from agents.core.outside import check_tuner, entry_points, is_outside, load_outside, settings_of
 from ewsjf_env.config import ConfigError, from_dict, nearest, to_dict
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.parameters import ParameterSpace, Value
 
 KNOWN_POINTS = "agents.bayes.phases:known_points"
@@ -48,7 +48,7 @@ class AgentSetting:
     folder: Path | None = None
     study_name: str = "ewsjf"
     shared: Any = None
-    task: TuningConfig | None = None
+    task: Task | None = None
     kept: Path | None = None
 
     @property
@@ -195,9 +195,12 @@ def find_agent(name: str, where: str = "agent") -> AgentEntry:
     if not is_outside(target):
         raise ConfigError(
             f"{where}: unknown {name!r}{nearest(name, agent_names())}"
-            "; a tuner of yours is given as module:Class"
+            "; a tuner of yours is given as module:Class or file.py:Class"
         )
-    return _outside(target)
+    try:
+        return _outside(target)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def label_of(name: str) -> str:

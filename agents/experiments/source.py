@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from ewsjf_env.env.task import Task
 from ewsjf_env.workload import Trace, Workload, load_workload, trace_workload
+from ewsjf_env.workload.replay import TraceWorkload
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,14 @@ def _loaded(source: Source) -> Workload:
 def drawn(source: Source, seed: int, duration_s: float, rate_per_s: float) -> Trace:
     """A trace of a source, of the files as this process first saw them."""
     return _loaded(source).draw(seed, duration_s, rate_per_s)
+
+
+def repeats_of(task: Task) -> int:
+    """How often an episode of a task goes through its recording, at the highest of its rates.
+
+    1 where no request is served twice, as in synthetic traffic.
+    """
+    workload = load_workload(task.workload)
+    if not isinstance(workload, TraceWorkload):
+        return 1
+    return max(workload.repeats(task.episode_s, rate) for rate in task.rates_per_s or (None,))

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from ewsjf_env.config import ConfigError
+from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.stand_in.server import (
     simulated_arguments,
     simulated_cost_prior,
@@ -20,24 +21,28 @@ def make_launch(
     arguments: argparse.Namespace, vllm_arguments: Sequence[str], environment: Mapping[str, str]
 ) -> Launch:
     """What to start; ConfigError for anything that is wrong with the arguments."""
-    if arguments.tune and not arguments.policy:
+    if arguments.tune and arguments.policy is None:
         raise ConfigError("--tune: needs --policy to start from")
     prior = None
-    if arguments.simulate:
-        settings = ExecutorSettings(latency=arguments.simulate, speed=arguments.speed)
+    if arguments.simulate is not None:
+        LatencyModel.load(arguments.simulate, "--simulate")
+        try:
+            settings = ExecutorSettings(latency=arguments.simulate, speed=arguments.speed)
+        except ConfigError as error:  # of the speed
+            raise ConfigError(f"--{error}") from None
         vllm_arguments = simulated_arguments(vllm_arguments, settings, arguments.model_folder)
         prior = simulated_cost_prior(vllm_arguments, settings)
     elif not vllm_arguments or vllm_arguments[0].startswith("-"):
         raise ConfigError("MODEL: is missing; it comes first after --")
-    if arguments.policy:
-        policy = parse_policy(arguments.policy)
+    if arguments.policy is not None:
+        policy = parse_policy(arguments.policy, "--policy")
         allow_patch = arguments.allow_patch or arguments.tune is not None
         launch = ewsjf_launch(vllm_arguments, policy, environment, allow_patch, prior)
     elif arguments.allow_patch:
         raise ConfigError("--allow-patch: needs --policy; stock vLLM has none to change")
     else:
         launch = stock_launch(vllm_arguments)
-    return simulated_launch(launch, environment) if arguments.simulate else launch
+    return simulated_launch(launch, environment) if arguments.simulate is not None else launch
 
 
 def launch_options() -> argparse.ArgumentParser:

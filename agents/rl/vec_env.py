@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, VecEnvStepReturn
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.env.vector import SchedulerTuningVectorEnv
 
 
@@ -103,7 +103,7 @@ class TuningVecEnv(VecEnv):
 
 
 def make_vec_env(
-    num_envs: int, config: TuningConfig | Mapping[str, Any] | str | Path | None = None
+    num_envs: int, config: Task | Mapping[str, Any] | str | Path | None = None
 ) -> TuningVecEnv:
     """Environments of one task for Stable-Baselines3.
 

@@ -28,7 +28,7 @@ from ewsjf_env.config import (
     to_dict,
 )
 from ewsjf_env.env.registration import ENGINE_IDS
-from ewsjf_env.env.task import TuningConfig, load_tuning
+from ewsjf_env.env.task import Task, load_tuning
 from ewsjf_env.measure.features import FEATURES, feature_names
 from ewsjf_env.shipped import find_config
 
@@ -66,7 +66,7 @@ class RunConfig:
     """Name of the agent, or `module:Class` of a tuner from outside."""
     settings: Any
     """Settings of that agent."""
-    env: TuningConfig
+    env: Task
     """The task."""
     seed: Natural = 0
     """Seed of everything that is drawn: traffic, noise and proposals."""
@@ -97,7 +97,7 @@ class RunConfig:
         return ENGINE_IDS[self.env.engine]
 
     @property
-    def task(self) -> TuningConfig:
+    def task(self) -> Task:
         """The environment's configuration."""
         return self.env
 
@@ -199,7 +199,7 @@ def _read(given: str | Path) -> dict[str, Any]:
 
 def make_run_config(
     agent: str,
-    task: TuningConfig | Mapping[str, Any] | str | Path | None = None,
+    task: Task | Mapping[str, Any] | str | Path | None = None,
     settings: Mapping[str, Any] | str | Path | None = None,
     sets: Sequence[str] = (),
     **fields: Any,

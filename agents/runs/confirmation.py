@@ -28,7 +28,7 @@ from ewsjf_env import __version__
 from ewsjf_env.config import check_range, to_dict
 from ewsjf_env.env.episode import Episode
 from ewsjf_env.env.reference import Reference
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.measure.constraints import margins
 from ewsjf_env.measure.objective import Outcome
 from ewsjf_env.policy.policy import Policy
@@ -48,7 +48,7 @@ class ConfirmationPlan:
         seeds: traces at each rate, [1, 5000]; with one alone there is no interval.
     """
 
-    task: TuningConfig
+    task: Task
     seeds: int
 
     def __post_init__(self) -> None:
@@ -164,7 +164,7 @@ _ARMS = ("candidate", "default")
 
 
 def play_pair(
-    policy: Policy, default: Policy, task: TuningConfig, seed: int, rate_per_s: float | None
+    policy: Policy, default: Policy, task: Task, seed: int, rate_per_s: float | None
 ) -> dict[str, Any]:
     """Both policies on one trace; plain values, the same every time."""
     trace = load_workload(task.workload).draw(seed, task.episode_s, rate_per_s)
@@ -182,7 +182,7 @@ def play_pair(
             reference.close()
 
 
-def _play(episode: Episode, task: TuningConfig) -> dict[str, float]:
+def _play(episode: Episode, task: Task) -> dict[str, float]:
     """Mean objective and share of violating windows of a policy that is left alone."""
     episode.window({}, task.warmup_s)
     rewards, violations = [], 0
@@ -195,9 +195,7 @@ def _play(episode: Episode, task: TuningConfig) -> dict[str, float]:
     return {"objective": float(np.mean(rewards)), "violations": violations / task.windows}
 
 
-def _key(
-    policy: Policy, default: Policy, task: TuningConfig, seed: int, rate_per_s: float | None
-) -> Key:
+def _key(policy: Policy, default: Policy, task: Task, seed: int, rate_per_s: float | None) -> Key:
     """Of all that decides a result."""
     content = [
         [{k: v for k, v in p.to_dict().items() if k not in ("name", "provenance")}

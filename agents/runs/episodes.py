@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.seeds import TRAINING
 
 
-def episode_options(task: TuningConfig, seed: int, episode: int) -> dict[str, Any]:
+def episode_options(task: Task, seed: int, episode: int) -> dict[str, Any]:
     """Options for `reset`: `trace_seed` among the training seeds and `rate_per_s`.
 
     With a `trace_pool` of n traces every run draws from the same n.

@@ -13,7 +13,7 @@ from typing import Any
 from agents.core.window import WindowRecord
 from ewsjf_env.engine.compiled.fidelity import compare_engines
 from ewsjf_env.engine.simulated.latency import LatencyModel
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.parameters import Value
 from ewsjf_env.workload import load_workload
 
@@ -25,13 +25,13 @@ TOLD = (
 """What summary.json keeps of a case: nothing that depends on the clock of this machine."""
 
 
-def needs_check(task: TuningConfig) -> bool:
+def needs_check(task: Task) -> bool:
     """Whether windows were made by the compiled engine."""
     return task.engine == "compiled"
 
 
 def check_run(
-    task: TuningConfig, last: WindowRecord, values: Mapping[str, Value], seconds: float
+    task: Task, last: WindowRecord, values: Mapping[str, Value], seconds: float
 ) -> dict[str, Any]:
     """Play the beginning of a run's last trace on both engines.
 

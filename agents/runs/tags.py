@@ -14,7 +14,7 @@ from typing import Any
 
 from agents.core.window import WindowRecord, tag_names
 from agents.runs.timing import Timing
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.measure.objective import OBJECTIVES
 from ewsjf_env.measure.tags import names
 from ewsjf_env.parameters import ParameterSpace
@@ -66,7 +66,7 @@ class RunFacts:
     @classmethod
     def of(
         cls,
-        config: TuningConfig,
+        config: Task,
         agent: str,
         seed: int,
         windows: int,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from agents.core.window import WindowRecord
 from agents.runs.config import RunConfig, make_run_config
 from ewsjf_env.config import ConfigError
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.parameters import Value
 from ewsjf_env.policy.policy import Policy
 
@@ -47,7 +47,7 @@ class Tuned:
 
 
 def tune(
-    task: TuningConfig | Mapping[str, Any] | str | Path | None = None,
+    task: Task | Mapping[str, Any] | str | Path | None = None,
     agent: str = "bayes",
     windows: int = 24,
     out: str | Path | None = None,

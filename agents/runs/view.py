@@ -15,7 +15,7 @@ from agents.core.window import WindowRecord
 from agents.runs.config import RunConfig
 from agents.runs.folder import VERSIONS, RunDir
 from ewsjf_env.config import ConfigError
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunView:
     path: Path | None = None
 
     @property
-    def task(self) -> TuningConfig:
+    def task(self) -> Task:
         """The task that was tuned."""
         return self.config.task
 

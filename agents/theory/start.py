@@ -20,7 +20,7 @@ from scipy.stats import qmc
 
 from agents.theory.predictor import AnalyticPrior, Span, burst_index
 from ewsjf_env.config import ConfigError
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.measure.constraints import margins
 from ewsjf_env.measure.objective import Outcome
 from ewsjf_env.measure.records import WindowMetrics
@@ -65,7 +65,7 @@ class TaskPrior:
         loads: see `StartingPoint`.
     """
 
-    def __init__(self, task: TuningConfig) -> None:
+    def __init__(self, task: Task) -> None:
         """Draw training traffic and work out what no parameter changes.
 
         Raises:
@@ -122,7 +122,7 @@ class TaskPrior:
         return [w for prior in self._priors for w in prior.predict(policy) or ()]
 
 
-def starting_point(task: TuningConfig) -> StartingPoint:
+def starting_point(task: Task) -> StartingPoint:
     """The point that theory would try first; the same for the same task.
 
     Raises:
@@ -143,7 +143,7 @@ def starting_point(task: TuningConfig) -> StartingPoint:
     return StartingPoint(values, chosen[1], own[1], prior.loads, chosen is not own)
 
 
-def start_values(task: TuningConfig) -> dict[str, Value] | None:
+def start_values(task: Task) -> dict[str, Value] | None:
     """Values of the starting point; None where theory prefers the task's own."""
     point = starting_point(task)
     return point.values if point.moved else None

@@ -31,7 +31,7 @@ from agents.twin.config import TwinStudyConfig
 from agents.twin.prior_mean import Said, combine
 from agents.twin.twin import Twin
 from ewsjf_env.config import ConfigError
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.parameters import ParameterSpace, Value
 
 TWIN = "twin"  # attribute of a trial: what the twin said of its window
@@ -119,7 +119,7 @@ class TwinAgent(StudyAgent):
         space: ParameterSpace,
         config: TwinStudyConfig,
         *,
-        task: TuningConfig | None,
+        task: Task | None,
         context_size: int = 0,
         seed: int = 0,
         folder: Path | None = None,

@@ -22,7 +22,7 @@ from agents.twin.blocks import (
 )
 from agents.twin.config import TwinConfig
 from agents.twin.replay import Values
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 
 HISTORY_WINDOWS = 6  # replayed to say what a window inherited from those before it
 _DRAW_AGAIN_RATIO = 3  # of windows over those that drawn traffic was made of: it is drawn anew
@@ -42,7 +42,7 @@ class Memory:
         counted: how many windows there have been by which policies can be judged.
     """
 
-    def __init__(self, task: TuningConfig, config: TwinConfig, seed: int) -> None:
+    def __init__(self, task: Task, config: TwinConfig, seed: int) -> None:
         self._task, self._config, self._seed = task, config, seed
         self.counted = 0
         self._past: list[tuple[Segment, Values]] = []

@@ -30,7 +30,7 @@ from ewsjf_env.engine.base import Engine, EngineError
 from ewsjf_env.engine.play import begin, run_until
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.virtual import build_virtual
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.measure.traffic import QueueStatistics, queue_statistics
 from ewsjf_env.parameters import Value
@@ -126,11 +126,11 @@ class Result:
         return cls(windows, float(data["cpu_s"]))
 
 
-def serve(task: TuningConfig, replay: Replay) -> Result:
+def serve(task: Task, replay: Replay) -> Result:
     """Do a replay in this process.
 
     Args:
-        task: on an engine in virtual time, see `TuningConfig.twin`.
+        task: on an engine in virtual time, see `Task.twin`.
         replay: what to serve.
 
     Raises:
@@ -178,7 +178,7 @@ class Replayer:
     """
 
     def __init__(
-        self, task: TuningConfig, jobs: int, folder: Path | None = None, kept: Path | None = None
+        self, task: Task, jobs: int, folder: Path | None = None, kept: Path | None = None
     ) -> None:
         self._task, self._jobs = task, jobs
         self._known: dict[str, Result] = {}
@@ -276,7 +276,7 @@ def _be_nice() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _try(task: TuningConfig, replay: Replay) -> Result | None:
+def _try(task: Task, replay: Replay) -> Result | None:
     try:
         return serve(task, replay)
     except EngineError:

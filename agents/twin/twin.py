@@ -38,7 +38,7 @@ from agents.twin.speed import SpeedFit, compare, fit_speed, perturbed, refit, sc
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.env.registration import REAL_TIME
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.measure.constraints import margins
 from ewsjf_env.measure.objective import Outcome
 from ewsjf_env.parameters import Value
@@ -77,7 +77,7 @@ class Twin:
 
     def __init__(
         self,
-        task: TuningConfig,
+        task: Task,
         encoding: Encoding,
         config: TwinConfig,
         seed: int = 0,
@@ -320,7 +320,7 @@ class Twin:
         return judged
 
 
-def _theory_points(task: TuningConfig) -> list[dict[str, Value]]:
+def _theory_points(task: Task) -> list[dict[str, Value]]:
     """What queueing theory would try first, which takes it seconds; none where it has no say."""
     if not task.has_model:
         return []

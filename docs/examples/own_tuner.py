@@ -3,6 +3,11 @@
     ewsjf train --agent docs/examples/own_tuner.py:HillClimber --config tuning --windows 20
     ewsjf compare --agents bayes,docs/examples/own_tuner.py:HillClimber,default --out runs/mine
 
+With settings of its own, the arm `hill` of a comparison:
+
+    ewsjf compare --agents bayes,hill,default --out runs/mine
+        --set 'arms.hill={agent: docs/examples/own_tuner.py:HillClimber, settings: {step: 0.3}}'
+
 Nothing is registered.  A package offers its tuners by name instead, for `--agent hill`:
 
     [project.entry-points."ewsjf.agents"]

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, dataclass_transform
 
-from ewsjf_env.config.errors import ConfigError, nearest, path_text, refuse_unknown
+from ewsjf_env.config.errors import ConfigError, closest, path_text, refuse_unknown, shown
 from ewsjf_env.config.overrides import as_set, overridden
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ def _called(function: Any, when: str, schema: Any = None) -> dict[str, Any]:
 
 def _check_choice(names: Sequence[object], value: object) -> object:
     if not any(type(value) is type(name) and value == name for name in names):
-        hint = nearest(str(value), [str(name) for name in names])
-        raise ConfigError(f": {value!r} is not one of {list(names)}{hint}")
+        hint = closest(str(value), [str(name) for name in names])
+        raise ConfigError(f": {shown(value)} is not one of {list(names)}{hint}")
     return value
 
 
@@ -176,10 +177,33 @@ def _told(error: ErrorDetails, data: Any, where: str) -> ConfigError:
     path = (where + path_text(keys)).removeprefix(": ")
     message = reason = _message(error)
     if isinstance(cause := error.get("ctx", {}).get("error"), ConfigError):
-        keys += cause.keys
-        reason = cause.reason
+        named, reason = _named(cause, keys, data)
+        keys += named
     message, reason = message.removeprefix(": "), reason.removeprefix(": ")
     return ConfigError(f"{path}: {message}" if path else message, keys, reason)
+
+
+def _named(
+    cause: ConfigError, keys: Sequence[str | int], data: Any
+) -> tuple[tuple[str | int, ...], str]:
+    """The keys that an error is about below `keys`, and its reason without them.
+
+    What joins several fields is refused by a message that begins with the name of one.
+    """
+    if cause.keys:
+        return cause.keys, cause.reason
+    for key in keys:
+        data = data[key]
+    found: list[str | int] = []
+    reason = cause.reason
+    while True:
+        name, colon, rest = reason.partition(": ")
+        if unknown := re.match(r"unknown key '([^']*)'", reason):
+            return (*found, unknown[1]), reason
+        if not (colon and isinstance(data, Mapping) and name in data):
+            return tuple(found), reason
+        found.append(name)
+        data, reason = data[name], rest
 
 
 def _keys(location: Sequence[str | int], data: Any) -> tuple[str | int, ...]:
@@ -208,24 +232,28 @@ def _message(error: ErrorDetails) -> str:
         case "too_long":
             return f"expected {context['max_length']} values, got {context['actual_length']}"
         case "dataclass_type":
-            return f"expected a mapping, got {type(value).__name__}"
+            return f"expected a mapping, got {_kind(value)}"
         case "dict_type" | "mapping_type":
-            return f"expected a mapping, got {value!r}"
+            return f"expected a mapping, got {shown(value)}"
         case "tuple_type" | "list_type":
-            return f"expected a list, got {value!r}"
+            return f"expected a list, got {shown(value)}"
         case "bool_type":
-            return f"expected true or false, got {value!r}"
+            return f"expected true or false, got {shown(value)}"
         case "int_type":
-            return f"expected an integer, got {value!r}"
+            return f"expected an integer, got {shown(value)}"
         case "string_type":
-            return f"expected a string, got {value!r}"
+            return f"expected a string, got {shown(value)}"
         case "finite_number":
-            return f"{value!r} is outside (-inf, inf)"
+            return f"{shown(value)} is outside (-inf, inf)"
         case "float_type" if isinstance(value, int) and not isinstance(value, bool):
             return "expected a number up to 1e308"
         case "float_type":
-            return f"expected a number, got {value!r}{_number_hint(value)}"
-    return f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {value!r}"
+            return f"expected a number, got {shown(value)}{_number_hint(value)}"
+    return f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {shown(value)}"
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else type(value).__name__
 
 
 def _number_hint(value: object) -> str:
@@ -233,6 +261,8 @@ def _number_hint(value: object) -> str:
     text = value if isinstance(value, str) else ""
     match = re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", text)
     if match is None:
+        return ""
+    if math.isinf(float(text)):
         return ""
     whole, rest, sign, exponent = match.groups()
     return f"; YAML wants {whole}{rest or '.0'}e{sign or '+'}{exponent}"

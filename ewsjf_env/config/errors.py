@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 4
+_REPR.maxdict, _REPR.maxlist, _REPR.maxtuple = 10, 20, 20
+_REPR.maxlong, _REPR.maxstring, _REPR.maxother = 60, 200, 200
 
 
 class ConfigError(ValueError):
@@ -28,13 +35,23 @@ def path_text(keys: Iterable[str | int]) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f": {key}" for key in keys)
 
 
+def shown(value: object) -> str:
+    """A value as an error tells it: in Python's words, a date as one writes it, no novel."""
+    if isinstance(value, datetime.date):  # a date and time, too
+        return f"the date {value}"
+    return _REPR.repr(value)
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return a hint `; nearest valid name: 'x'` or the list of valid names."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    if close:
-        return f"; nearest valid name: {close[0]!r}"
-    return f"; valid names: {', '.join(names)}" if names else ""
+    return closest(name, names) or (f"; valid names: {', '.join(names)}" if names else "")
+
+
+def closest(name: str, valid: Iterable[str]) -> str:
+    """Return a hint `; nearest valid name: 'x'`, or "" where none is near, for a list before."""
+    close = difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.4)
+    return f"; nearest valid name: {close[0]!r}" if close else ""
 
 
 def refuse_unknown(data: Mapping[str, Any], valid: Iterable[str], where: str) -> None:
@@ -68,4 +85,4 @@ def check_range(
         left = "(" if low_open or low is None else "["
         low_text = "-inf" if low is None else f"{low:g}"
         high_text = "inf)" if high is None else f"{high:g}]"
-        raise ConfigError(f"{where}: {value!r} is outside {left}{low_text}, {high_text}")
+        raise ConfigError(f"{where}: {shown(value)} is outside {left}{low_text}, {high_text}")

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from ewsjf_env.config.errors import ConfigError, check_range, nearest
+from ewsjf_env.config.errors import ConfigError, check_range, nearest, shown
+
+MAX_INTEGER = 2**63 - 1
+"""Of a setting: what is larger is no number of an array, and no float where it has 309 digits."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Range:
     def check(self, value: Any, convert: Callable[[Any], Any]) -> Any:
         """The number; ConfigError `: VALUE is outside [LOW, HIGH]`, as it was given."""
         converted = convert(value)
+        if type(converted) is int and abs(converted) > MAX_INTEGER:
+            raise ConfigError(f": {shown(value)} is outside [-2^63 + 1, 2^63 - 1]")
         check_range("", value, self.low, self.high, low_open=self.low_open)
         return converted
 
@@ -68,6 +73,26 @@ class Among:
         return handler(core) | {"enum": list(self.names())}
 
 
+class Distinct:
+    """A list without the same value twice: `Annotated[tuple[str, ...], Distinct()]`."""
+
+    def check(self, value: Any, convert: Callable[[Any], Any]) -> Any:
+        """The list; ConfigError `: VALUE occurs twice`."""
+        converted = convert(value)
+        for index, item in enumerate(converted):
+            if item in converted[:index]:
+                raise ConfigError(f": {item!r} occurs twice")
+        return converted
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """See pydantic: the list, then its values."""
+        return _wrapped(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], Any]) -> Any:
+        """See pydantic: the list, whose values differ."""
+        return handler(core) | {"uniqueItems": True}
+
+
 class Instance:
     """A value that is made elsewhere: `Annotated[Policy, Instance()]` is checked for its class."""
 
@@ -90,3 +115,4 @@ Share = Annotated[float, Range(0.0, 1.0)]
 PositiveShare = Annotated[float, Range(0.0, 1.0, low_open=True)]
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
+Names = Annotated[tuple[str, ...], Distinct()]

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from ewsjf_env.config.errors import ConfigError, nearest, path_text
+from ewsjf_env.config.errors import ConfigError, nearest, path_text, shown
 from ewsjf_env.config.yaml_file import parse_yaml
 
 
@@ -22,20 +22,25 @@ def overridden(data: Mapping[str, Any], sets: Sequence[str], cls: type) -> dict[
         cls: the settings that the mapping is for, whose fields are the valid paths.
 
     Raises:
-        ConfigError: `--set a.b: ...`: no such path, naming the nearest one, or no YAML.
+        ConfigError: `--set a.b: ...`: no such path, naming the nearest one, no YAML, or what the
+            path goes through is something else in `data`.
     """
     found: Any = dict(data)
     for text in sets:
         path, equals, value = text.partition("=")
-        if not equals or not path:
-            raise ConfigError(f"--set: {text!r} is not like a.b=3")
         keys = path.split(".")
+        if not equals or "" in keys:
+            raise ConfigError(f"--set: {text!r} is not like a.b=3")
+        steps: list[str | int] = []
         kind: Any = cls
         for key in keys:
-            kind = _kind_at(kind, key)
+            steps.append(int(key) if _is_index(kind, key) else key)
+            inside, kind = kind, _kind_at(kind, key)
             if kind is None:
-                raise ConfigError(f"--set {path}: unknown key {key!r}{_nearest(path, cls)}")
-        found = _with(found, keys, parse_yaml(value, f"--set {path}"), path)
+                hint = _nearest(path, cls, key, inside)
+                raise ConfigError(f"--set {path}: unknown key {key!r}{hint}")
+        parsed = parse_yaml(value, f"--set {path}")
+        found = _with(found, steps, parsed, _Told(path, value))
     return typing.cast(dict[str, Any], found)
 
 
@@ -50,19 +55,57 @@ def as_set(error: ConfigError, sets: Sequence[str]) -> ConfigError:
     return error
 
 
-def _with(data: Any, keys: Sequence[str], value: Any, path: str) -> Any:
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What a user wrote: path and value."""
+
+    path: str
+    value: str
+
+    def before(self, rest: Sequence[str | int]) -> str:
+        """The path of what holds the last keys `rest`."""
+        keys = self.path.split(".")
+        return ".".join(keys[: len(keys) - len(rest)])
+
+    def whole(self, rest: Sequence[str | int]) -> str:
+        """The value inside the mappings and lists that `rest` leads through, as YAML."""
+        text = self.value
+        for key in reversed(rest):
+            text = f"[{text}]" if isinstance(key, int) else f"{{{key}: {text}}}"
+        return text
+
+
+def _with(data: Any, keys: Sequence[str | int], value: Any, told: _Told) -> Any:
     """A copy of `data` with the value at the end of the keys."""
     if not keys:
         return value
     key, rest = keys[0], keys[1:]
-    if isinstance(data, list) and key.isdigit():
-        if int(key) >= len(data):
-            raise ConfigError(f"--set {path}: the list has {len(data)} values, from 0 on")
+    if isinstance(data, list) and str(key).isdecimal():
+        if (index := int(key)) >= len(data):
+            raise ConfigError(f"--set {told.path}: the list has {len(data)} values, from 0 on")
         items = list(data)
-        items[int(key)] = _with(items[int(key)], rest, value, path)
+        items[index] = _with(items[index], rest, value, told)
         return items
-    inner = data if isinstance(data, Mapping) else {}
-    return {**inner, key: _with(inner.get(key), rest, value, path)}
+    if isinstance(key, int):
+        name = told.before(keys)
+        raise ConfigError(
+            f"--set {told.path}: the list {name} is not in the file; give all its values: "
+            f"--set {name}={told.whole(keys)}"
+        )
+    if data is not None and not isinstance(data, Mapping):
+        raise ConfigError(
+            f"--set {told.path}: {told.before(keys)} is {shown(data)}, expected a mapping"
+        )
+    inner = {} if data is None else data
+    return {**inner, key: _with(inner.get(key), rest, value, told)}
+
+
+def _is_index(kind: Any, key: str) -> bool:
+    """Whether a key of a type is the index of a list."""
+    options = list(_options(kind))
+    lists = any(typing.get_origin(option) is tuple for option in options)
+    others = any(typing.get_origin(option) in (dict, Mapping) for option in options)
+    return lists and not others and key.isdecimal()
 
 
 def _kind_at(kind: Any, key: str) -> Any:
@@ -75,7 +118,7 @@ def _kind_at(kind: Any, key: str) -> Any:
         arguments = typing.get_args(option)
         if typing.get_origin(option) in (dict, Mapping):
             return arguments[1]
-        if typing.get_origin(option) is tuple and key.isdigit():
+        if typing.get_origin(option) is tuple and key.isdecimal():
             return arguments[0]
     return None
 
@@ -108,6 +151,17 @@ def _paths(cls: Any) -> Iterator[str]:
                 yield from (f"{key}.{path}" for path in _paths(option))
 
 
-def _nearest(path: str, cls: type) -> str:
-    close = difflib.get_close_matches(path, list(_paths(cls)), n=1, cutoff=0.5)
-    return f"; nearest valid path: {close[0]!r}" if close else nearest(path, _kinds(cls))
+def _nearest(path: str, cls: type, key: str, inside: Any) -> str:
+    """The valid path that is like `path`, else the names where `key` is not one.
+
+    Args:
+        path: all of it.
+        cls: where the path begins.
+        key: that is unknown.
+        inside: the type without such a key.
+    """
+    settings = [option for option in _options(inside) if dataclasses.is_dataclass(option)]
+    paths = [p for p in _paths(cls) if not (settings and path.startswith(f"{p}."))]
+    if close := difflib.get_close_matches(path, paths, n=1, cutoff=0.5):
+        return f"; nearest valid path: {close[0]!r}"
+    return nearest(key, _kinds(settings[0] if settings else cls))

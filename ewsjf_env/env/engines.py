@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic_core import ArgsKwargs
 
-from ewsjf_env.config import ConfigError, from_dict, nearest, refuse_unknown, to_dict
+from ewsjf_env.config import ConfigError, closest, from_dict, refuse_unknown, shown, to_dict
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.fake import FakeConfig, FakeEngine
 from ewsjf_env.engine.real.live import LiveConfig, LiveEngine
@@ -68,15 +68,16 @@ def fields_of(data: Any, others: Collection[str]) -> Any:
     if "compiled" in written:
         reason = "the settings of this engine stand under `simulated`"
         raise ConfigError(f"compiled: {reason}", ("compiled",), reason)
-    given = {key: value for key, value in written.items() if key not in FIELDS}
-    refuse_unknown(given, [*names, *others], "")
+    called = isinstance(data, ArgsKwargs)  # in Python the fields have names of their own, too
+    refuse_unknown(written, [*names, *others, *(FIELDS if called else ())], "")
     fields = {key: value for key, value in written.items() if key not in names}
     engines = {name: _checked(name, written[name]) for name in KINDS if name in written}
     if "engine" in written or engines:
         simulated = engines.get("simulated", SimulatedConfig())
         chosen = written.get("engine", simulated.engine)
         if not isinstance(chosen, str) or chosen not in ENGINES:
-            reason = f"{chosen!r} is not one of {list(ENGINES)}{nearest(str(chosen), ENGINES)}"
+            hint = closest(str(chosen), ENGINES)
+            reason = f"{shown(chosen)} is not one of {list(ENGINES)}{hint}"
             raise ConfigError(f"engine: {reason}", ("engine",), reason)
         if chosen in VIRTUAL:
             _refuse_another(chosen, written)

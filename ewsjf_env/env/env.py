@@ -24,7 +24,7 @@ from ewsjf_env.env.outcome import (
     WindowPlan,
 )
 from ewsjf_env.env.reference import Reference
-from ewsjf_env.env.task import TuningConfig, load_tuning
+from ewsjf_env.env.task import Task, load_tuning
 from ewsjf_env.env.viewer import render_bars, render_text
 from ewsjf_env.measure.constraints import margins
 from ewsjf_env.measure.features import feature_names, observe
@@ -119,7 +119,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         config={"workload": "bursty", "rates_per_s": [2.0], "frozen": ["delta"]},
     )
     ```
-    `config`: a mapping or the path of a YAML file, see `tuning.TuningConfig`.  `engine`: set by
+    `config`: a mapping or the path of a YAML file, see `task.Task`.  `engine`: set by
     the id, where the configuration names none.  `render_mode`: None, "ansi" or "rgb_array".
     Engines are built at the first reset.
 
@@ -134,7 +134,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
 
     def __init__(
         self,
-        config: TuningConfig | Mapping[str, Any] | str | Path | None = None,
+        config: Task | Mapping[str, Any] | str | Path | None = None,
         engine: str | None = None,
         render_mode: str | None = None,
     ) -> None:

@@ -30,7 +30,7 @@ from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.episode import AbortRule
 from ewsjf_env.env.outcome import Action, Observation, WindowOutcome
 from ewsjf_env.env.registration import ENGINE_IDS
-from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
+from ewsjf_env.env.task import SafetySettings, Task, load_tuning
 from ewsjf_env.measure.records import WindowMetrics
 from ewsjf_env.measure.tags import tag
 
@@ -297,7 +297,7 @@ class SafetyGuard(
 
 
 def make_env(
-    source: TuningConfig | Mapping[str, Any] | str | Path | None = None,
+    source: Task | Mapping[str, Any] | str | Path | None = None,
     render_mode: str | None = None,
 ) -> gymnasium.Env[Observation, Action]:
     """Make the environment of a configuration, guarded if it says so.

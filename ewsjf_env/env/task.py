@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, get_type_hints
 
 from pydantic_core import core_schema
@@ -16,6 +18,7 @@ from pydantic_core import core_schema
 from ewsjf_env.config import (
     ConfigError,
     Count,
+    Names,
     Natural,
     NotNegative,
     Positive,
@@ -27,6 +30,7 @@ from ewsjf_env.config import (
     nearest,
     overridden,
     settings,
+    shown,
     to_dict,
 )
 from ewsjf_env.engine.base import Engine
@@ -98,7 +102,7 @@ class SafetySettings:
 
 
 @settings
-class TuningConfig:
+class Task:
     """One tuning task."""
 
     engine_settings: EngineSettings = field(default_factory=SimulatedConfig)
@@ -121,9 +125,9 @@ class TuningConfig:
     """What a window is compared with, on the same traffic; null: nothing, which is all that
     `live` and `remote` can have.
     """
-    tuned: tuple[str, ...] = ()
+    tuned: Names = ()
     """Parameters that move; empty: all that can be tuned, but for those that have to be named."""
-    frozen: tuple[str, ...] = ()
+    frozen: Names = ()
     """Parameters that do not move, besides."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """What makes a reward of a window."""
@@ -156,6 +160,8 @@ class TuningConfig:
                 f"rates_per_s: empty, but {self._shares} ranks share the traffic; give the "
                 "mean rate of all of them"
             )
+        if not math.isfinite(self.traffic_s):
+            raise ConfigError(f"window_s: {self.windows} windows are no number of seconds")
         names = [constraint.name for constraint in self.constraints]
         for name in names:
             if names.count(name) > 1:
@@ -219,7 +225,7 @@ class TuningConfig:
 
     def reference_policy(self) -> Policy | None:
         """What windows are compared with."""
-        return None if self.reference is None else parse_policy(self.reference)
+        return None if self.reference is None else parse_policy(self.reference, "reference")
 
     @cached_property
     def reference_name(self) -> str:
@@ -246,7 +252,7 @@ class TuningConfig:
         chosen = [name for name in self.tuned if name in kept]
         return kept.subset(chosen) if self.tuned else kept
 
-    def twin(self) -> TuningConfig:
+    def twin(self) -> Task:
         """The same task on an engine in virtual time, for what cannot be tried on a real one.
 
         Of several ranks that share the traffic it is one, at its share of the rates.
@@ -316,34 +322,41 @@ The guard is on, too.
 """
 
 
-def _read(given: str | Path) -> dict[str, Any]:
-    return load_yaml(find_config(given, "env"))
+def _data(source: Mapping[str, Any] | str | Path | None, where: str) -> dict[str, Any]:
+    if isinstance(source, (str, Path)):
+        return load_yaml(find_config(source, "env", where))
+    return dict(source or {})
 
 
 def load_tuning(
-    source: TuningConfig | Mapping[str, Any] | str | Path | None,
+    source: Task | Mapping[str, Any] | str | Path | None,
     engine: str | None = None,
     where: str = "config",
     sets: Sequence[str] = (),
-) -> TuningConfig:
+) -> Task:
     """Read a configuration: a mapping, a YAML file or a name of one of ours; None: the defaults.
 
     Args:
-        source: see above; a `TuningConfig` is taken as it is.
-        engine: the engine where the source names none; None: that of `TuningConfig`.
-        where: what a mapping is called in an error.
+        source: see above; a `Task` is taken as it is.
+        engine: the engine where the source names none; None: that of `Task`.
+        where: what the source was given for, in an error; a file has its name.
         sets: values set on a command line, as `safety.radius=0.3`, over those of the source.
 
     Raises:
-        ConfigError: an unknown key, a value of the wrong type or out of range, or an engine
-            other than `engine`.
+        ConfigError: an unknown key, a value of the wrong type or out of range, an engine other
+            than `engine`, or a source of another kind.
     """
-    if isinstance(source, TuningConfig):
-        config = from_dict(TuningConfig, source.written(), where, sets) if sets else source
+    if not isinstance(source, (Task, Mapping, str, Path, NoneType)):
+        raise ConfigError(
+            f"{where}: expected a Task, a mapping, the path or name of a YAML file, or "
+            f"None, got {type(source).__name__} {shown(source)}"
+        )
+    if isinstance(source, Task):
+        config = from_dict(Task, source.written(), where, sets) if sets else source
     else:
         from_file = isinstance(source, (str, Path))
-        data = _read(source) if isinstance(source, (str, Path)) else dict(source or {})
-        data = overridden(data, sets, TuningConfig)
+        data = _data(source, where)
+        data = overridden(data, sets, Task)
         if engine is not None:
             data.setdefault("engine", engine)
         if data.get("engine") in REAL_TIME:
@@ -351,7 +364,7 @@ def load_tuning(
             safety = data.get("safety", {})
             if isinstance(safety, Mapping):
                 data["safety"] = {"enabled": True, **safety}
-        config = from_dict(TuningConfig, data, str(source) if from_file else where, sets)
+        config = from_dict(Task, data, str(source) if from_file else where, sets)
     if engine is not None and ENGINE_IDS[config.engine] != ENGINE_IDS[engine]:
         raise ConfigError(f"engine: {config.engine!r} is configured, this id is for {engine!r}")
     return config

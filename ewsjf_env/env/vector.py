@@ -22,7 +22,7 @@ from ewsjf_env.config import ConfigError, check_range, nearest
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.outcome import WindowOutcome
 from ewsjf_env.env.registration import REAL_TIME
-from ewsjf_env.env.task import TuningConfig, load_tuning
+from ewsjf_env.env.task import Task, load_tuning
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -56,7 +56,7 @@ class SchedulerTuningVectorEnv(VectorEnv[Floats, Floats, Any]):
     def __init__(
         self,
         num_envs: int = 1,
-        config: TuningConfig | Mapping[str, Any] | str | Path | None = None,
+        config: Task | Mapping[str, Any] | str | Path | None = None,
         engine: str | None = None,
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,

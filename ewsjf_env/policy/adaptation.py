@@ -33,7 +33,10 @@ COST_FEATURES = ("work_share_", "slowdown_", "overdue_share")
 class History(Protocol):
     """What is known of the requests; see `history.RequestHistory`."""
 
-    complete_since_s: float
+    @property
+    def complete_since_s(self) -> float:
+        """Requests that ended before this moment may be missing."""
+        ...
 
     def records(self, since_s: float = ...) -> Sequence[RequestRecord]:
         """Records of all requests that have not left before `since_s`."""
@@ -103,6 +106,11 @@ class Adaptation:
         self._origin_s, self._period = now_s, 0
         self._before = self._ended = None
         self.next_s = math.inf if self._adaptive is None else self._begin_s(self._adaptive)
+
+    @property
+    def due(self) -> bool:
+        """Whether a window has ended and waits for `act`."""
+        return self._ended is not None
 
     def roll(self, now_s: float) -> None:
         """Note what the counters show where a window begins or ends; before each event.
@@ -183,8 +191,10 @@ class Adaptation:
             kv_usage_mean=(after.kv_usage_s - before.kv_usage_s) / length_s,
             queues=window.queues,
         )
+        # In order of arrival, so that sums do not depend on the order of departure.
+        records = sorted(self._history.records(start_s), key=lambda r: (r.arrival_s, r.request_id))
         inputs = adaptive.inputs_of(
-            self._history.records(start_s),
+            records,
             counters,
             start_s,
             window.end_s,

@@ -26,7 +26,14 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from ewsjf_env.config import ConfigError, nearest, refuse_unknown, to_dict
+from ewsjf_env.config import (
+    ConfigError,
+    closest,
+    nearest,
+    refuse_irregular,
+    refuse_unknown,
+    to_dict,
+)
 from ewsjf_env.parameters import ParameterSpace, Value
 from ewsjf_env.policy.adaptive import Adaptive
 from ewsjf_env.policy.rules import RULES
@@ -163,7 +170,8 @@ class Policy:
             raise ConfigError(f"{where}: schema_version: {version!r} is not {SCHEMA_VERSION}")
         kind = data.get("kind", STATIC)
         if not isinstance(kind, str) or kind not in KINDS:
-            raise ConfigError(f"{where}: kind: {kind!r} is not one of {', '.join(KINDS)}")
+            hint = closest(str(kind), KINDS)
+            raise ConfigError(f"{where}: kind: {kind!r} is not one of {', '.join(KINDS)}{hint}")
         spec = order_spec(data.get("order"), f"{where}: order")
         name = data.get("name", spec.name)
         if not isinstance(name, str) or not name:
@@ -183,11 +191,12 @@ class Policy:
     @classmethod
     def load(cls, path: str | Path) -> Policy:
         """Read a policy file; ConfigError naming the file when anything is wrong with it."""
+        refuse_irregular(path)
         try:
             with Path(path).open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"{path}: policy file cannot be read: {reason}") from None
         if len(content) > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: policy file is larger than {MAX_FILE_BYTES} bytes")
@@ -288,22 +297,26 @@ def _adaptive(
     return None
 
 
-def parse_policies(text: str) -> list[Policy]:
+def parse_policies(text: str, where: str = "policies") -> list[Policy]:
     """Parse a list such as `fcfs,hrrn,linear_aging(r=20),ewsjf(k=8;lambda=1),my_policy.json`.
 
     Commas separate policies outside parentheses.  A policy is the name of an order, with
     values of its parameters in parentheses, or a policy file (ending in .json).
 
+    Args:
+        text: see above.
+        where: what the list was given for, in an error.
+
     Raises:
         ConfigError: unknown order or parameter, illegal value, or the same label twice.
     """
-    policies = [parse_policy(part) for part in split_policies(text)]
+    policies = [parse_policy(part, where) for part in split_policies(text)]
     if not policies:
-        raise ConfigError("policies: the list is empty")
+        raise ConfigError(f"{where}: the list is empty")
     names = [p.name for p in policies]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"policies: {name!r} occurs twice")
+            raise ConfigError(f"{where}: {name!r} occurs twice")
     return policies
 
 
@@ -312,16 +325,23 @@ def split_policies(text: str) -> list[str]:
     return [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
 
 
-def parse_policy(text: str) -> Policy:
-    """Parse one item of `parse_policies`."""
+def parse_policy(text: str, where: str = "policy") -> Policy:
+    """Parse one item of `parse_policies`; errors begin with `where`."""
+    try:
+        return _parsed(text)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _parsed(text: str) -> Policy:
     if text.endswith(".json"):
         return Policy.load(text)
     match = re.fullmatch(r"([A-Za-z0-9_]+)(?:\((.*)\))?", text)
     if match is None:
-        raise ConfigError(f"policy {text!r}: expected NAME, NAME(parameter=value,...) or FILE.json")
+        raise ConfigError(f"{text!r}: expected NAME, NAME(parameter=value,...) or FILE.json")
     order, arguments = match.group(1), match.group(2)
     if order not in ORDERS:
-        raise ConfigError(f"policies: unknown policy {order!r}{nearest(order, ORDERS)}")
+        raise ConfigError(f"unknown policy {order!r}{nearest(order, ORDERS)}")
     values = _parse_values(text, re.split(r"[,;]", arguments) if arguments else [])
     return Policy.from_dict({"name": text, "order": order, "parameters": values}, text)
 
@@ -331,9 +351,9 @@ def _parse_values(where: str, parts: Sequence[str]) -> dict[str, object]:
     for part in parts:
         name, separator, value = (piece.strip() for piece in part.partition("="))
         if not separator or not name or not value:
-            raise ConfigError(f"policy {where!r}: expected parameter=value, got {part.strip()!r}")
+            raise ConfigError(f"{where!r}: expected parameter=value, got {part.strip()!r}")
         if name in values:
-            raise ConfigError(f"policy {where!r}: parameter {name!r} is given twice")
+            raise ConfigError(f"{where!r}: parameter {name!r} is given twice")
         values[name] = _number_or_text(value)
     return values
 

@@ -34,6 +34,9 @@ _SHAPING = ("alpha", "homogeneity", "q_max", "prune")  # what `_start_repartitio
 class PolicyQueue(WaitingQueue[R]):
     """A waiting queue that serves by a `Policy`, exchangeable between two steps.
 
+    Attributes:
+        repartitioner: keeps the partition fresh; None where the policy wants none.
+
     Args:
         policy: what to serve by.
         describe_request: request -> a new `Entry` (given the sequence number).
@@ -70,7 +73,7 @@ class PolicyQueue(WaitingQueue[R]):
         traffic = Traffic(mean_cost_s=cost_model.cost_s(512), longest_tokens=longest_tokens)
         self.outputs = OutputEstimates()
         self._context = OrderContext(cost_model.cost_s, traffic, block_tokens, seed, self.outputs)
-        self._repartitioner: Repartitioner | None = None
+        self.repartitioner: Repartitioner | None = None
         super().__init__(
             self._build_order,
             self._build_overdue,
@@ -80,6 +83,11 @@ class PolicyQueue(WaitingQueue[R]):
             tenants=None if tenants is None else TenantAccounts(tenants),
         )
         self._start_repartitioner()
+
+    @property
+    def traffic(self) -> Traffic:
+        """The scales of the traffic."""
+        return self._context.traffic
 
     def install(self, policy: Policy) -> None:
         """Serve by another policy from now on; waiting requests are re-routed, none is lost.
@@ -93,14 +101,14 @@ class PolicyQueue(WaitingQueue[R]):
         self.policy_version += 1
         self._start_repartitioner()
         asks = any(before.parameters.get(name) != policy.parameters.get(name) for name in _SHAPING)
-        if self._repartitioner is not None and asks and before.partition == policy.partition:
-            self._repartitioner.renew()
+        if self.repartitioner is not None and asks and before.partition == policy.partition:
+            self.repartitioner.renew()
         self.replace_orders(self._build_order, self._build_overdue)
 
     def use_executor(self, executor: Executor) -> None:
         """Compute partitions elsewhere, for example inline on a virtual clock."""
         self._executor = executor
-        self._repartitioner = None  # it holds on to its executor
+        self.repartitioner = None  # it holds on to its executor
         self._start_repartitioner()
 
     def use_cost_model(self, cost_model: PrefillCostModel) -> None:
@@ -113,8 +121,8 @@ class PolicyQueue(WaitingQueue[R]):
 
     def begin_step(self, now_s: float, budget_tokens: int) -> None:
         """Start a step; swap in a partition that has become ready."""
-        if self._repartitioner is not None:
-            partition = self._repartitioner.poll(now_s, self.policy.partition)
+        if self.repartitioner is not None:
+            partition = self.repartitioner.poll(now_s, self.policy.partition)
             if partition is not None:
                 self.policy = dataclasses.replace(self.policy, partition=partition)
                 self.repartitions += 1
@@ -171,7 +179,7 @@ class PolicyQueue(WaitingQueue[R]):
         """Follow the policy's settings; what is known of the traffic outlives a policy."""
         values = self.policy.parameters
         if not self.policy.spec.partitioned or values["repartition"] == "off":
-            self._repartitioner = None
+            self.repartitioner = None
             return
         partition = PartitionSettings(
             alpha=number(values, "alpha"),
@@ -183,14 +191,14 @@ class PolicyQueue(WaitingQueue[R]):
         settings = RepartitionSettings(
             interval_s=number(values, "repartition_s"), partition=partition
         )
-        if self._repartitioner is None:
-            self._repartitioner = Repartitioner(settings, self._executor, seed=self._seed)
+        if self.repartitioner is None:
+            self.repartitioner = Repartitioner(settings, self._executor, seed=self._seed)
         else:
-            self._repartitioner.reconfigure(settings)
+            self.repartitioner.reconfigure(settings)
 
     def _note_arrival(self, entry: Entry) -> None:
-        if self._repartitioner is not None:
-            self._repartitioner.observe(entry.routed_tokens, entry.arrived_s)
+        if self.repartitioner is not None:
+            self.repartitioner.observe(entry.routed_tokens, entry.arrived_s)
 
 
 def _fixed_cost_tokens(model: PrefillCostModel) -> float:

@@ -27,13 +27,15 @@ Array = NDArray[np.float64]
 
 SCALES: Array = np.array([1.0, 1024.0, 1024.0**2, 64.0, 65536.0])
 LONGEST_STEP_S = 60.0  # above it a step was a stall: a debugger, a suspended machine
-_LARGEST = 1e12  # no step has more tokens or pairs; squares stay far inside the float range
-_BATCH = 32  # steps between two solutions: one step costs a microsecond, not a hundred
-_RIDGE = 0.1  # weight of the prior's shape in G, in steps; decides what the traffic hides
-_CLIP = 6.0  # residuals are clipped at this many times their usual relative size
-_LEAST_SPREAD = 0.01  # usual relative residual is taken to be at least this
-_SPREAD_MEMORY = 0.99
-_R2_LEAST_STEPS = 64
+LEAST_COST_S = 1e-3  # Cmin, unless another one is asked for
+LARGEST = 1e12  # no step has more tokens or pairs; squares stay far inside the float range
+BATCH = 32  # steps between two solutions: one step costs a microsecond, not a hundred
+RIDGE = 0.1  # weight of the prior's shape in G, in steps; decides what the traffic hides
+CLIP = 6.0  # residuals are clipped at this many times their usual relative size
+LEAST_SPREAD = 0.01  # usual relative residual is taken to be at least this
+SPREAD_MEMORY = 0.99
+R2_LEAST_STEPS = 64
+UNSEEN_LEVEL = 1e-6  # both sums, so that the level is one until a prefill was seen
 
 
 @settings
@@ -53,8 +55,11 @@ class PrefillCostModel:
 
     Attributes:
         coefficients: (c0, c1, c2) in force, in s, s/token, s/token^2.
+        prior: the same before anything was measured.
+        minimum_s, forgetting, min_r2: see below.
         r2: share of the variance of step times explained, -1 to 1, judged on each step *before*
             it is learned from (prequential), with the same forgetting; 0 until judged.
+        prior_theta: theta before anything was measured.
         observed, ignored: steps that were learned from, and that were refused as junk.
 
     Args:
@@ -74,7 +79,7 @@ class PrefillCostModel:
     def __init__(
         self,
         prior: CostPrior,
-        minimum_s: float = 1e-3,
+        minimum_s: float = LEAST_COST_S,
         forgetting: float = 0.999,
         min_r2: float = 0.5,
     ) -> None:
@@ -84,18 +89,18 @@ class PrefillCostModel:
         self.observed = 0
         self.ignored = 0
         self.r2 = 0.0
-        self._minimum_s = minimum_s
-        self._forgetting = forgetting
-        self._min_r2 = min_r2
-        self._prior = (prior.c0_s, prior.c1_s_per_token, prior.c2_s_per_token2)
-        self._c0, self._c1, self._c2 = self._prior
-        c0, c1, c2 = self._prior
-        self._prior_theta: Array = np.array([c0, c1, 2.0 * c2, 0.0, 0.0]) * SCALES
-        self._theta = self._prior_theta
+        self.minimum_s = minimum_s
+        self.forgetting = forgetting
+        self.min_r2 = min_r2
+        self.prior = (prior.c0_s, prior.c1_s_per_token, prior.c2_s_per_token2)
+        self._c0, self._c1, self._c2 = self.prior
+        c0, c1, c2 = self.prior
+        self.prior_theta: Array = np.array([c0, c1, 2.0 * c2, 0.0, 0.0]) * SCALES
+        self._theta = self.prior_theta
         self._gram: Array = np.zeros((len(SCALES), len(SCALES)))
         self._moment: Array = np.zeros(len(SCALES))
         # Weighted sums of y * prior's y and of the latter's square over steps with prefill.
-        self._level: Array = np.full(2, 1e-6)  # a level of one until a prefill was seen
+        self._level: Array = np.full(2, UNSEEN_LEVEL)
         self._batch: list[tuple[float, float, float, float, float, float]] = []
         self._spread: float | None = None
         # Weighted sums of 1, y, y^2 and squared error, for r2.
@@ -110,12 +115,22 @@ class PrefillCostModel:
     @property
     def uses_prior(self) -> bool:
         """Whether C(b) is the prior's."""
-        return self.coefficients == self._prior
+        return self.coefficients == self.prior
+
+    def take_over(self, coefficients: tuple[float, float, float], r2: float) -> None:
+        """Go on with what somebody else has learnt who observes the steps in this one's place.
+
+        Args:
+            coefficients: (c0, c1, c2), each >= 0.
+            r2: how well they fit.
+        """
+        self._c0, self._c1, self._c2 = coefficients
+        self.r2 = r2
 
     def cost_s(self, tokens: int) -> float:
         """C(b) in seconds, >= minimum_s, never falling with `tokens`."""
         cost = self._c0 + tokens * (self._c1 + tokens * self._c2)
-        return cost if cost > self._minimum_s else self._minimum_s
+        return cost if cost > self.minimum_s else self.minimum_s
 
     def observe(self, work: StepWork, step_s: float) -> None:
         """Learn from one step; junk is counted and left out.
@@ -134,13 +149,13 @@ class PrefillCostModel:
             float(step_s),
         )
         # One NaN or infinity makes the sum one, and then the comparison fails.
-        sane = 0.0 < step_s <= LONGEST_STEP_S and sum(row) <= _LARGEST and min(row) >= 0.0
+        sane = 0.0 < step_s <= LONGEST_STEP_S and sum(row) <= LARGEST and min(row) >= 0.0
         if not (sane and row[1] + row[3] > 0.0):
             self.ignored += 1
             return
         self.observed += 1
         self._batch.append(row)
-        if len(self._batch) >= _BATCH:
+        if len(self._batch) >= BATCH:
             self._learn()
 
     def _learn(self) -> None:
@@ -150,24 +165,24 @@ class PrefillCostModel:
         features, measured = rows[:, :-1] / SCALES, rows[:, -1]
         expected = features @ self._theta
         clipped = self._clip(measured, expected)
-        weights: Array = np.power(self._forgetting, np.arange(len(rows) - 1, -1, -1.0))
-        kept = self._forgetting ** len(rows)
-        if self.observed > _BATCH:  # before, there is nothing learned that could be judged
+        weights: Array = np.power(self.forgetting, np.arange(len(rows) - 1, -1, -1.0))
+        kept = self.forgetting ** len(rows)
+        if self.observed > BATCH:  # before, there is nothing learned that could be judged
             self._judge(clipped, clipped - expected, weights, kept)
         weighted = features * weights[:, None]
         self._gram = kept * self._gram + weighted.T @ features
         self._moment = kept * self._moment + weighted.T @ clipped
         # The second part keeps G positive definite whatever its rounding errors.
-        gram = self._gram + np.diag(_RIDGE + 1e-12 * np.diag(self._gram))
-        target = self._prior_level(features, clipped, weights, kept) * self._prior_theta
+        gram = self._gram + np.diag(RIDGE + 1e-12 * np.diag(self._gram))
+        target = self._prior_level(features, clipped, weights, kept) * self.prior_theta
         self._theta = non_negative_solution(
-            gram, self._moment + _RIDGE * target, likely=self._theta > 0.0
+            gram, self._moment + RIDGE * target, likely=self._theta > 0.0
         )
-        if self.r2 >= self._min_r2 and self._judged_steps >= _R2_LEAST_STEPS:
+        if self.r2 >= self.min_r2 and self._judged_steps >= R2_LEAST_STEPS:
             c = self._theta / SCALES
             self._c0, self._c1, self._c2 = float(c[0]), float(c[1]), float(c[2]) / 2.0
         else:
-            self._c0, self._c1, self._c2 = self._prior
+            self._c0, self._c1, self._c2 = self.prior
 
     def _prior_level(self, features: Array, measured: Array, weights: Array, kept: float) -> float:
         """How many times as long as the prior says steps with prefill take.
@@ -175,7 +190,7 @@ class PrefillCostModel:
         When every step is filled to the token budget, overhead and time per token cannot be told
         apart; then the prior's proportions at the measured level are the best guess.
         """
-        prior_s = features @ self._prior_theta
+        prior_s = features @ self.prior_theta
         weights = np.where(features[:, 1] > 0, weights, 0.0)
         products = np.stack([measured * prior_s, prior_s**2])
         self._level = kept * self._level + products @ weights
@@ -183,15 +198,15 @@ class PrefillCostModel:
 
     def _clip(self, measured: Array, expected: Array) -> Array:
         """Step times with outliers pulled towards what was expected; updates the usual size."""
-        base = np.maximum(expected, self._minimum_s)
+        base = np.maximum(expected, self.minimum_s)
         relative = (measured - base) / base
         if self._spread is None:
-            self._spread = max(float(np.median(np.abs(relative))), _LEAST_SPREAD)
-        limit = _CLIP * self._spread
+            self._spread = max(float(np.median(np.abs(relative))), LEAST_SPREAD)
+        limit = CLIP * self._spread
         relative = np.clip(relative, -limit, limit)
-        memory = _SPREAD_MEMORY ** len(relative)
+        memory = SPREAD_MEMORY ** len(relative)
         spread = memory * self._spread + (1.0 - memory) * float(np.mean(np.abs(relative)))
-        self._spread = max(spread, _LEAST_SPREAD)
+        self._spread = max(spread, LEAST_SPREAD)
         clipped: Array = base * (1.0 + relative)
         return clipped
 

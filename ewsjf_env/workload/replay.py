@@ -80,6 +80,11 @@ class TraceWorkload:
         """Mean rate of the whole recording in requests per second."""
         return len(self.table) / self.period_s
 
+    def repeats(self, duration_s: float, rate_per_s: float | None = None) -> int:
+        """How often a draw goes through the recording, >= 1; above 1 requests occur again."""
+        rate = float(rate_per_s or self.rate_per_s or self.native_rate_per_s)
+        return max(1, math.ceil(duration_s * rate / self.native_rate_per_s / self.period_s))
+
     def draw(
         self,
         seed: int,
@@ -116,7 +121,7 @@ class TraceWorkload:
             "native_rate_per_s": self.native_rate_per_s,
             "requested_rate_per_s": rate,
             "achieved_rate_per_s": len(chosen) / duration_s,
-            "trace_repeats": max(1, math.ceil(needed_s / self.period_s)),
+            "trace_repeats": self.repeats(duration_s, rate),
             "trace_offset_s": offset_s,
             "jitter_s": self.jitter_s,
         }

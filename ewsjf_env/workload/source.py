@@ -13,20 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from ewsjf_env.config import ConfigError, nearest
+from ewsjf_env.config import ConfigError, nearest, refuse_irregular
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_LINE_CHARACTERS = 16 * 1024 * 1024
+
+
+class MissingTrace(ConfigError):
+    """A trace file that is not there; raised by `read_lines`."""
 
 
 def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file, plain or gzip, with their line ends.
 
     Raises:
-        ConfigError: the file is missing, a directory, unreadable, empty, binary, not gzip in
+        ConfigError: the file is missing, no regular file, unreadable, empty, binary, not gzip in
             spite of its name, or gzip that is cut off or damaged.
     """
     _refuse_missing(path)
+    refuse_irregular(path)
     line_number = 0
     try:
         with path.open("rb") as raw:
@@ -75,9 +80,10 @@ def _refuse_missing(path: Path) -> None:
             return
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{str(path)!r}: cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{str(path)[:80]!r}: cannot be read: {reason}") from None
     if is_folder:
         raise ConfigError(f"{path}: is a directory; expected a trace file")
     close = nearest(path.name, siblings)
     hint = close.replace("nearest valid name", "nearest file there") if "nearest" in close else ""
-    raise ConfigError(f"{path}: no such file{hint}")
+    raise MissingTrace(f"{path}: no such file{hint}")

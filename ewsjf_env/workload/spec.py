@@ -24,15 +24,17 @@ from ewsjf_env.config import (
     refuse_unknown,
     settings,
 )
-from ewsjf_env.shipped import config_names, find_config
+from ewsjf_env.shipped import config_names, configs_folder, find_config
 from ewsjf_env.workload.arrivals import ArrivalLaw
 from ewsjf_env.workload.builtin import BUILTIN
 from ewsjf_env.workload.readers import FORMATS, read_trace_file
 from ewsjf_env.workload.replay import MAX_JITTER_S, LengthsWorkload, TraceWorkload
+from ewsjf_env.workload.source import MissingTrace
 from ewsjf_env.workload.synthetic import SyntheticWorkload
 from ewsjf_env.workload.trace import Workload
 
 YAML_SUFFIXES = (".yaml", ".yml")
+RECORDINGS = "docs/recordings.md tells where recordings come from, none ships"
 
 
 @settings
@@ -72,7 +74,7 @@ def load_workload(path_or_name: str | Path) -> Workload:
 
     Raises:
         ConfigError: no such file or name, an unknown key or a value out of range; or what the
-            trace file named in it is wrong about.
+            trace file named in it is wrong about (`MissingTrace`: that it is not there).
     """
     path = Path(path_or_name)
     text = str(path_or_name)
@@ -80,7 +82,7 @@ def load_workload(path_or_name: str | Path) -> Workload:
         return BUILTIN[text]
     if text in config_names("workloads") or path.suffix in YAML_SUFFIXES:
         path = find_config(path, "workloads", "workload")
-    elif path.exists() and not path.is_dir():
+    elif _is_there(path) and not path.is_dir():
         return trace_workload(path)
     else:
         known = dict.fromkeys([*BUILTIN, *config_names("workloads")])
@@ -99,7 +101,21 @@ def load_workload(path_or_name: str | Path) -> Workload:
         return from_dict(SyntheticWorkload, {"name": path.stem, **data}, str(path))
     spec = from_dict(ReplaySpec, data, str(path))
     beside = path.parent / spec.trace
-    return replay_workload(spec, beside if beside.exists() else Path(spec.trace))
+    try:
+        return replay_workload(spec, beside if beside.exists() else Path(spec.trace))
+    except MissingTrace as error:
+        ours = path.resolve().is_relative_to(configs_folder())
+        raise MissingTrace(
+            f"{path}: trace: {error}; looked for beside this file and in the working directory"
+            + (f"; {RECORDINGS}" if ours else "")
+        ) from None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a name that is too long, for example
+        raise ConfigError(f"workload: {str(path)[:80]!r}: {error.strerror}") from None
 
 
 def trace_workload(

@@ -123,9 +123,13 @@ def test_the_command_writes_a_model(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("nowhere.jsonl --like llama3-8b_h100 --out a.json", "nowhere.jsonl: cannot be read"),
+        ("nowhere.jsonl --like llama3-8b_h100 --out a.json", "nowhere.jsonl: cannot be read: No"),
+        (
+            "nowhere.jsonl --like llama3-8b_h10 --out a.json",
+            "--like: unknown preset 'llama3-8b_h10'",
+        ),
         ("bad.jsonl --like llama3-8b_h100 --out a.json", "bad.jsonl: line 1: is no measured"),
-        ("bad.jsonl --like llama3-8b_h10 --out a.json", "unknown preset 'llama3-8b_h10'"),
+        ("bad.jsonl --like llama3-8b_h10 --out a.json", "--like: unknown preset 'llama3-8b_h10'"),
         ("bad.jsonl --like llama3-8b_h100 --out a.txt", "--out: a.txt must be a file ending in"),
         ("bad.jsonl --out a.json", "--like"),
     ],

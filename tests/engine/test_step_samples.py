@@ -25,7 +25,8 @@ def test_what_a_kill_has_cut_off_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{}\n", "nonsense\n", STEP.to_line().replace("0.02", "-1"), "[1, 2]\n"]
+    "line",
+    ["{}\n", "nonsense\n", STEP.to_line().replace("0.02", "-1"), "[1, 2]\n", '{"a":' * 5000 + "\n"],
 )
 def test_a_line_that_is_no_step_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "steps.jsonl"

@@ -262,6 +262,19 @@ def test_a_workload_that_does_not_exist_is_refused_when_made(env_id: str) -> Non
         gymnasium.make(env_id, config={**SHORT, "workload": "paper_mx"})
 
 
+@pytest.mark.parametrize(
+    ("config", "got"),
+    [([], r"list \[\]"), (3, "int 3"), (False, "bool False"), (b"x", "bytes b'x'")],
+)
+def test_a_config_of_another_kind_is_one_clear_error(config: Any, got: str) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=f"^config: expected a Task, a mapping, the path or name of a YAML file, or "
+        f"None, got {got}$",
+    ):
+        gymnasium.make(f"ewsjf_env:{SIMULATED_ID}", config=config)
+
+
 def test_a_dead_engine_ends_the_episode_not_the_run() -> None:
     env = fake(fake={"fail_at_s": 15.0})
     env.reset(seed=0)

@@ -10,13 +10,13 @@ from ewsjf_env.engine.fake import FakeConfig, FakeEngine
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.env.engines import ENGINES
 from ewsjf_env.env.registration import REAL_TIME
-from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
+from ewsjf_env.env.task import SafetySettings, Task, load_tuning
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "env"
 
 
 def test_the_commented_file_says_the_defaults() -> None:
-    assert load_tuning(CONFIGS / "tuning.yaml") == TuningConfig()
+    assert load_tuning(CONFIGS / "tuning.yaml") == Task()
 
 
 def test_the_fake_task_loads() -> None:
@@ -28,7 +28,7 @@ def test_the_fake_task_loads() -> None:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("tuning*.yaml")), ids=lambda p: p.name)
 def test_a_configuration_survives_the_round_trip(path: Path) -> None:
     config = load_tuning(path)
-    assert from_dict(TuningConfig, to_dict(config), "again") == config
+    assert from_dict(Task, to_dict(config), "again") == config
     assert load_tuning(config) is config
 
 
@@ -61,7 +61,7 @@ def test_the_twin_of_several_ranks_is_one_at_its_share_of_the_load() -> None:
 def test_the_tasks_of_real_servers_load(name: str) -> None:
     config = load_tuning(CONFIGS / f"{name}.yaml")
     assert config.engine == name and config.safety.enabled
-    assert from_dict(TuningConfig, to_dict(config), "again") == config
+    assert from_dict(Task, to_dict(config), "again") == config
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -168,7 +168,7 @@ def test_traffic_goes_on_while_a_tuner_of_a_running_server_thinks() -> None:
 def test_a_task_holds_the_settings_of_one_engine() -> None:
     task = load_tuning({"engine": "fake", "fake": {"active": 2}, "live": {"model": "m"}})
     assert task.engine_settings == FakeConfig(active=2)
-    assert task == TuningConfig(engine="fake", fake=FakeConfig(active=2))
+    assert task == Task(engine="fake", fake=FakeConfig(active=2))
     assert "live" not in to_dict(task)
     assert load_tuning(to_dict(task)) == task
     twin = SimulatedConfig(max_num_seqs=64)
@@ -177,7 +177,7 @@ def test_a_task_holds_the_settings_of_one_engine() -> None:
     assert load_tuning(to_dict(remote)) == remote
     assert remote.twin().engine_settings == twin
     other = load_tuning({"engine": "fake", "fake": {"active": 3}})
-    assert len({task.reference_name, other.reference_name, TuningConfig().reference_name}) == 3
+    assert len({task.reference_name, other.reference_name, Task().reference_name}) == 3
     assert task.reference_name == load_tuning(to_dict(task)).reference_name
 
 
@@ -220,7 +220,7 @@ def test_both_engines_in_virtual_time_have_one_section(
     assert config.engine == config.simulated.engine == engine and config.has_model
     assert config.simulated.max_num_seqs == (16 if "simulated" in written else 256)
     assert config.engine_name.startswith(f"{engine} llama2-13b")
-    assert from_dict(TuningConfig, to_dict(config), "again") == config
+    assert from_dict(Task, to_dict(config), "again") == config
     built = config.build_engine()
     assert type(built).__name__ == f"{engine.capitalize()}Engine"
     built.close()
@@ -251,4 +251,4 @@ def test_engines_that_contradict_are_refused(written: dict[str, object], reason:
 def test_a_twin_may_be_played_by_either_engine() -> None:
     config = load_tuning({"engine": "live", "simulated": {"engine": "simulated"}})
     assert config.engine == "live" and config.twin().engine == "simulated"
-    assert from_dict(TuningConfig, to_dict(config), "again").twin().engine == "simulated"
+    assert from_dict(Task, to_dict(config), "again").twin().engine == "simulated"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ewsjf_env.config import ConfigError
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.measure.features import FEATURES, feature_names, observe
 from ewsjf_env.measure.records import MetricSettings
 from ewsjf_env.policy.adaptive import Adaptive, bounds_of, whole_bounds
@@ -249,5 +249,5 @@ def test_only_a_static_policy_can_be_tuned(tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
     policy().save(path)
     with pytest.raises(ConfigError, match="changes its parameters by itself"):
-        TuningConfig(policy=str(path))
-    assert TuningConfig(reference=str(path)).reference_policy() == policy()
+        Task(policy=str(path))
+    assert Task(reference=str(path)).reference_policy() == policy()

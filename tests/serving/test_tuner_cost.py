@@ -51,4 +51,4 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert error.count("\n") == 1
     assert not (tmp_path / "cost.json").exists()
     assert main(["--url", "http://127.0.0.1:1", "--out", str(tmp_path)]) == 2
-    assert "Is a directory" in capsys.readouterr().err
+    assert "must be a file ending in .json" in capsys.readouterr().err

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.cli._command import Parser, number, run_command, whole
+from agents.cli._command import Parser, json_file, number, run_command, whole
+from agents.core.files import write_text
 from agents.core.provenance import git_state
 from agents.experiments import benchmark
 from agents.experiments import clock as virtual_clock
+from ewsjf_env.config import check_range
 
 DESCRIPTION = "Compare the CPU time of our scheduler with vLLM's own, as ratios in one run."
 
@@ -51,8 +53,11 @@ def make_parser() -> Parser:
 
 def _benchmark(arguments: Namespace) -> int:
     a = arguments
+    out = None if a.out is None else json_file("--out", a.out)
     if a.against:
-        return _against(a)
+        return _against(a, out)
+    check_range("--load", a.load, 0.0, low_open=True)
+    check_range("--virtual", a.virtual, 0.0)
     plan = benchmark.StepPlan(tuple(a.waiting), a.running, tuple(a.orders), a.repeats)
     if arguments.profile:
         stats = benchmark.profile_steps(plan, arguments.profile, max(plan.waiting))
@@ -76,15 +81,15 @@ def _benchmark(arguments: Namespace) -> int:
             f"load {s.load:g}, {s.arm}: {v.value:.0f} [{v.low:.0f}, {v.high:.0f}] "
             "virtual seconds a CPU second"
         )
-    if arguments.out:
+    if out is not None:
         found: dict[str, Any] = {"meta": {"plan": dataclasses.asdict(plan), "git": git_state()}}
         found["steps"] = [dataclasses.asdict(c) for c in costs]
         found["simulation"] = [dataclasses.asdict(s) for s in speeds]
-        Path(arguments.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_text(out, json.dumps(found, indent=1) + "\n")
     return 0
 
 
-def _against(arguments: Namespace) -> int:
+def _against(arguments: Namespace, out: Path | None) -> int:
     a = arguments
     speeds = virtual_clock.compare_clocks(a.against, a.virtual or 60.0, a.turns)
     for s in speeds:
@@ -93,10 +98,10 @@ def _against(arguments: Namespace) -> int:
             f"{s.case}: {s.speed.value:.0f} virtual seconds a CPU second, before "
             f"{s.before.value:.0f}; gain {g.value:.3f} [{g.low:.3f}, {g.high:.3f}]; {shares}"
         )
-    if a.out:
+    if out is not None:
         meta = {"git": git_state(), "virtual_s": a.virtual, "turns": a.turns}
         found: dict[str, Any] = {"meta": meta, "cases": virtual_clock.to_rows(speeds)}
-        Path(a.out).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_text(out, json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from agents.cli._command import FAILED, Parser, folder, number, run_command, say, whole
+from agents.cli._command import (
+    FAILED,
+    Parser,
+    folder,
+    made_folder,
+    number,
+    run_command,
+    say,
+    whole,
+)
 from agents.core.files import write_json
 from agents.core.progress import bar
 from agents.core.provenance import git_state
@@ -58,7 +67,7 @@ def _play(words: list[str]) -> int:
     )
     # joblib's workers inherit it; without, each takes its share of all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    out.mkdir(parents=True, exist_ok=True)
+    made_folder("--out", out)
     results, failures = play_grid(settings, out, arguments.jobs, bar("setting", "fidelity"))
     for key, reason in failures.items():
         say(FAILED, f"error: {key} failed: {reason}")

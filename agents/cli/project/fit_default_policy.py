@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from agents.cli._command import Parser, folder, run_command, whole
+from agents.cli._command import Parser, folder, json_file, made_folder, run_command, whole
 from agents.core.progress import bar
 from agents.experiments.default_policy import POINTS, fit
-from ewsjf_env.config import ConfigError, check_range
+from ewsjf_env.config import check_range
 
 USAGE = "ewsjf fit-default-policy --out FILE.json [options]"
 DESCRIPTION = """\
@@ -39,11 +38,9 @@ def _fit(words: list[str]) -> int:
     arguments = make_parser().arguments(words)
     check_range("--jobs", arguments.jobs, 1)
     check_range("--points", arguments.points, 1)
-    out = Path(arguments.out)
-    if out.suffix != ".json" or not out.parent.is_dir():
-        raise ConfigError(f"--out: {out} must be a file ending in .json, in a folder that exists")
-
+    out = json_file("--out", arguments.out)
     scanned = folder("--scan", arguments.scan)
+    made_folder("--scan", scanned)
     lines = fit(out, scanned, arguments.points, arguments.jobs, bar("run"))
     print("\n".join([*lines, str(out)]))
     return 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from agents.cli._command import Parser, run_command
+from agents.cli._command import Parser, made_folder, run_command
 from ewsjf_env.config import ConfigError
 
 DESCRIPTION = """\
@@ -47,6 +47,7 @@ def _take(words: list[str]) -> int:
     paths = make_parser().arguments(words)
     if not paths.runs.is_dir() or not (paths.run / "study.journal").exists():
         raise ConfigError(f"{paths.run}: not a run with a study.journal")
+    made_folder("--out", paths.out)
     board = ["tensorboard", "--logdir_spec", "/".join(paths.run.absolute().parts[-3:]) + ":."]
     curves = shot(paths.run, board, "?darkMode=false#custom_scalars&_smoothingWeight=0", 1500, 1600)
     board = ["tensorboard", "--logdir", "."]

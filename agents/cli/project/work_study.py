@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.cli._command import Parser, number, run_command, whole
+from agents.cli._command import Parser, made_folder, number, run_command, whole
 from agents.core.progress import bar
 from agents.experiments.tenants_and_hints.arms import STUDIES
 from agents.experiments.tenants_and_hints.study import run_study
@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         a = make_parser().arguments(words)
-        run_study(STUDIES[a.study](), a.seeds, a.duration, a.out, a.jobs, bar("run"))
-        print((a.out / "study.md").read_text(encoding="utf-8"))
+        out = made_folder("--out", a.out)
+        run_study(STUDIES[a.study](), a.seeds, a.duration, out, a.jobs, bar("run"))
+        print((out / "study.md").read_text(encoding="utf-8"))
         return 0
 
     return run_command(run, "the same command goes on from the finished runs")

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ewsjf_env.config import ConfigError
+from ewsjf_env.config import ConfigError, refuse_irregular
 
 METRICS = (
     "output_tokens_per_s",
@@ -37,6 +37,7 @@ def collect(study: Path, docs: Path) -> list[str]:
         raise ConfigError(f"study: {study} holds no */evaluation.json")
     docs.mkdir(parents=True, exist_ok=True)
     for folder in found:
+        refuse_irregular(folder / "evaluation.json")
         data = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         meta = {k: v for k, v in data["meta"].items() if k != "policies"}
         meta["policies"] = [

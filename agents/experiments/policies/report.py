@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.analysis.tables import (
+    ENOUGH_SEEDS,
     WORSE,
     best,
     bold,
-    few_seeds,
+    doubts,
     interval,
     number,
+    supports_claims,
     table,
     text_table,
     token_range,
@@ -121,8 +123,9 @@ def markdown(runs: Sequence[Run], meta: Mapping[str, Any], other: str | None = N
         f"**Bold** is the one best non-oracle value of a column (none where two or more share it "
         f"at the digits shown); {WORSE} marks a value that is worse "
         f"than fcfs by {WORSE_SHARE:.0%} or more and with its whole 95 % interval (paired "
-        "bootstrap over seeds; two seeds or more); (oracle) reads true output lengths.",
-        *few_seeds(meta["seeds"]),
+        f"bootstrap over seeds; {ENOUGH_SEEDS} seeds or more, none from a recording that was "
+        "repeated); (oracle) reads true output lengths.",
+        *doubts(meta["seeds"], _repeats(runs)),
     ]
     lines += ["", "Rates and loads:", "", *table(_traffic_rows(runs, meta))]
     for group, arms in groups(runs).items():
@@ -142,13 +145,21 @@ def console_table(runs: Sequence[Run], meta: Mapping[str, Any] | None = None) ->
     blocks = [] if meta is None else ["\n".join(text_table(_traffic_rows(runs, meta)))]
     for group, arms in groups(runs).items():
         blocks.append("\n".join([_title(group, arms), *text_table(_main_rows(arms))]))
-    legend = (
-        f"* the one best without oracles   {WORSE} surely worse than fcfs, by {WORSE_SHARE:.0%} "
-        "or more"
-    )
     seeds = len({run["seed"] for run in runs})
-    warning = [line.strip("*") for line in few_seeds(seeds) if line]
+    legend = "* the one best without oracles"
+    if any(supports_claims(seeds, _repeats_of(arms)) for arms in groups(runs).values()):
+        legend += f"   {WORSE} surely worse than fcfs, by {WORSE_SHARE:.0%} or more"
+    warning = [line.strip("*") for line in doubts(seeds, _repeats(runs)) if line]
     return "\n\n".join([*blocks, *warning, legend])
+
+
+def _repeats(runs: Sequence[Run]) -> int:
+    """The most passes through its recording that a trace of these runs takes; 1: no repetition."""
+    return max(int(run["notes"].get("trace_repeats", 1)) for run in runs)
+
+
+def _repeats_of(arms: Mapping[str, list[Run]]) -> int:
+    return max(_repeats(arm) for arm in arms.values())
 
 
 def _traffic_rows(runs: Sequence[Run], meta: Mapping[str, Any]) -> list[list[str]]:
@@ -181,7 +192,7 @@ def _title(group: Group, arms: Mapping[str, list[Run]]) -> str:
     text = f"{workload}: {asked}{rate:.3g} req/s asked, {achieved:.3g} req/s arrived"
     stretch = some[0]["notes"].get("time_stretch")
     text += f", time stretched x{float(stretch):.3g}" if stretch is not None else ""
-    repeats = max(int(run["notes"].get("trace_repeats", 1)) for run in some)
+    repeats = _repeats(some)
     if repeats > 1:
         text += f", the recording repeated up to {repeats} times: too short for this"
     text += f", {capped} prompts capped" if capped else ""
@@ -230,6 +241,9 @@ def _main_rows(arms: Mapping[str, list[Run]]) -> list[list[str]]:
 
 def _is_worse(arms: Mapping[str, list[Run]], name: str, column: Column) -> bool:
     if name == REFERENCE or REFERENCE not in arms:
+        return False
+    both = {int(run["seed"]) for run in arms[name]} & {int(run["seed"]) for run in arms[REFERENCE]}
+    if not supports_claims(len(both), _repeats(arms[name])):
         return False
     share, gap = against(arms[name], arms[REFERENCE], column.metric, column.part)
     if share.known and abs(share.value - 1.0) < WORSE_SHARE:

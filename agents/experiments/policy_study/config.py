@@ -19,6 +19,7 @@ from agents.experiments.source import Source
 from ewsjf_env.config import (
     ConfigError,
     Count,
+    Names,
     NotNegative,
     Positive,
     Range,
@@ -34,7 +35,8 @@ from ewsjf_env.engine.simulated.preset import load_engine
 from ewsjf_env.seeds import JUDGED
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import Workload, load_workload
-from ewsjf_env.workload.spec import YAML_SUFFIXES, ReplaySpec, replay_workload
+from ewsjf_env.workload.source import MissingTrace
+from ewsjf_env.workload.spec import RECORDINGS, YAML_SUFFIXES, ReplaySpec, replay_workload
 
 MAX_SEEDS = 1000
 Loads = tuple[Positive, ...]
@@ -129,7 +131,7 @@ class ControlPlan:
 
     engines: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """What differs from the workload's engine, by label."""
-    workloads: tuple[str, ...] = ()
+    workloads: Names = ()
     """Workloads on which they are tried; empty: all."""
     loads: tuple[Positive, ...] = ()
     """Judged loads at which they are tried."""
@@ -275,17 +277,26 @@ def _resolved(workload: WorkloadConfig, beside: Path) -> WorkloadConfig:
 
 
 def check_files(config: PolicyStudyConfig) -> None:
-    """Read all traffic and engines before anything runs; ConfigError naming the workload."""
-    for name, workload in config.workloads.items():
+    """Read all traffic and engines before anything runs.
+
+    Raises:
+        ConfigError: naming the workload; where a recording is missing, with the way out.
+    """
+    for name in config.workloads:
         try:
             config.machine(name)
             for training in (True, False):
                 config.source(name, training).load()
             config.controlled(name)
+        except MissingTrace as error:
+            others = [n for n, w in config.workloads.items() if w.trace is None]
+            out = f", --only {','.join(others)} does without them" if others else ""
+            raise MissingTrace(
+                f"workloads: {name}: trace: {error}; --traces names the folder of the recordings"
+                f"{out}; {RECORDINGS}"
+            ) from None
         except ConfigError as error:
-            missing = workload.trace and not (Path(config.traces) / workload.trace).exists()
-            hint = "; --traces names the folder of the recordings" if missing else ""
-            raise ConfigError(f"workloads: {name}: {error}{hint}") from None
+            raise ConfigError(f"workloads: {name}: {error}") from None
 
 
 def described(config: PolicyStudyConfig) -> dict[str, object]:

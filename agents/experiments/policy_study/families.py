@@ -14,7 +14,7 @@ from dataclasses import field
 from typing import Annotated
 
 from agents.experiments.objectives import REFERENCE
-from ewsjf_env.config import Among, ConfigError, Range, nearest, settings
+from ewsjf_env.config import Among, ConfigError, Names, Range, nearest, settings
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 
@@ -32,7 +32,7 @@ class FamilyConfig:
 
     order: str = ""
     """Order of the queue; empty: the label."""
-    parameters: tuple[str, ...] = ()
+    parameters: Names = ()
     """Parameters that move over Sobol points."""
     points: Annotated[int, Range(0, 4096)] = 0
     """Sobol points of their space, besides the defaults."""

@@ -9,8 +9,9 @@ from agents.analysis.tables import (
     WORSE,
     best,
     bold,
-    few_seeds,
+    doubts,
     interval,
+    supports_claims,
     table,
     token_range,
     value_of,
@@ -41,7 +42,7 @@ def markdown(found: Summary) -> str:
         f"(tuned on its first {config['split']:.0%}), or other seeds.  (oracle) reads true output "
         "lengths; a (control) is another order with something of ours, and counts as no rival.  "
         f"Engine: {config['engine']}.",
-        *few_seeds(config["seeds"]),
+        *doubts(config["seeds"]),
         "",
         *_section("Who wins over everything", _comparisons(found)),
         *_section("J by workload, mean over loads", _overall_table(found)),
@@ -176,12 +177,13 @@ def _dominated(found: Summary) -> list[str]:
         "with the whole interval of each difference.",
         "",
     ]
+    sure = supports_claims(found["config"]["seeds"])
     roles = [a["role"] for a in found["arms"]]
     for arm in (a["arm"] for a in found["arms"] if a["order"] == MAIN and a["ours"]):
         for role in (x for x in (RIVAL, CONTROL) if x in roles):
             rows = [r for r in found["dominated"] if r["arm"] == arm and r["by_role"] == role]
             where = {(r["workload"], r["load"]) for r in rows}
-            surely = {(r["workload"], r["load"]) for r in rows if r["surely"]}
+            surely = {(r["workload"], r["load"]) for r in rows if sure and r["surely"]}
             lines.append(
                 f"* `{arm}` is dominated by a {role} in {len(where)} of {places} places, surely "
                 f"in {len(surely)}."
@@ -189,7 +191,7 @@ def _dominated(found: Summary) -> list[str]:
     rows = [["workload", "load", "arm", "by"]]
     by_place: dict[tuple[str, float, str], list[str]] = {}
     for r in found["dominated"]:
-        name = bold(r["by"]) if r["surely"] else str(r["by"])
+        name = bold(r["by"]) if sure and r["surely"] else str(r["by"])
         by_place.setdefault((r["workload"], r["load"], r["arm"]), []).append(name)
     rows += [[w, f"{x:g}", arm, ", ".join(by)] for (w, x, arm), by in by_place.items()]
     return [*lines, "", *table(rows)] if by_place else lines
@@ -197,6 +199,7 @@ def _dominated(found: Summary) -> list[str]:
 
 def _lengths(found: Summary) -> list[str]:
     loads = shown_loads(found["config"])
+    sure = supports_claims(found["config"]["seeds"])
     chosen = [row for row in found["lengths"] if row["load"] in loads]
     limits = sorted({(r["above"], r["up_to"] or float("inf")) for r in chosen})
     rows = [["workload", "load", "arm", *(token_range(*limit) for limit in limits)]]
@@ -205,7 +208,7 @@ def _lengths(found: Summary) -> list[str]:
         key = (r["workload"], r["load"], r["arm"])
         limit = (r["above"], r["up_to"] or float("inf"))
         value, low, _ = r["ratio"]
-        worse = low is not None and low > 1.0 and value >= 1.0 + WORSE_SHARE
+        worse = sure and low is not None and low > 1.0 and value >= 1.0 + WORSE_SHARE
         cells.setdefault(key, {})[limit] = interval(r["ratio"], J) + (f" {WORSE}" if worse else "")
     for (name, load, arm), row in sorted(cells.items(), key=lambda item: item[0][:2]):
         rows.append([name, f"{load:g}", arm, *(row.get(limit, "-") for limit in limits)])

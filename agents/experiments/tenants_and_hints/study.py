@@ -1,6 +1,6 @@
 """The studies of hints and tenants: their runs, what they say, and their report.
 
-Arms differ in the engine's settings, which is why `evaluate.py` does not run them; all meet the
+Arms differ in the engine's settings, which is why `ewsjf evaluate` does not run them; all meet the
 same traces, and intervals are paired over seeds.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agents.analysis.statistics import Estimate, mean, ratio
-from agents.analysis.tables import few_seeds, interval, table
+from agents.analysis.tables import doubts, interval, table
 from agents.core.files import write_json, write_text
 from agents.core.progress import Progress
 from agents.experiments.grid import key_of_run
@@ -118,7 +118,7 @@ def markdown(study: ArmStudy, found: Mapping[str, Any]) -> str:
     lines = [
         f"Workload {found['workload']} at {found['rate_per_s']:g} requests/s, {found['engine']}, "
         f"{found['duration_s']:g} s, {found['seeds']} seeds; 95 % intervals, paired over seeds.",
-        *few_seeds(found["seeds"]),
+        *doubts(found["seeds"]),
         "",
     ]
     if "bound" in found:

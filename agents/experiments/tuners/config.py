@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from agents.core.outside import is_outside
-from agents.core.registry import absolute_name, agent_names, find_agent, label_of
+from agents.core.registry import absolute_name, agent_config, agent_names, find_agent, label_of
 from agents.experiments.tuners.judging import HeldOut
 from agents.runs.config import DEFAULT_CONTEXT, RunConfig, make_run_config
 from ewsjf_env.config import (
     ConfigError,
     Count,
+    Distinct,
+    Names,
     Natural,
     from_dict,
     load_yaml,
@@ -24,11 +26,12 @@ from ewsjf_env.config import (
     settings,
 )
 from ewsjf_env.engine.simulated.config import VIRTUAL
-from ewsjf_env.env.task import SafetySettings, TuningConfig, load_tuning
+from ewsjf_env.env.task import SafetySettings, Task, load_tuning
 from ewsjf_env.policy.policy import parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.shipped import find_config
 from ewsjf_env.workload import load_workload
+from ewsjf_env.workload.source import MissingTrace
 
 FIXED = "default"  # the agent that never tunes
 _NAME = re.compile(r"\w[\w.-]*")
@@ -53,6 +56,12 @@ class ArmConfig:
 
     def __post_init__(self) -> None:
         find_agent(self.agent)
+        try:
+            agent_config(self.agent, self.settings, "settings")
+        except ConfigError as error:
+            raise ConfigError(str(error), ("settings", *error.keys), error.reason) from None
+        if self.policy is not None:
+            parse_policy(self.policy)
         if self.settings.get("storage"):
             raise ConfigError("settings: storage: runs that are compared do not share a study")
 
@@ -77,9 +86,31 @@ class TaskConfig:
             raise ConfigError("after_jump: give it together with jump_window, or neither")
 
     @property
-    def tuning(self) -> TuningConfig:
+    def tuning(self) -> Task:
         """The environment."""
         return load_tuning(self.env, where="env")
+
+    def check_traffic(self, name: str) -> None:
+        """Read the traffic that tunes and all that judges.
+
+        Args:
+            name: of the task, for an error.
+
+        Raises:
+            MissingTrace: a recording is not there, naming the value to be set instead.
+            ConfigError: what else is wrong with it.
+        """
+        named = {"env": self.tuning.workload, "held_out": self.held_out.task(self.tuning).workload}
+        if self.after_jump is not None:
+            named["after_jump"] = self.after_jump.task(self.tuning).workload
+        for key, workload in named.items():
+            try:
+                load_workload(workload)
+            except MissingTrace as error:
+                value = f"--set tasks.{name}.{key}.workload=FILE takes another"
+                raise MissingTrace(f"{key}: workload: {error}; {value}") from None
+            except ConfigError as error:
+                raise ConfigError(f"{key}: {error}") from None
 
     def played_by(self, engine: str) -> TaskConfig:
         """The task on another engine in virtual time; a task on any other engine stays."""
@@ -96,15 +127,15 @@ class ComparisonConfig:
     """Tasks by name."""
     windows: Count = 24
     """Windows of a tuning run."""
-    context: tuple[str, ...] = DEFAULT_CONTEXT
+    context: Names = DEFAULT_CONTEXT
     """Features that agents with a context see."""
     arms: Mapping[str, ArmConfig] = field(default_factory=dict)
     """Tuners by label; a label that is not here is an agent with its defaults, or a policy of that
     name (`hrrn`) that stays as it is.
     """
-    curve: tuple[Natural, ...] = (1, 2, 4, 6, 8, 12, 16, 24)
+    curve: Annotated[tuple[Natural, ...], Distinct()] = (1, 2, 4, 6, 8, 12, 16, 24)
     """After how many windows recommendations are judged as well."""
-    curve_arms: tuple[str, ...] = ()
+    curve_arms: Names = ()
     """Arms of which; empty: of none."""
 
     def __post_init__(self) -> None:
@@ -119,13 +150,18 @@ class ComparisonConfig:
                         f"{key}: {name!r} is no name for a folder, expected letters, digits, "
                         "_, - and ., neither - nor . first"
                     )
+        missing: dict[str, MissingTrace] = {}
         for name, task in self.tasks.items():
             try:
-                for judged in (None, task.held_out, task.after_jump):
-                    traffic = task.tuning if judged is None else judged.task(task.tuning)
-                    load_workload(traffic.workload)
+                task.check_traffic(name)
+            except MissingTrace as error:
+                missing[name] = error
             except ConfigError as error:
                 raise ConfigError(f"tasks: {name}: {error}") from None
+        for name, lack in missing.items():
+            others = [other for other in self.tasks if other not in missing]
+            out = f"; --tasks {','.join(others)} leaves the task out" if others else ""
+            raise MissingTrace(f"tasks: {name}: {lack}{out}") from None
 
     def arm(self, label: str) -> ArmConfig:
         """The tuner of a label: an arm, an agent, or an order of requests that is never tuned.
@@ -147,19 +183,16 @@ class ComparisonConfig:
             if is_outside(name):
                 if label in arms or label in agent_names():
                     raise ConfigError(f"--agents: {name!r}: there is an arm {label!r} already")
+                find_agent(absolute_name(name), "--agents")
                 arms[label] = ArmConfig(absolute_name(name))
             labels.append(label)
         return dataclasses.replace(self, arms=arms), labels
 
     def _find(self, label: str, where: str) -> ArmConfig:
+        _refuse_unknown_arm(label, self.arms, where)
         if label in self.arms:
             return self.arms[label]
-        if label in agent_names():
-            return ArmConfig(label)
-        if label in ORDERS:
-            return ArmConfig(FIXED, policy=label)
-        known = dict.fromkeys([*self.arms, *agent_names(), *ORDERS])
-        raise ConfigError(f"{where}: unknown {label!r}{nearest(label, known)}")
+        return ArmConfig(label) if label in agent_names() else ArmConfig(FIXED, policy=label)
 
     def run_config(self, task: str, label: str, seed: int) -> RunConfig:
         """The tuning run of one arm on one task with one seed.
@@ -196,6 +229,7 @@ def load_comparison(
     tasks: Sequence[str] | None = None,
     sets: Sequence[str] = (),
     engine: str | None = None,
+    agents: Sequence[str] = (),
 ) -> ComparisonConfig:
     """Read the YAML file; ConfigError naming what is wrong with it.
 
@@ -204,6 +238,7 @@ def load_comparison(
         tasks: of these alone, so that nothing the others need has to be there; None: all.
         sets: values set on a command line, as `windows=12`, over those of the file.
         engine: that plays the tasks in virtual time; None: the one that each names.
+        agents: that will be asked for; an unknown one is told before any traffic is read.
     """
     if engine is not None and engine not in VIRTUAL:
         raise ConfigError(f"--engine: unknown {engine!r}{nearest(engine, VIRTUAL)}")
@@ -211,6 +246,12 @@ def load_comparison(
     for name in ("agents", "seeds", "jobs", "out"):
         if name in data:
             raise ConfigError(f"{path}: {name}: is not set here but by --{name}")
+    arms = data.get("arms")
+    for name in agents:
+        if is_outside(name):
+            find_agent(absolute_name(name))
+        else:
+            _refuse_unknown_arm(name, arms if isinstance(arms, Mapping) else (), "--agents")
     if tasks is not None and isinstance(data.get("tasks"), Mapping):
         there = {str(name): task for name, task in data["tasks"].items()}
         for name in tasks:
@@ -223,6 +264,12 @@ def load_comparison(
         return config
     played = {name: task.played_by(engine) for name, task in config.tasks.items()}
     return dataclasses.replace(config, tasks=played)
+
+
+def _refuse_unknown_arm(label: str, arms: Iterable[str], where: str) -> None:
+    known = dict.fromkeys([*map(str, arms), *agent_names(), *ORDERS])
+    if label not in known:
+        raise ConfigError(f"{where}: unknown {label!r}{nearest(label, known)}")
 
 
 def _of_other_task(text: str, tasks: Sequence[str]) -> bool:

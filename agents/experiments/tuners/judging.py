@@ -22,7 +22,7 @@ from ewsjf_env import __version__
 from ewsjf_env.config import Count, Positive, Range, settings
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.registration import REAL_TIME
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.parameters import Value
 from ewsjf_env.seeds import JUDGED
 
@@ -43,7 +43,7 @@ class HeldOut:
     rates_per_s: tuple[Positive, ...] | None = None
     """Mean arrival rates; null: the task's."""
 
-    def task(self, task: TuningConfig) -> TuningConfig:
+    def task(self, task: Task) -> Task:
         """The task on this traffic."""
         rates = task.rates_per_s if self.rates_per_s is None else self.rates_per_s
         return dataclasses.replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from agents.analysis.tables import (
     UNKNOWN,
     best,
     bold,
-    few_seeds,
+    doubts,
     interval,
     known_columns,
     number,
+    supports_claims,
     table,
     value_of,
 )
@@ -71,36 +72,58 @@ def markdown(summary: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
         "constraint.  Brackets are 95 % intervals, bootstrapped over seeds; p: two-sided "
         "sign-flip test, seed by seed.  **Bold** is the one best value of a column; whether it "
         "surely is, the intervals say." + "".join(NOTES[arm] for arm in NOTES if arm in arms),
-        *few_seeds(min([meta["seeds"], *(t["seeds"] for t in summary["tasks"].values())])),
+        *doubts(
+            min([meta["seeds"], *(t["seeds"] for t in summary["tasks"].values())]),
+            max(_repeats(meta).values(), default=1),
+        ),
     ]
     for name, task in summary["tasks"].items():
         lines += ["", f"## {name}", ""]
         if name in meta.get("engines", {}):
             lines += [f"Engine: {meta['engines'][name]}.", ""]
-        lines += [_best_gains(task), ""]
-        lines += _task_table(task)
+        lines += [_best_gains(task, _repeats(meta).get(name, 1)), ""]
+        lines += _task_table(task, _supports_claims(summary, meta, [name]))
     if summary["overall"]:
         lines += ["", "## Over all tasks", ""]
         lines += [
             f"Score: {zero}, best found by anyone = 1; interquartile mean over seeds and "
             "tasks, stratified paired bootstrap.",
             "",
-            *_overall_table(summary["overall"]),
+            *_overall_table(summary["overall"], _supports_claims(summary, meta, summary["tasks"])),
         ]
     return "\n".join(lines) + "\n"
 
 
-def _best_gains(task: Mapping[str, Any]) -> str:
+def _repeats(meta: Mapping[str, Any]) -> Mapping[str, int]:
+    """How often the traffic of each task goes through its recording, where that is known."""
+    found: Mapping[str, int] = meta.get("trace_repeats", {})
+    return found
+
+
+def _supports_claims(
+    summary: Mapping[str, Any], meta: Mapping[str, Any], names: Iterable[str]
+) -> bool:
+    """Whether a probability may be told that rests on all these tasks."""
+    return all(
+        supports_claims(summary["tasks"][name]["seeds"], _repeats(meta).get(name, 1))
+        for name in names
+    )
+
+
+def _best_gains(task: Mapping[str, Any], repeats: int) -> str:
     found = f"The best of any run or policy: {task['best_gain']:.3f}, luck included."
     if task["seeds_left_out"]:
         left_out = ", ".join(map(str, task["seeds_left_out"]))
         found += f"  Seeds that an arm lacks, and that count for none: {left_out}."
     if task["steady_gain"] > 0.0:
         found = f"Best mean of a tuner: {task['steady_gain']:.3f}.  {found}"
+    if repeats > 1:
+        found += f"  The recording was repeated up to {repeats} times: too short for this."
     return found
 
 
-def _task_table(task: Mapping[str, Any]) -> list[str]:
+def _task_table(task: Mapping[str, Any], sure: bool) -> list[str]:
+    """The arms of a task, best first; `sure`: the p-value is told."""
     arms = dict(sorted(task["arms"].items(), key=lambda item: -(item[1]["gain"]["value"] or 0.0)))
     over = {name: arm.get("over_random") or {} for name, arm in arms.items()}
     columns = [
@@ -108,7 +131,7 @@ def _task_table(task: Mapping[str, Any]) -> list[str]:
         ("windows", {name: number(arm["windows"], ".0f") for name, arm in arms.items()}),
         ("gain", _best_bold({n: arm["gain"] for n, arm in arms.items()}, "+.3f")),
         ("over random", _best_bold({n: row.get("difference") for n, row in over.items()}, "+.3f")),
-        ("p", {name: number(row.get("p"), ".3f") for name, row in over.items()}),
+        ("p", {n: number(row.get("p") if sure else None, ".3f") for n, row in over.items()}),
         *(
             (title, {name: _windows(arm.get(key)) for name, arm in arms.items()})
             for title, key in WINDOWS_UNTIL
@@ -122,13 +145,15 @@ def _task_table(task: Mapping[str, Any]) -> list[str]:
     return _shown(columns, list(arms))
 
 
-def _overall_table(overall: Mapping[str, Row]) -> list[str]:
+def _overall_table(overall: Mapping[str, Row], sure: bool) -> list[str]:
+    """The arms over all tasks, best first; `sure`: how probably an arm is better is told."""
+    shown = OVERALL if sure else OVERALL[:1]
     arms = dict(sorted(overall.items(), key=lambda item: -(item[1]["iqm"]["value"] or 0.0)))
     columns = [
         ("tuner", {name: name for name in arms}),
         *(
             (title, _best_bold({name: arm.get(key) for name, arm in arms.items()}, ".2f"))
-            for title, key in OVERALL
+            for title, key in shown
         ),
     ]
     return _shown(columns, list(arms))

@@ -14,18 +14,25 @@ from typing import Any
 import numpy as np
 
 from ewsjf_env.engine.base import EngineError
+from ewsjf_env.engine.compiled.history import CoreHistory, records_of
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.clock import advance
 from ewsjf_env.engine.compiled.kernel.state import State
-from ewsjf_env.engine.compiled.kernel.views import table_of
+from ewsjf_env.engine.compiled.kernel.views import point_to, table_of
 from ewsjf_env.engine.compiled.orders.waiting import rekey, replace_order
 from ewsjf_env.engine.compiled.policy import policy_queues, policy_record, random_keys
 from ewsjf_env.engine.simulated.virtual_core import Totals
-from ewsjf_env.measure.records import RequestRecord
+from ewsjf_env.measure.requests import RequestRecord
+from ewsjf_env.policy.adaptation import Adaptation
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.policy.policy_queue import PolicyQueue
-from ewsjf_env.scheduling.cost import PrefillCostModel
+from ewsjf_env.scheduling.cost import UNSEEN_LEVEL, PrefillCostModel
 from ewsjf_env.scheduling.orders.boost import GAMMA_RANGE, TAIL_RATIO
+from ewsjf_env.scheduling.partition.length_drift import (
+    DriftSettings,
+    Reference,
+    least_ks_distance,
+)
 
 Noise = Callable[[], np.ndarray[Any, np.dtype[np.float64]]]
 
@@ -52,14 +59,21 @@ class CompiledCore:
         self.queue = queue
         self._seed = seed
         self._noise = noise
+        self._reference: Reference | None = None  # in the state
         self._observed = 0  # arrivals that the re-partition knows
         if queue is not None:
+            self.adaptation = Adaptation(
+                CoreHistory(lambda: self.state),
+                queue.cost_model.cost_s,
+                lambda: queue.policy.partition.queues,
+            )
+            self.adaptation.follow(queue.policy, 0.0)
             self._set_costs(queue.cost_model)
             self._set_traffic(queue)
             self._follow(queue)
         else:
             policy = state.policy[0]
-            policy["promote_s"] = policy["overtake_s"] = math.inf
+            policy["promote_s"] = policy["overtake_s"] = policy["adapt_s"] = math.inf
             policy["prefill_share"] = 1.0
 
     @property
@@ -73,6 +87,7 @@ class CompiledCore:
         self._observe_arrivals()
         self._return_costs(self.queue.cost_model)
         self.queue.install(policy)
+        self.adaptation.follow(policy, self.clock_s)
         self._follow(self.queue)
 
     def advance(self, end_s: float, until_idle: bool = False) -> None:
@@ -85,6 +100,7 @@ class CompiledCore:
             codes.REPARTITION: self._repartition,
             codes.REFIT: self._refit,
             codes.NOISE: self._draw_noise,
+            codes.ADAPT: self._adapt,
         }
         while True:
             code = advance(self._table, end_s, until_idle)
@@ -132,37 +148,12 @@ class CompiledCore:
             since_s: leave out those that finished before.
         """
         found = self.state.requests[: self.arrived()]
-        names = "arrival_s prompt output cached generated first_token_s finish_s preempted"
-        rows = zip(*(found[name].tolist() for name in names.split()), strict=True)
-        return [
-            RequestRecord(
-                request_id=f"{index:08d}",
-                arrival_s=arrival_s,
-                prompt_tokens=prompt,
-                output_tokens=output,
-                cached_tokens=max(0, cached),
-                generated_tokens=generated,
-                first_token_s=None if first_s != first_s else first_s,
-                finish_s=None if finish_s != finish_s else finish_s,
-                preemptions=preemptions,
-            )
-            for index, (
-                arrival_s,
-                prompt,
-                output,
-                cached,
-                generated,
-                first_s,
-                finish_s,
-                preemptions,
-            ) in enumerate(rows)
-            if not finish_s < since_s
-        ]
+        return records_of(found, np.flatnonzero(~(found["finish_s"] < since_s)))
 
     def _exchange(self, **arrays: Any) -> None:
         """Put other arrays into the state."""
         self.state = self.state._replace(**arrays)
-        self._table = table_of(self.state)
+        point_to(self._table, **arrays)
 
     # -- what compiled code asks for -----------------------------------------------------------
 
@@ -177,6 +168,17 @@ class CompiledCore:
             self._follow(self.queue)
         else:
             self._set_repartition()
+
+    def _adapt(self) -> None:
+        """Let an adaptive policy note what has been counted, and act, as `SchedulerExtension`."""
+        assert self.queue is not None
+        self.adaptation.roll(self.clock_s)
+        if self.state.clock[0]["stage"] == codes.TIMED:  # a step is about to be scheduled
+            self._return_costs(self.queue.cost_model)
+            values = self.adaptation.act(self.queue.policy)
+            if values is not None:
+                self.install(self.queue.policy.with_parameters(values))
+        self._set_adaptation()
 
     def _refit(self) -> None:
         """Fit gamma of the order boost_ada to the tail of the waits, as `scheduling.boost` does."""
@@ -204,56 +206,75 @@ class CompiledCore:
             requests["key_given"] = random_keys(self._seed, len(requests))
         arrays = policy_queues(policy, requests["prompt"])
         self._exchange(policy=policy_record(policy, self.state.limits[0]), **arrays)
-        self.state.policy[0]["queues"] = len(self.state.queues)
         policy_now = self.state.policy[0]
+        policy_now["queues"] = len(self.state.queues)
+        self.state.clock[0]["bubbles"] = int(self.state.queues["bubble"].sum())
         policy_now["c0"], policy_now["c1"], policy_now["c2"] = queue.cost_model.coefficients
         self._set_repartition()
+        self._set_adaptation()
         replace_order(self._table)
 
     def _set_costs(self, model: PrefillCostModel) -> None:
         """Begin with a cost model that has learnt nothing."""
         record = self.state.model[0]
         record["spread"] = math.nan
-        record["forgetting"], record["least_r2"] = model._forgetting, model._min_r2
-        record["prior_c0"], record["prior_c1"], record["prior_c2"] = model._prior
-        record["level_product"], record["level_square"] = model._level
-        self.state.fit[0], self.state.fit[1] = model._theta, model._prior_theta
+        record["forgetting"], record["least_r2"] = model.forgetting, model.min_r2
+        record["prior_c0"], record["prior_c1"], record["prior_c2"] = model.prior
+        record["level_product"] = record["level_square"] = UNSEEN_LEVEL
+        self.state.fit[:2] = model.prior_theta
 
     def _return_costs(self, model: PrefillCostModel) -> None:
         """Tell the scheduler's cost model what compiled code has learnt."""
         policy = self.state.policy[0]
-        model._c0, model._c1, model._c2 = (float(policy[name]) for name in ("c0", "c1", "c2"))
-        model.r2 = float(self.state.model[0]["r2"])
+        c0, c1, c2 = (float(policy[name]) for name in ("c0", "c1", "c2"))
+        model.take_over((c0, c1, c2), float(self.state.model[0]["r2"]))
 
     def _set_traffic(self, queue: PolicyQueue[Any]) -> None:
-        traffic, clock = queue._context.traffic, self.state.clock[0]
-        clock["mean_cost_s"], clock["traffic_count"] = traffic.mean_cost_s, traffic._count
+        traffic, clock = queue.traffic, self.state.clock[0]
+        clock["mean_cost_s"], clock["traffic_count"] = traffic.mean_cost_s, traffic.count
+
+    def _set_adaptation(self) -> None:
+        """When the adaptation wants to be asked next."""
+        policy = self.state.policy[0]
+        policy["adapt_s"], policy["acts"] = self.adaptation.next_s, self.adaptation.due
 
     def _set_repartition(self) -> None:
         """When the re-partition wants to be asked next."""
         assert self.queue is not None
-        found, policy, clock = self.queue._repartitioner, self.state.policy[0], self.state.clock[0]
+        found, policy, clock = self.queue.repartitioner, self.state.policy[0], self.state.clock[0]
         policy["logs"] = found is not None
         if found is None:
             return
-        settings, drift = found.settings, found.settings.drift
+        settings, drift, now = found.settings, found.settings.drift, found.state()
         policy["interval_s"] = settings.interval_s
         policy["least_lengths"] = settings.partition.min_samples
         policy["drift_window"] = drift.window if drift else 1 << 62
         policy["check_interval_s"] = drift.check_interval_s if drift else math.inf
-        policy["renew"] = found._renew
-        policy["pending"] = found._pending is not None
-        policy["evaluated_s"] = math.nan if found._evaluated_s is None else found._evaluated_s
-        policy["checked_s"] = found._checked_s
-        clock["fresh"], clock["kept"] = found._fresh, len(found._reservoir)
+        policy["renew"], policy["pending"] = now.renew, codes.EVALUATING if now.pending else 0
+        if drift is not None:
+            policy["share_shift"] = drift.share_shift
+            self._set_reference(now.reference, drift)
+        policy["evaluated_s"], policy["checked_s"] = now.evaluated_s, now.checked_s
+        clock["fresh"], clock["kept"] = now.fresh, now.kept
+
+    def _set_reference(self, reference: Reference | None, drift: DriftSettings) -> None:
+        """With what late lengths are compared."""
+        policy = self.state.policy[0]
+        policy["reference_size"] = 0.0 if reference is None else reference.size
+        if reference is not None:
+            policy["ks_least"] = least_ks_distance(drift.window, reference, drift)
+            if reference is not self._reference:
+                self._exchange(reference=np.stack((reference.lengths, reference.shares)))
+        self._reference = reference
 
     def _observe_arrivals(self) -> None:
         """Tell the re-partition who has arrived since it was told last."""
         assert self.queue is not None
-        found, arrived = self.queue._repartitioner, int(self.state.clock[0]["next"])
+        found, arrived = self.queue.repartitioner, int(self.state.clock[0]["next"])
         if found is not None:
             seen = self.state.requests[self._observed : arrived]
-            lengths, times_s = seen["routed"].tolist(), seen["arrival_s"].tolist()
-            for length, arrived_s in zip(lengths, times_s, strict=True):
-                found.observe(length, arrived_s)
+            found.observe_many(seen["noted"].astype(np.int64), seen["arrival_s"])
+            # Comparisons that have found nothing were compiled code's.
+            policy, clock = self.state.policy[0], self.state.clock[0]
+            found.compared(float(policy["checked_s"]), int(clock["fresh"]))
         self._observed = arrived

@@ -224,10 +224,10 @@ class CompiledEngine:
         self._requests = requests
         state = new_state(
             self._limits(ordered),
-            np.array(requests.arrival_s, np.float64),
-            np.array(requests.prompt_tokens, np.int64),
-            np.array(requests.output_tokens, np.int64),
-            None if trace.priority is None else np.array(trace.priority, np.int64),
+            trace.arrival_s,
+            requests.prompt,
+            requests.output,
+            trace.priority,
             _hints(requests, config.max_model_len),
             self._prefixes(trace, requests),
         )
@@ -243,8 +243,9 @@ class CompiledEngine:
     ) -> tuple[Integers, Integers, int] | None:
         if not self.config.prefix_caching:
             return None
-        prompt, output = np.array(requests.prompt_tokens), np.array(requests.output_tokens)
-        return prefix_numbers(prompt, output, trace.block_ids, self.config.block_tokens)
+        return prefix_numbers(
+            requests.prompt, requests.output, trace.block_ids, self.config.block_tokens
+        )
 
     def _queue(self) -> PolicyQueue[Any]:
         """The scheduler's own waiting queue, for policy, cost model and re-partition."""

@@ -24,7 +24,10 @@ class FidelityCase:
     """One trace under one policy in both engines.
 
     Attributes:
-        policy, workload, rate_per_s, seed: what was played; the rate is what the trace has.
+        policy, workload, seed: what was played.
+        rate_per_s: that was asked of the traffic, else the traffic's own; None: the trace was not
+            drawn at a rate.
+        arrived_per_s: what the trace has, `requests` over the seconds played.
         requests: that arrived.
         first_tokens, finishes: that happened in the simulated engine.
         first_tokens_equal, finishes_equal: those that the compiled engine has at the same time.
@@ -37,7 +40,8 @@ class FidelityCase:
 
     policy: str
     workload: str
-    rate_per_s: float
+    rate_per_s: float | None
+    arrived_per_s: float
     seed: int
     requests: int
     first_tokens: int
@@ -96,12 +100,14 @@ def compare_engines(
     simulated_s = time.process_time() - started_s
     found, expected = compiled.records(), simulated.records()
     simulated.close()
+    asked = trace.notes.get("requested_rate_per_s")
     firsts = [r.first_token_s for r in found], [r.first_token_s for r in expected]
     finishes = [r.finish_s for r in found], [r.finish_s for r in expected]
     return FidelityCase(
         policy=policy.name if config.scheduler != "stock" else "stock",
         workload=trace.name,
-        rate_per_s=len(expected) / duration_s,
+        rate_per_s=None if asked is None else float(asked),
+        arrived_per_s=len(expected) / duration_s,
         seed=seed,
         requests=len(expected),
         first_tokens=sum(moment is not None for moment in firsts[1]),

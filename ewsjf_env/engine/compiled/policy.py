@@ -19,10 +19,17 @@ from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.state import POLICY, Floats, Integers, new_queues, new_record
 from ewsjf_env.engine.compiled.orders.order import ALL_AGE, LONG_AGE
 from ewsjf_env.policy.policy import Policy
+from ewsjf_env.scheduling.cost import LEAST_COST_S
+from ewsjf_env.scheduling.orders.ewsjf import known_queues
 from ewsjf_env.scheduling.orders.fcfs import SHARE_HALF_LIFE_S
-
-REFERENCE_TOKENS = 512.0  # b0 of `scoring.Traffic`
-LEAST_COST_S = 1e-3  # Cmin of `cost.PrefillCostModel`
+from ewsjf_env.scheduling.orders.routing import (
+    BUBBLE_TOKENS,
+    BUBBLES,
+    PATIENCE_STEPS,
+    BubbleRouter,
+)
+from ewsjf_env.scheduling.orders.scoring import REFERENCE_TOKENS
+from ewsjf_env.scheduling.partition.partition import Partition
 
 
 @dataclass(frozen=True)
@@ -89,16 +96,6 @@ def check_policy(policy: Policy) -> None:
             f"policy {policy.name!r}: order: {policy.order!r} is not compiled, expected one of "
             f"{', '.join(sorted(ORDER_CODES))}; use engine: simulated"
         )
-    if policy.adaptive is not None:
-        raise ConfigError(
-            f"policy {policy.name!r}: kind: {policy.kind!r} is not compiled, expected 'static'; "
-            "use engine: simulated"
-        )
-    if policy.parameters.get("routing", "cuts") != "cuts":
-        raise ConfigError(
-            f"policy {policy.name!r}: routing: {policy.parameters['routing']!r} is not compiled, "
-            "expected 'cuts'; use engine: simulated"
-        )
 
 
 def policy_record(policy: Policy, limits: Any) -> Any:
@@ -131,6 +128,9 @@ def policy_record(policy: Policy, limits: Any) -> Any:
         "use_hints": values.get("output_from") != "learned",
         "use_learned": values.get("output_from") != "hint",
         "route_by_work": partitioned and values.get("route_by") == "work",
+        "bubbles": BUBBLES if policy.parameters.get("routing") == "bubble" else 0,
+        "bubble_tokens": BUBBLE_TOKENS,
+        "bubble_patience": PATIENCE_STEPS,
         "width_tokens": _number(values, "width_tokens", 0.0),
         "short_tokens": _number(values, "short_tokens", 0.0),
         "least_cost_s": LEAST_COST_S,
@@ -154,15 +154,38 @@ def policy_queues(policy: Policy, prompt: Integers) -> dict[str, Any]:
     width = int(policy.parameters.get("width_tokens", 0))
     if policy.spec.partitioned:
         partition = policy.partition
-        queues = new_queues(partition.queues)
-        queues["mean"], queues["share"] = partition.means, partition.masses
-        queues["rank"] = np.arange(partition.queues, 0, -1)
-        return {"cuts": np.array(partition.cuts, np.int64), "queues": queues}
+        if policy.parameters["routing"] == "bubble":
+            queues = _bubble_queues(partition)
+        else:
+            queues = new_queues(partition.queues)
+            queues["mean"], queues["share"] = partition.means, partition.masses
+            queues["rank"] = np.arange(partition.queues, 0, -1)
+        masses = np.array(partition.masses)
+        return {"cuts": np.array(partition.cuts, np.int64), "queues": queues, "masses": masses}
     if width:
         queues = new_queues(int(prompt.max()) // width + 1)
         return {"cuts": np.zeros(0, np.int64), "queues": queues}
     cuts = np.unique(prompt).astype(np.int64) if code.lengths else np.zeros(0, np.int64)
     return {"cuts": cuts, "queues": new_queues(max(1, len(cuts)))}
+
+
+def _bubble_queues(partition: Partition) -> Any:
+    """The rows of the partition's queues, then those of bubbles, see `bubbles.py`."""
+    router = BubbleRouter(partition)
+    known = known_queues(router, partition)
+    keys = [router.queue_key(index) for index in range(partition.queues)]
+    keys += [key for key in known if key not in keys]
+    queues = new_queues(len(keys) + router.limit)
+    queues["key"][: len(keys)] = keys
+    ranges = np.array(router.ranges)
+    queues["low"][: partition.queues], queues["high"][: partition.queues] = ranges.T
+    ranks = {key: len(known) - place for place, key in enumerate(sorted(known))}
+    for row, key in enumerate(keys):
+        if key in known:
+            queues["known"][row], queues["rank"][row] = 1, ranks[key]
+            queues["mean"][row], queues["share"][row] = known[key]
+        queues["bubble"][row] = router.is_bubble(key)
+    return queues
 
 
 def random_keys(seed: int, count: int) -> Floats:

@@ -39,6 +39,7 @@ from ewsjf_env.config import (
     NotNegative,
     from_dict,
     nearest,
+    read_text,
     settings,
     to_dict,
 )
@@ -46,6 +47,7 @@ from ewsjf_env.engine.simulated.machine import PRESET_DIRECTORY, Machine, preset
 from ewsjf_env.scheduling.cost import CostPrior
 from ewsjf_env.scheduling.non_negative import non_negative_least_squares
 from ewsjf_env.shipped import find_config
+from ewsjf_env.strict_json import read_json
 
 Array = NDArray[np.float64]
 SCHEMA_VERSION = 1
@@ -149,21 +151,21 @@ class LatencyModel:
         return self.measured or Coefficients.of(self.machine)
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> LatencyModel:
-        """Read a preset by name or a JSON file by path (anything that ends in .json)."""
+    def load(cls, name_or_path: str | Path, where: str = "latency") -> LatencyModel:
+        """Read a preset by name or a JSON file by path (anything that ends in .json).
+
+        Raises:
+            ConfigError: no such preset, beginning with `where`, or what is wrong in the file.
+        """
         path = Path(name_or_path)
         if path.suffix == ".json":
-            path = find_config(path, "latency", "latency")
+            path = find_config(path, "latency", where)
         else:
             path = PRESET_DIRECTORY / f"{name_or_path}.json"
             if str(name_or_path) not in preset_names():
                 hint = nearest(str(name_or_path), preset_names())
-                raise ConfigError(f"latency: unknown preset {str(name_or_path)!r}{hint}")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from None
-        return from_dict(cls, data, str(path))
+                raise ConfigError(f"{where}: unknown preset {str(name_or_path)!r}{hint}")
+        return from_dict(cls, read_json(read_text(path), str(path)), str(path))
 
     def save(self, path: str | Path) -> None:
         """Write the model as JSON; `load` reads it back exactly."""

@@ -62,11 +62,21 @@ def load_engine(
         engine = preset_engine(name) if name in preset_names() else SimulatedConfig()
         written = to_dict(engine) | ({"engine": name} if name in VIRTUAL else {})
         return from_dict(SimulatedConfig, written, where, sets)
-    if not Path(given).suffix and name not in config_names("env"):
-        hint = nearest(name, [*preset_names(), *config_names("env")])
-        raise ConfigError(f"{where}: {name!r} is neither a preset nor a file{hint}")
+    if not Path(given).suffix and name not in (machines := machine_names()):
+        hint = nearest(name, [*VIRTUAL, *preset_names(), *machines])
+        raise ConfigError(f"{where}: {name!r} is neither a preset nor a file of a machine{hint}")
     path = find_config(given, "env", where)
-    return from_dict(SimulatedConfig, load_yaml(path), str(path), sets)
+    data = load_yaml(path)
+    engine = data.get("engine", VIRTUAL[0])
+    if engine not in VIRTUAL:  # a task on a real server, for example
+        raise ConfigError(f"{path}: engine: {engine!r} is not one of {', '.join(VIRTUAL)}")
+    return from_dict(SimulatedConfig, data, str(path), sets)
+
+
+def machine_names() -> list[str]:
+    """Names of the files of `configs/env` that describe a machine; the others are tasks."""
+    files = {name: find_config(name, "env") for name in config_names("env")}
+    return [name for name, path in files.items() if "latency" in load_yaml(path)]
 
 
 def engine_name(config: SimulatedConfig) -> str:

@@ -30,6 +30,7 @@ class TraceRequests:
     Attributes:
         arrival_s: seconds, ascending.
         prompt_tokens, output_tokens: as served, after capping to `max_model_len`.
+        prompt, output: the same as arrays, shape (n,).
         capped_prompts, capped_outputs: how many were shortened to fit.
     """
 
@@ -59,6 +60,7 @@ class TraceRequests:
         output = np.minimum(trace.output_tokens, max_model_len - prompt)
         self.capped_prompts = int((prompt != trace.prompt_tokens).sum())
         self.capped_outputs = int((output != trace.output_tokens).sum())
+        self.prompt, self.output = prompt, output
         # Python numbers: the loop compares and passes them one by one.
         self.arrival_s: list[float] = trace.arrival_s.tolist()
         self.prompt_tokens: list[int] = prompt.tolist()
@@ -77,13 +79,14 @@ class TraceRequests:
     def check_fits(self, capacity_tokens: int) -> None:
         """Raise ConfigError when a request needs more KV cache than there is."""
         # The last output token is never attended to, so it is never stored.
-        for i, (b, g) in enumerate(zip(self.prompt_tokens, self.output_tokens, strict=True)):
-            if b + g - 1 > capacity_tokens:
-                raise ConfigError(
-                    f"request {i}: {b} prompt + {g} output tokens do not fit into the KV cache "
-                    f"of {capacity_tokens} tokens; raise kv_blocks or gpu_memory_utilization, "
-                    "or cap the prompts"
-                )
+        too_long = self.prompt + self.output - 1 > capacity_tokens
+        if too_long.any():
+            i = int(np.argmax(too_long))
+            raise ConfigError(
+                f"request {i}: {self.prompt[i]} prompt + {self.output[i]} output tokens do not fit "
+                f"into the KV cache of {capacity_tokens} tokens; raise kv_blocks or "
+                "gpu_memory_utilization, or cap the prompts"
+            )
 
     def make(self, index: int) -> Any:
         """The vLLM request of a row; its id is the row number."""

@@ -11,7 +11,9 @@ import contextlib
 import functools
 import gc
 import importlib.metadata
+import multiprocessing
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -92,6 +94,8 @@ def load_vllm() -> None:
         ConfigError: vLLM is missing or untested, or does not see our plug-in.
     """
     check_version()
+    if "vllm.engine.arg_utils" not in sys.modules:
+        _say_wait()
     with _simulated_platform():
         from vllm.engine.arg_utils import EngineArgs  # noqa: F401
         from vllm.platforms import current_platform
@@ -103,6 +107,12 @@ def load_vllm() -> None:
                 f"where that is set, and set {SWITCH}=1 where vllm is imported before the engine"
             )
         register_model()
+
+
+def _say_wait() -> None:
+    """One line before some 20 s of silence, from the process that a person started."""
+    if multiprocessing.parent_process() is None:
+        print("loading vLLM ...", file=sys.stderr, flush=True)
 
 
 @functools.lru_cache(maxsize=32)

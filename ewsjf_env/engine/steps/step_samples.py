@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ewsjf_env.config import ConfigError
+from ewsjf_env.config import ConfigError, refuse_irregular
 
 KEY = "ewsjf_step_log"
 """The entry of vLLM's `additional_config` that names the file to write."""
@@ -49,10 +49,12 @@ def read_steps(path: str | Path) -> list[MeasuredStep]:
     Raises:
         ConfigError: the file cannot be read, or another line is no step.
     """
+    refuse_irregular(path)
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     return [_step(line, f"{path}: line {number}") for number, line in enumerate(lines, 1)]
@@ -64,7 +66,7 @@ def _step(line: str, where: str) -> MeasuredStep:
         data = json.loads(line)
         step = MeasuredStep(**{name: data[name] for name in names})
         legal = all(math.isfinite(getattr(step, name)) for name in names) and step.seconds > 0
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         legal = False
     if not legal:
         raise ConfigError(f"{where}: is no measured step, expected finite {', '.join(names)}")

@@ -40,12 +40,17 @@ def _scored(scorer: Callable[[Values], Scorer]) -> Builder:
             work=_work(values, context),
             route_by_work=values["route_by"] == "work",
         )
-        keys = [router.route(_representative(partition, i)) for i in range(partition.queues)]
-        stats = zip(partition.means, partition.masses, strict=True)
-        order.know_queues(dict(zip(keys, stats, strict=True)))
+        order.know_queues(known_queues(router, partition))
         return order
 
     return build
+
+
+def known_queues(router: Router, partition: Partition) -> dict[int, tuple[float, float]]:
+    """The queues that an order keeps when they are empty: key -> (mean tokens, share)."""
+    keys = [router.route(_representative(partition, i)) for i in range(partition.queues)]
+    stats = zip(partition.means, partition.masses, strict=True)
+    return dict(zip(keys, stats, strict=True))
 
 
 def _work(values: Values, context: OrderContext) -> WorkFunction | None:

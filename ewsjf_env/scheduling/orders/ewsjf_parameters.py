@@ -4,7 +4,7 @@ The order of the rows is the order of the unit cube, and part of a space's conte
 
 The defaults of `ewsjf` are the shipped policy, `policy/default.json`, so that the name means one
 thing in a policy file, in a change over HTTP and on a command line.  They were learnt by
-`scripts/fit_default_policy.py`; whoever ships another policy changes both (a test compares them).
+`ewsjf fit-default-policy`; whoever ships another policy changes both (a test compares them).
 """
 
 from __future__ import annotations

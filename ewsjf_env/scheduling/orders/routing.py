@@ -11,6 +11,10 @@ from typing import Protocol
 
 from ewsjf_env.scheduling.partition.partition import Partition
 
+BUBBLES = 4
+BUBBLE_TOKENS = 512
+PATIENCE_STEPS = 50
+
 
 class Router(Protocol):
     """Maps prompt tokens to the key of a queue; `temporary` ones want `end_step` calls."""
@@ -85,6 +89,9 @@ class BubbleRouter:
 
     Keys are positions in tokens (a queue's lower cut, a bubble's lower limit plus one half,
     doubled so that they stay whole), so they ascend with length.
+
+    Attributes:
+        ranges: of each queue, the least and the largest length that it takes.
     """
 
     temporary = True
@@ -93,24 +100,24 @@ class BubbleRouter:
         self,
         partition: Partition,
         tolerance: float = 0.10,
-        width_tokens: int = 512,
-        limit: int = 4,
-        patience: int = 50,
+        width_tokens: int = BUBBLE_TOKENS,
+        limit: int = BUBBLES,
+        patience: int = PATIENCE_STEPS,
     ) -> None:
         self.partition = partition
         self.width_tokens = width_tokens
         self.limit = limit
         self.patience = patience
-        self._ranges = _data_ranges(partition, tolerance)
+        self.ranges = _data_ranges(partition, tolerance)
         self._bubbles: list[int] = []  # lower limits in tokens, ascending
         self._empty_steps: dict[int, int] = {}
 
     def route(self, tokens: int) -> int:
         """Key of the queue or bubble."""
         index = self.partition.route(tokens)
-        low, high = self._ranges[index]
+        low, high = self.ranges[index]
         if low <= tokens <= high:
-            return self._queue_key(index)
+            return self.queue_key(index)
         lower = tokens // self.width_tokens * self.width_tokens
         if lower in self._empty_steps:
             return 2 * lower + 1
@@ -118,7 +125,7 @@ class BubbleRouter:
             insort(self._bubbles, lower)
             self._empty_steps[lower] = 0
             return 2 * lower + 1
-        return self._queue_key(index)
+        return self.queue_key(index)
 
     def end_step(self, occupied: frozenset[int]) -> None:
         """Drop bubbles that have been empty for `patience` steps."""
@@ -129,7 +136,12 @@ class BubbleRouter:
                 del self._bubbles[bisect_left(self._bubbles, lower)]
                 del self._empty_steps[lower]
 
-    def _queue_key(self, index: int) -> int:
+    def is_bubble(self, key: int) -> bool:
+        """Whether a key is that of a bubble that there is now."""
+        return key % 2 == 1 and key // 2 in self._empty_steps
+
+    def queue_key(self, index: int) -> int:
+        """The key of a queue of the partition."""
         return 2 * (0 if index == 0 else self.partition.cuts[index - 1] + 1)
 
 

@@ -19,6 +19,7 @@ from typing import Protocol
 
 TAU_S = 0.05  # added to every wait, so that a request that has just arrived has a score
 MINIMUM_SHARE = 1e-6
+REFERENCE_TOKENS = 512.0  # b0, unless another one is asked for
 
 
 class QueueView(Protocol):
@@ -39,16 +40,17 @@ class Traffic:
     Attributes:
         mean_cost_s: t0, a running mean of C(b): plain for the first `horizon` arrivals, then
             exponential with weight 1/horizon.
+        count: arrivals that the mean is made of, at most `horizon`.
         reference_tokens: b0.
         longest_tokens: Lmax, the model's length limit.
     """
 
-    __slots__ = ("_count", "horizon", "longest_tokens", "mean_cost_s", "reference_tokens")
+    __slots__ = ("count", "horizon", "longest_tokens", "mean_cost_s", "reference_tokens")
 
     def __init__(
         self,
         mean_cost_s: float = 0.1,
-        reference_tokens: float = 512.0,
+        reference_tokens: float = REFERENCE_TOKENS,
         longest_tokens: float = 8192.0,
         horizon: int = 500,
     ) -> None:
@@ -56,12 +58,12 @@ class Traffic:
         self.reference_tokens = reference_tokens
         self.longest_tokens = longest_tokens
         self.horizon = horizon
-        self._count = 20  # the prior mean weighs as much as twenty arrivals
+        self.count = 20  # the prior mean weighs as much as twenty arrivals
 
     def observe(self, cost_s: float) -> None:
         """Count one arrival of prefill cost `cost_s` seconds."""
-        self._count = min(self._count + 1, self.horizon)
-        self.mean_cost_s += (cost_s - self.mean_cost_s) / self._count
+        self.count = min(self.count + 1, self.horizon)
+        self.mean_cost_s += (cost_s - self.mean_cost_s) / self.count
 
 
 class Scorer(Protocol):

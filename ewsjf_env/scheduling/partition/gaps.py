@@ -15,6 +15,7 @@ t = k (exp(T/k) - 1), which has the tail exp(-T) again.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -27,7 +28,7 @@ GUMBEL_5_PERCENT = 2.97  # -ln(-ln 0.95)
 _LEAST_COUNT = 8  # a handful of lengths, each repeated, is no continuous sample: stop correcting
 
 
-def local_means(missing: Array) -> tuple[Array, Array]:
+def local_means(missing: Array) -> tuple[Array, NDArray[np.int64]]:
     """The mean of the up to NEIGHBOURS gaps on each side, the gap itself left out.
 
     Args:
@@ -36,14 +37,14 @@ def local_means(missing: Array) -> tuple[Array, Array]:
     Returns:
         loc >= 1, shape (g,), and k, the number of gaps in each mean, shape (g,).
     """
-    gaps = len(missing)
-    index = np.arange(gaps)
-    low = np.maximum(index - NEIGHBOURS, 0)
-    high = np.minimum(index + NEIGHBOURS + 1, gaps)
-    total = np.concatenate(([0.0], np.cumsum(missing)))
-    count = (high - low - 1).astype(np.float64)
+    total = np.concatenate(((0.0,), missing.cumsum()))
+    index = np.arange(len(missing))
+    before = np.minimum(index, NEIGHBOURS)
+    behind = before[::-1]
+    count = before + behind
     # Whole numbers far below 2**53: the difference of the sums is exact, never negative.
-    return 1.0 + (total[high] - total[low] - missing) / np.maximum(count, 1.0), count
+    others = total[index + behind + 1] - total[index - before] - missing
+    return 1.0 + others / np.maximum(count, 1), count
 
 
 def significant_gaps(
@@ -67,14 +68,23 @@ def significant_gaps(
     three per cent of the samples at alpha 1.5.  Every gap is tested, not only the eight largest:
     the largest gaps of a heavy tail all lie in the tail and hid a true gap further down.
     """
-    missing = np.diff(lengths) - 1.0
-    means, count = local_means(missing)
+    missing = lengths[1:] - lengths[:-1] - 1.0
     severity = alpha * (math.log(max(2, sample_gaps)) + GUMBEL_5_PERCENT)
-    count = np.maximum(count, _LEAST_COUNT)
-    threshold = count * np.expm1(np.minimum(severity / count, 50.0))
-    left = np.cumsum(weights)[:-1]
-    right = float(np.sum(weights)) - left
-    found: NDArray[np.bool_] = (
-        (missing > threshold * means) & (left >= min_mass) & (right >= min_mass)
-    )
+    thresholds = _thresholds(severity)
+    if not len(missing) or missing.max() <= thresholds[-1]:  # the lowest, and no mean is below 1
+        return np.zeros(len(missing), np.bool_)
+    means, count = local_means(missing)
+    found: NDArray[np.bool_] = missing > thresholds[count] * means
+    if found.any():
+        left = np.cumsum(weights)[:-1]
+        right = float(np.sum(weights)) - left
+        found &= (left >= min_mass) & (right >= min_mass)
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def _thresholds(severity: float) -> Array:
+    """Values of t for each number of gaps in the mean, shape (2 NEIGHBOURS + 1,), not ascending."""
+    count = np.maximum(np.arange(2.0 * NEIGHBOURS + 1.0), _LEAST_COUNT)
+    found: Array = count * np.expm1(np.minimum(severity / count, 50.0))
     return found

@@ -11,6 +11,7 @@ A segment is a range [lo, hi) of positions in D; a border is the position where 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -90,23 +91,41 @@ class LengthSample:
         sums = (np.concatenate(([0.0], np.cumsum(v))) for v in (mass, mass * distinct, mass * x))
         return cls(distinct, x, mass, float(np.sum(mass)), fixed_cost_tokens, *sums)
 
+    # Single numbers of an array take several times as long as those of a list.
+
+    @cached_property
+    def _lengths(self) -> list[float]:
+        return _listed(self.distinct)
+
+    @cached_property
+    def _masses(self) -> list[float]:
+        return _listed(self.sum_w)
+
+    @cached_property
+    def _works(self) -> list[float]:
+        return _listed(self.sum_wd)
+
     def mass(self, lo: int, hi: int) -> float:
         """Weight of a segment, of N in all."""
-        return float(self.sum_w[hi] - self.sum_w[lo])
+        return self._masses[hi] - self._masses[lo]
+
+    def work(self, lo: int, hi: int) -> float:
+        """Sum of wD of a segment."""
+        return self._works[hi] - self._works[lo]
 
     def mean_tokens(self, lo: int, hi: int) -> float:
         """Mean length of a segment; rounding errors of the sums never take it outside."""
-        mean = float(self.sum_wd[hi] - self.sum_wd[lo]) / self.mass(lo, hi)
-        return min(max(mean, float(self.distinct[lo])), float(self.distinct[hi - 1]))
+        mean = self.work(lo, hi) / self.mass(lo, hi)
+        return min(max(mean, self._lengths[lo]), self._lengths[hi - 1])
 
     def ratio(self, lo: int, hi: int) -> float:
         """How many times the cost of the shortest is that of the longest."""
         f = self.fixed_cost_tokens
-        return float((f + self.distinct[hi - 1]) / (f + self.distinct[lo]))
+        return (f + self._lengths[hi - 1]) / (f + self._lengths[lo])
 
     def is_narrow(self, lo: int, hi: int) -> bool:
         """Whether the lengths of a segment are too much alike to be told apart."""
-        width = float(self.distinct[hi - 1] - self.distinct[lo])
+        width = self._lengths[hi - 1] - self._lengths[lo]
         return width < _NARROW * self.mean_tokens(lo, hi)
 
     def significant_gaps(
@@ -117,3 +136,8 @@ class LengthSample:
         return significant_gaps(
             self.distinct[segment], self.weights[segment], alpha, min_mass, len(self.distinct) - 1
         )
+
+
+def _listed(array: Array) -> list[float]:
+    found: list[float] = array.tolist()
+    return found

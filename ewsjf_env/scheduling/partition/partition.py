@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ewsjf_env.config import ConfigError, check_range, from_dict, nearest, to_dict
+from ewsjf_env.config import ConfigError, check_range, closest, from_dict, to_dict
 from ewsjf_env.scheduling.partition.length_sample import LengthSample
 
 PruneRule = Literal["ward", "delay", "paper_low", "paper_high"]
@@ -128,9 +128,8 @@ class PartitionSettings:
         check_range("min_share", self.min_share, 0.0, 0.5)
         rules = get_args(PruneRule)
         if self.prune not in rules:
-            raise ConfigError(
-                f"prune: {self.prune!r} is not one of {list(rules)}{nearest(self.prune, rules)}"
-            )
+            hint = closest(str(self.prune), rules)
+            raise ConfigError(f"prune: {self.prune!r} is not one of {list(rules)}{hint}")
 
 
 DEFAULT_SETTINGS = PartitionSettings()
@@ -162,7 +161,11 @@ def refine_and_prune(
     costs within the homogeneous ratio: k-means by itself cuts every sample in three, noise too.
     A segment that is too small is merged with its nearer neighbour, not the globally nearest pair.
     """
-    sample = LengthSample.build(lengths, weights, settings.fixed_cost_tokens)
+    return divide(LengthSample.build(lengths, weights, settings.fixed_cost_tokens), settings)
+
+
+def divide(sample: LengthSample, settings: PartitionSettings = DEFAULT_SETTINGS) -> Partition:
+    """`refine_and_prune` of a sample that was built with f of the settings."""
     if len(sample.distinct) < 2 or sample.size < settings.min_samples:
         mean = sample.mean_tokens(0, len(sample.distinct)) if sample.size else REFERENCE_TOKENS
         return Partition((), (mean,), (1.0,))
@@ -195,7 +198,11 @@ def ward_cost(
         partition: the queues to judge.
         fixed_cost_tokens: f > 0.
     """
-    sample = LengthSample.build(lengths, weights, fixed_cost_tokens)
+    return cost_of(LengthSample.build(lengths, weights, fixed_cost_tokens), partition)
+
+
+def cost_of(sample: LengthSample, partition: Partition) -> float:
+    """`ward_cost` of a sample."""
     if not sample.size:
         return 0.0
     queue = np.searchsorted(np.asarray(partition.cuts, dtype=np.float64), sample.distinct)
@@ -213,7 +220,11 @@ def remeasure(lengths: ArrayLike, weights: ArrayLike | None, partition: Partitio
         weights: one per sample, >= 0; None means equal.
         partition: the queues to keep.
     """
-    sample = LengthSample.build(lengths, weights)
+    return measured_on(LengthSample.build(lengths, weights), partition)
+
+
+def measured_on(sample: LengthSample, partition: Partition) -> Partition:
+    """`remeasure` on a sample, whatever its f."""
     if not sample.size:
         return partition
     borders = np.searchsorted(sample.distinct, partition.cuts, side="right")
@@ -282,7 +293,7 @@ def _importance(sample: LengthSample, lo: int, hi: int, settings: PartitionSetti
     mass = sample.mass(lo, hi)
     if settings.prune != "delay":
         return mass
-    work = float(sample.sum_wd[hi] - sample.sum_wd[lo]) / float(sample.sum_wd[-1])
+    work = sample.work(lo, hi) / sample.work(0, len(sample.distinct))
     return max(mass, work * sample.size)
 
 

@@ -16,17 +16,23 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ewsjf_env.config import check_range
 from ewsjf_env.scheduling.partition.length_drift import DriftSettings, Reference, has_drifted
+from ewsjf_env.scheduling.partition.length_sample import LengthSample
 from ewsjf_env.scheduling.partition.partition import (
     Partition,
     PartitionSettings,
-    refine_and_prune,
-    remeasure,
-    ward_cost,
+    cost_of,
+    divide,
+    measured_on,
 )
-from ewsjf_env.scheduling.partition.reservoir import LengthReservoir, ReservoirSnapshot
+from ewsjf_env.scheduling.partition.reservoir import (
+    NO_SAMPLE,
+    LengthReservoir,
+    ReservoirSnapshot,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,13 +87,36 @@ class RepartitionSettings:
 
 
 @dataclass(frozen=True)
+class RepartitionState:
+    """What decides when a re-partition has something to do.
+
+    Attributes:
+        renew: a division was asked for.
+        pending: an evaluation is under way.
+        evaluated_s, checked_s: when the last evaluation and the last comparison began; NaN and
+            -inf before the first.
+        fresh: arrivals since the last comparison.
+        kept: arrivals in the sample.
+        reference: with what late arrivals are compared; None: with the partition alone.
+    """
+
+    renew: bool
+    pending: bool
+    evaluated_s: float
+    checked_s: float
+    fresh: int
+    kept: int
+    reference: Reference | None
+
+
+@dataclass(frozen=True)
 class _Job:
     """All that an evaluation needs, frozen at the moment it was submitted."""
 
     due: bool  # the interval has passed; otherwise only drift is looked for
     renew: bool  # take what is found, be it better or not: other queues were asked for
     snapshot: ReservoirSnapshot
-    recent: tuple[int, ...]  # empty: do not look for drift
+    recent: NDArray[np.float64]  # latest lengths; none: do not look for drift
     reference: Reference | None
     current: Partition
     settings: RepartitionSettings
@@ -125,7 +154,8 @@ class Repartitioner:
         self._seed = seed
         self._reservoir = self._new_reservoir()
         window = settings.drift.window if settings.drift else 0
-        self._recent: deque[tuple[int, float]] = deque(maxlen=window)
+        self._recent: deque[int] = deque(maxlen=window)  # lengths
+        self._recent_s: deque[float] = deque(maxlen=window)  # when they arrived
         self._fresh = 0  # arrivals since the last comparison or evaluation
         self._reference: Reference | None = None
         self._evaluated_s: float | None = None
@@ -153,17 +183,55 @@ class Repartitioner:
             self._forget()
         window = settings.drift.window if settings.drift else 0
         self._recent = deque(self._recent, maxlen=window)
+        self._recent_s = deque(self._recent_s, maxlen=window)
 
     def observe(self, length: int, now_s: float) -> None:
-        """Note an arrival of `length` prompt tokens at `now_s`; O(log capacity).
+        """Note an arrival of `length` prompt tokens at `now_s`; O(1).
 
         A time that is no number and a length below one are left out.
         """
         if length < 1 or not math.isfinite(now_s):
             return
         self._reservoir.add(length, now_s)
-        self._recent.append((length, now_s))
+        self._recent.append(length)
+        self._recent_s.append(now_s)
         self._fresh += 1
+
+    def observe_many(self, lengths: NDArray[np.int64], times_s: NDArray[np.float64]) -> None:
+        """Note arrivals one after another: the same as so many calls of `observe`.
+
+        Args:
+            lengths: prompt tokens, shape (n,).
+            times_s: when they arrived, shape (n,).
+        """
+        known = (lengths >= 1) & np.isfinite(times_s)
+        lengths, times_s = lengths[known], times_s[known]
+        self._reservoir.add_many(lengths, times_s)
+        last = self._recent.maxlen or 0
+        self._recent.extend(lengths[max(0, len(lengths) - last) :].tolist())
+        self._recent_s.extend(times_s[max(0, len(times_s) - last) :].tolist())
+        self._fresh += len(lengths)
+
+    def state(self) -> RepartitionState:
+        """For whoever calls `poll` only where it may have something to do."""
+        return RepartitionState(
+            renew=self._renew,
+            pending=self._pending is not None,
+            evaluated_s=math.nan if self._evaluated_s is None else self._evaluated_s,
+            checked_s=self._checked_s,
+            fresh=self._fresh,
+            kept=len(self._reservoir),
+            reference=self._reference,
+        )
+
+    def compared(self, checked_s: float, fresh: int) -> None:
+        """Note comparisons that somebody else has made in this one's place, and found no drift.
+
+        Args:
+            checked_s: when the last one was.
+            fresh: arrivals since then.
+        """
+        self._checked_s, self._fresh = checked_s, fresh
 
     def poll(self, now_s: float, current: Partition) -> Partition | None:
         """Pick up a finished partition, or start an evaluation that is due; O(1) otherwise.
@@ -199,8 +267,8 @@ class Repartitioner:
         )
 
     def _submit(self, now_s: float, current: Partition, due: bool, compare: bool) -> None:
-        recent = tuple(length for length, _ in self._recent) if compare else ()
-        snapshot = self._reservoir.snapshot() if due else ReservoirSnapshot((), -math.inf)
+        recent = np.array(self._recent if compare else (), np.float64)
+        snapshot = self._reservoir.snapshot() if due else NO_SAMPLE
         renew = due and self._renew
         job = _Job(due, renew, snapshot, recent, self._reference, current, self.settings)
         if due:
@@ -231,8 +299,7 @@ class Repartitioner:
     def _forget(self) -> None:
         """Keep the latest arrivals alone, which after a drift speak for the traffic."""
         self._reservoir = self._new_reservoir()
-        for length, arrived_s in self._recent:
-            self._reservoir.add(length, arrived_s)
+        self._reservoir.add_many(np.array(self._recent, np.int64), np.array(self._recent_s))
 
     def _new_reservoir(self) -> LengthReservoir:
         return LengthReservoir(self.settings.capacity, self.settings.half_life_s, self._seed)
@@ -248,9 +315,9 @@ def _evaluate(job: _Job) -> _Finding:
     means and masses, which the scores use.
     """
     settings = job.settings
-    recent = np.asarray(job.recent, dtype=np.float64)
+    recent = job.recent
     drifted = (
-        bool(job.recent)
+        len(recent) > 0
         and settings.drift is not None
         and has_drifted(recent, job.reference, job.current, settings.drift)
     )
@@ -258,13 +325,12 @@ def _evaluate(job: _Job) -> _Finding:
         return _Finding(None, job.reference, False)
     lengths, weights = (recent, np.ones(len(recent))) if drifted else job.snapshot.sample()
     reference = Reference.build(lengths, weights)
-    found = refine_and_prune(lengths, weights, settings.partition)
-    fixed_cost_tokens = settings.partition.fixed_cost_tokens
-    before = ward_cost(lengths, weights, job.current, fixed_cost_tokens)
-    after = ward_cost(lengths, weights, found, fixed_cost_tokens)
+    sample = LengthSample.build(lengths, weights, settings.partition.fixed_cost_tokens)
+    found = divide(sample, settings.partition)
+    before, after = cost_of(sample, job.current), cost_of(sample, found)
     too_many = job.current.queues > settings.partition.max_queues
     enough = reference.size >= settings.partition.min_samples
     if enough and (job.renew or too_many or after < (1.0 - settings.min_gain) * before):
         return _Finding(found, reference, drifted)
-    kept = remeasure(lengths, weights, job.current) if drifted else None
+    kept = measured_on(sample, job.current) if drifted else None
     return _Finding(kept, reference, drifted)

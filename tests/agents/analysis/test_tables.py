@@ -9,10 +9,11 @@ import pytest
 from agents.analysis.statistics import UNKNOWN, Estimate
 from agents.analysis.tables import (
     best,
-    few_seeds,
+    doubts,
     interval,
     known_columns,
     number,
+    supports_claims,
     table,
     text_table,
     token_range,
@@ -77,14 +78,24 @@ def test_the_best_is_one_at_the_digits_shown() -> None:
 
 @pytest.mark.parametrize("seeds", [1, 2, 4])
 def test_few_seeds_are_warned_of(seeds: int) -> None:
-    blank, line = few_seeds(seeds)
+    blank, line = doubts(seeds)
     assert blank == ""
     assert line.startswith(f"**Warning: {seeds} seed")
-    assert ("P(better)" in line) == (seeds > 1)
+    assert ("no interval is to be trusted" in line) == (seeds > 1)
+    assert not supports_claims(seeds)
 
 
 def test_five_seeds_are_enough() -> None:
-    assert few_seeds(5) == []
+    assert doubts(5) == []
+    assert supports_claims(5)
+
+
+def test_no_number_of_seeds_makes_up_for_a_recording_that_is_repeated() -> None:
+    assert not supports_claims(100, repeats=2)
+    _, line = doubts(100, repeats=3)
+    assert "repeated up to 3 times" in line
+    assert "not independent" in line
+    assert len(doubts(2, repeats=3)) == 4  # one paragraph a reason
 
 
 def test_ranges_of_prompt_lengths() -> None:

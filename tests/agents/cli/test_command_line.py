@@ -12,7 +12,17 @@ from types import ModuleType
 
 import pytest
 
-from agents.cli._command import Parser, folder, number, run_command, say, tool_command, whole
+from agents.cli._command import (
+    Parser,
+    folder,
+    json_file,
+    made_folder,
+    number,
+    run_command,
+    say,
+    tool_command,
+    whole,
+)
 from agents.cli._start import start
 from agents.core.words import counted
 from ewsjf_env.config import ConfigError
@@ -108,6 +118,93 @@ def test_what_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     with pytest.raises(ConfigError, match=r"--out: .* expected a folder"):
         folder("--out", name)
     assert folder("--out", "new") == Path("new")
+
+
+NO_FILES = [
+    ("policy.yaml", "policy.yaml must be a file ending in .json, in a folder that exists"),
+    ("none/a.json", "none/a.json must be a file ending in .json, in a folder that exists"),
+    ("folder.json", "folder.json must be a file ending in .json, in a folder that exists"),
+    ("/proc/a.json", "/proc/a.json cannot be written: No such file or directory"),
+    ("a" * 300 + ".json", ".json cannot be written: File name too long"),
+    ("a" * 245 + ".json", ".json cannot be written: File name too long"),  # what is written first
+]
+
+
+@pytest.mark.parametrize(("name", "message"), NO_FILES)
+def test_what_is_no_file_to_be_written(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.json").mkdir()
+    with pytest.raises(ConfigError) as error:
+        json_file("--out", name)
+    assert str(error.value).startswith("--out: ")
+    assert str(error.value).endswith(message)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.json"]
+
+
+def test_a_file_that_can_be_written_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json_file("--out", tmp_path / "new.json") == tmp_path / "new.json"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old.json").write_text("old")
+    json_file("--out", tmp_path / "old.json")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everything
+    with pytest.raises(ConfigError, match=r"old\.json cannot be written: Permission denied"):
+        json_file("--out", tmp_path / "old.json")
+
+
+def test_a_folder_to_which_nothing_can_be_written(tmp_path: Path) -> None:
+    made_folder("--out", tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    for path in (Path("/proc"), Path("/proc/new")):
+        with pytest.raises(ConfigError, match=f"--out: {path} cannot be written: No such file"):
+            made_folder("--out", path)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("check_fidelity", "--workload paper_mix"),
+        ("export", "no_run"),
+        ("fit_latency", "no_steps.jsonl --like llama3-8b_h100"),
+        ("tuner_cost", "--url http://127.0.0.1:1"),
+        ("project.benchmark", ""),
+        ("project.fit_default_policy", ""),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before_any_work(
+    module: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = importlib.import_module(f"agents.cli.{module}").main
+    assert main([*words.split(), "--out", "/proc/x.json"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --out: /proc") and error.count("\n") == 1
+    assert "cannot be written" in error
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("compare", "--tasks paper_overload --agents default"),
+        ("evaluate", "--workload paper_mix --policies fcfs"),
+        ("gpu_run", "--simulate"),
+        ("policy_study", "--only paper_mix"),
+        ("project.fidelity_grid", "--rows orders"),
+        ("project.work_study", "hints"),
+        ("schema", ""),
+        ("soak", "--policy ewsjf --simulate llama3-8b_h100 --model-folder {} --"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(
+    module: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = importlib.import_module(f"agents.cli.{module}").main
+    assert main(["--out", "/proc", *words.format(tmp_path / "model").split()]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: --out: /proc cannot be written: No such file or directory\n"
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 windows"), (1, "1 window"), (2, "2 windows")])

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
+from agents.analysis.statistics import Estimate
 from agents.cli.evaluate import main as evaluate
-from agents.cli.export import main
+from agents.cli.export import advice, main
+from agents.runs.confirmation import Confirmation
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
 from ewsjf_env.policy.policy import Policy, default_policy
 from ewsjf_env.workload import load_workload
+from tests.agents.experiments.evaluations import write_trace
 from tests.agents.run_folders import TASK, make_run
 
 ROOT = Path(__file__).parents[3]
@@ -94,6 +97,56 @@ def test_what_is_not_better_is_refused_unless_forced(
     assert notes["evaluation"]["better"] is False
     assert main([str(runs / "good"), "--out", str(out), "--seeds", "1", "--windows", "2"]) == 3
     assert "refused: one seed gives no interval" in capsys.readouterr().err
+
+
+def test_a_recording_that_is_repeated_proves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a log of 40 s every unseen trace has the same requests, whatever its seed."""
+    log = write_trace(tmp_path / "log.csv")
+    run = make_run(tmp_path / "run", "sobol", 16, workload=str(log), rates_per_s=[10.0])
+    out = tmp_path / "policy.json"
+    assert main([str(run), "--out", str(out), *SMALL]) == 3
+    (line,) = capsys.readouterr().err.splitlines()[1:]
+    assert "refused: the recording is shorter than a trace and is repeated up to 2 times" in line
+    assert main([str(run), "--out", str(out), "--force", *SMALL]) == 0
+    printed = capsys.readouterr()
+    assert "repeated up to 2 times" in printed.err
+    assert printed.out.splitlines()[-1].startswith("do not serve it")
+    notes: Any = Policy.load(out).provenance
+    assert (notes["forced"], notes["evaluation"]["better"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("violations", "sure", "begins", "serve"),
+    [
+        (0.1, True, "serve it: ", True),
+        (0.2, True, "do not serve it as it is: keep what you serve", True),
+        (0.1, False, "do not serve it: nothing shows", False),
+        (0.2, False, "do not serve it: nothing shows", False),
+    ],
+)
+def test_the_last_line_says_whether_to_serve_it(
+    violations: float, sure: bool, begins: str, serve: bool
+) -> None:
+    result = Confirmation(0.5, 0.0, Estimate(0.5, 0.4, 0.6), violations, 0.1, 8)
+    said = advice(result, Path("tuned.json"), sure)
+    assert said.startswith(begins)
+    assert ("serve --policy tuned.json -- MODEL" in said) is serve
+
+
+def test_a_warning_of_constraints_names_them_and_their_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit that the start just keeps and that whatever is better breaks."""
+    limits = [{"metric": "output_tokens_per_s", "limit": 1.0}, {"metric": "wait_max_s", "limit": 2}]
+    run = make_run(tmp_path / "run", "sobol", 16, constraints=limits)
+    assert main([str(run), "--out", str(tmp_path / "policy.json"), "--force", *SMALL]) == 0
+    printed = capsys.readouterr()
+    (warning,) = [line for line in printed.err.splitlines() if "breaks a constraint" in line]
+    assert "the constraints (output_tokens_per_s_vs_reference, wait_max_s_vs_reference)" in warning
+    assert f"kept in {run / 'config.yaml'} below `env`" in warning
+    assert "do not serve it" in printed.out.splitlines()[-1]
 
 
 def test_an_exported_table_runs_in_evaluate_and_in_the_scheduler(

@@ -111,6 +111,15 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
     ("arguments", "message"),
     [
         ("", "--agent: missing; see --help for the list, or --resume a run"),
+        ("--agent sobol --config lat.yaml", "simulated: latency: unknown preset 'llama3'; nearest"),
+        ("--agent sobol --config own.yaml", "own.yaml: unknown key 'engine_settings'; nearest"),
+        ("--agent sobol --config long.yaml", "error: workload: 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+        ("--agent sobol --config many.yaml", "many.yaml: windows: 100000000000000000000000000"),
+        ("--agent sobol --config inf.yaml", "inf.yaml: window_s: 20 windows are no number of sec"),
+        ("--agent sobol --config nul.yaml", "nul.yaml: not valid YAML: a string with a NUL"),
+        ("--agent sobol --config none.yaml", "none.yaml: safety: expected a mapping, got nothing"),
+        ("--agent bayes --storage=", "--storage: the name is empty, expected a journal file or a"),
+        ("--engine remote --url x", "--url: 'x' is not like http://127.0.0.1:8000"),
         ("--agent bays", "agent: unknown 'bays'; nearest valid name: 'bayes'"),
         ("--agent sobol --windows 0", "--windows: 0 is outside [1, inf)"),
         ("--agent sobol --windows -3", "--windows: -3 is outside [1, inf)"),
@@ -120,7 +129,19 @@ def test_a_dry_run_prints_the_parameters_and_writes_nothing(
         ("--agent sobol --context burst", "context: unknown feature 'burst'; nearest valid name"),
         (
             "--agent sobol --engine fak",
-            "'fak' is not one of ['compiled', 'simulated', 'fake', 'live', 'remote']; near",
+            "--engine: 'fak' is neither an engine nor a preset; nearest valid name: 'fake'",
+        ),
+        ("--agent sobol --engine llama3-8", "preset; nearest valid name: 'llama3-8b_h100'"),
+        ("--agent sobol --engine qqq", "preset; valid names: compiled, fake, live, llama2-13b_a"),
+        ("--agent sobol --config=", "--config: the name is empty; valid names: h200, live"),
+        ("--agent sobol --config nowhere", "--config: 'nowhere' is neither a file nor the name"),
+        ("--agent sobol --config .", "error: .: is a directory, not a regular file"),
+        ("--agent sobol --agent-config qqq", "--agent-config: 'qqq' is neither a file nor the na"),
+        ("--agent bays", "--agent: unknown 'bays'; nearest valid name: 'bayes'"),
+        ("--agent sobol --config ok.yaml --engine fake --set windows=0", "--set windows: 0 is out"),
+        (
+            "--agent sobol --config neg.yaml --engine fake",
+            "error: neg.yaml: window_s: -3 is outsid",
         ),
         ("--agent sobol --config nowhere.yaml", "nowhere.yaml: cannot be read: No such file or"),
         ("--agent sobol --config bad.yaml", "bad.yaml: unknown key 'enigne'; nearest valid name"),
@@ -173,6 +194,14 @@ def test_bad_input_is_one_line_and_loses_nothing(
     Path("ok.yaml").write_text(yaml.safe_dump(dict(SHORT)))
     Path("bad.yaml").write_text("enigne: fake\n")
     Path("aim.yaml").write_text("objective: {kind: goodputt}\n")
+    Path("lat.yaml").write_text("simulated: {latency: llama3}\n")
+    Path("own.yaml").write_text("engine: fake\nengine_settings: {}\n")
+    Path("long.yaml").write_text(f"engine: fake\nworkload: {5000 * 'a'}\n")
+    Path("many.yaml").write_text(f"engine: fake\nwindows: 1{400 * '0'}\n")
+    Path("inf.yaml").write_text("engine: fake\nwindow_s: 1.0e+308\n")
+    Path("nul.yaml").write_text('engine: fake\nsafety: {kill_file: "a\\0b"}\n')
+    Path("none.yaml").write_text("engine: fake\nsafety:\n")
+    Path("neg.yaml").write_text("window_s: -3\n")
     Path("agent.yaml").write_text("startup: 2\n")
     Path("rate.yaml").write_text("engine: fake\nrates_per_s: [1000000000]\n")
     Path("load.yaml").write_text("engine: fake\nworkload: paper_mx\n")
@@ -214,7 +243,7 @@ def test_a_damaged_window_is_told_before_anything_begins(
     path.write_text("\n".join([json.dumps(damaged), *rest, ""]))
     before = path.read_bytes()
     message = error(["--resume", str(run), "--windows", "3"], capsys)
-    assert message == f"error: {path}: line 1: plan: expected a mapping, got NoneType"
+    assert message == f"error: {path}: line 1: plan: expected a mapping, got nothing"
     assert path.read_bytes() == before
 
 

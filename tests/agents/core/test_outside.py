@@ -138,6 +138,39 @@ def test_a_module_that_is_nowhere() -> None:
         find_agent("nowhere:")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../x:A", "--agent: '../x:A': '../x' is not the name of a module; give a file as path/to"),
+        (".:A", "--agent: '.:A': '.' is not the name of a module"),
+        ("a b:A", "--agent: 'a b:A': 'a b' is not the name of a module"),
+        ("bare_folder:A", "without an __init__.py: expected bare_folder.MODULE:A, MODULE one of ["),
+        ("quits.py:A", "quits.py:1: SystemExit: 3"),
+        ("sys:A", "--agent: module 'sys': has no 'A'"),
+        ("json:JSONDecodr", "has no 'JSONDecodr'; nearest valid name: 'JSONDecoder'"),
+        ("bays", "--agent: unknown 'bays'; nearest valid name: 'bayes'"),
+        ("x.py", "a tuner of yours is given as module:Class or file.py:Class"),
+    ],
+)
+def test_a_name_that_is_no_tuners_is_one_line_of_its_option(
+    name: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bare_folder").mkdir()
+    written(tmp_path / "bare_folder", GOOD)
+    written(tmp_path, "raise SystemExit(3)\n", "quits.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert train.main(["--dry-run", "--agent", name]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: --agent: ")
+    assert message in told
+    assert len(told.splitlines()) == 1
+
+
 def test_a_run_of_an_own_tuner_is_resumed_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from agents.core.agent import Agent
 from agents.core.registry import AGENTS, AgentSetting, agent_config, make_agent
 from agents.rl.config import PpoConfig, SacConfig, Td3Config, TqcConfig
 from ewsjf_env.config import ConfigError, load_yaml
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from tests.agents.toys import cube_space
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "agents"
@@ -30,7 +30,7 @@ def test_every_agent_is_built(name: str):
     if name == "cmaes":
         pytest.importorskip("cmaes")
     size = 3 if AGENTS[name].sees == "observation" else 0
-    task = TuningConfig(engine="fake", tuned=("lambda", "mu"))
+    task = Task(engine="fake", tuned=("lambda", "mu"))
     agent = make_agent(name, AgentSetting(task.space(), context_size=size, task=task))
     assert isinstance(agent, Agent)
     assert agent.name == name

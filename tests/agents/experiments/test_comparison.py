@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 import re
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from agents.cli.compare import main
+from agents.experiments.source import repeats_of
 from agents.experiments.tuners.config import ComparisonConfig, load_comparison
 from agents.experiments.tuners.report import markdown
 from agents.experiments.tuners.summary import summarise
@@ -18,7 +20,9 @@ from agents.runs.context import Smoother
 from ewsjf_env.config import ConfigError, from_dict, load_yaml
 from ewsjf_env.env.env import SchedulerTuningEnv
 from ewsjf_env.env.task import load_tuning
+from ewsjf_env.shipped import configs_folder
 from tests.agents.experiments.comparisons import ENV
+from tests.agents.experiments.evaluations import write_trace
 
 TASKS = {"fake": {"env": ENV, "held_out": {"seeds": 2, "windows": 2}}}
 CONFIG = {"windows": 6, "tasks": TASKS, "curve": [1, 3, 6], "curve_arms": ["random"]}
@@ -77,6 +81,25 @@ def test_arms_have_settings_of_their_own() -> None:
     assert not chosen.run_config("fake", "random", 7).env.safety.enabled
 
 
+def test_a_tuner_of_one_s_own_takes_its_settings_from_an_arm_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As README shows it, and a wrong setting is one line."""
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    words = ["--config", str(path), "--agents", "hill,default", "--seeds", "1"]
+    words += ["--out", str(tmp_path / "out"), "--set"]
+    arm = "arms.hill={{agent: docs/examples/own_tuner.py:HillClimber, settings: {{{}: 0.3}}}}"
+    assert main([*words, arm.format("step")]) == 0
+    assert "| hill | 6 |" in capsys.readouterr().out
+    run = yaml.safe_load((tmp_path / "out/runs/fake/hill/seed_0000/config.yaml").read_text())
+    assert run["agent"]["step"] == 0.3
+    assert main([*words, arm.format("stp")]) == 2
+    error = capsys.readouterr().err
+    assert "unknown key 'stp'; nearest valid name: 'step'" in error
+    assert error.count("\n") == 1
+
+
 def test_a_policy_is_an_arm_that_is_never_tuned() -> None:
     """`boost_ada` refits its only parameter itself: a policy, and no agent."""
     run = config().run_config("fake", "boost_ada", 7)
@@ -94,7 +117,7 @@ def test_a_policy_is_an_arm_that_is_never_tuned() -> None:
         ({"tasks": {}}, "tasks: none is given"),
         ({"windows": 0}, "windows: 0 is outside"),
         ({"arms": {"x": {"agent": "bays"}}}, "nearest valid name: 'bayes'"),
-        ({"tasks": {"a": {"env": {"workload": "mixd"}}}}, "tasks: a: workload: 'mixd'"),
+        ({"tasks": {"a": {"env": {"workload": "mixd"}}}}, "tasks: a: env: workload: 'mixd'"),
         ({"tasks": {"a": {"env": {}, "jump_window": 3}}}, "after_jump: give it together"),
         ({"tasks": {"a": {"env": {}, "held_out": {"seed": 3}}}}, "nearest valid name: 'seeds'"),
         ({"tasks": {"a": {"env": {"windos": 3}}}}, "tasks: a: env: unknown key 'windos'"),
@@ -113,10 +136,12 @@ def test_bad_configurations_are_one_error(changes: dict[str, Any], message: str)
         config(**changes)
 
 
-def test_the_configuration_that_ships_is_valid() -> None:
-    data = yaml.safe_load(Path("configs/compare.yaml").read_text())
-    data["tasks"] = {n: t for n, t in data["tasks"].items() if not n.startswith("azure")}
-    shipped = from_dict(ComparisonConfig, data, "compare.yaml")
+@pytest.mark.parametrize("name", ["compare", "compare_recorded"])
+def test_the_configurations_that_ship_are_valid(name: str) -> None:
+    data = yaml.safe_load(Path(f"configs/{name}.yaml").read_text())
+    assert ("azure_code" in data["tasks"]) == (name == "compare_recorded")
+    data["tasks"].pop("azure_code", None)
+    shipped = from_dict(ComparisonConfig, data, name)
     for label in [*shipped.arms, "bayes", "random", "default"]:
         for task in shipped.tasks:
             assert shipped.run_config(task, label, 0).task.space()
@@ -201,14 +226,15 @@ def test_the_best_mean_is_not_the_luckiest_run() -> None:
 def test_an_arm_of_another_order_tunes_what_it_has() -> None:
     env = {"tuned": ["lambda", "prefill_share"], "frozen": ["k"], "reference": "ewsjf"}
     arms = {"fcfs": {"agent": "default", "policy": "fcfs"}}
-    arms |= {
-        "hrrn": {"agent": "bayes", "policy": "hrrn"},
-        "bad": {"agent": "tpe", "policy": "fcsf"},
-    }
+    arms |= {"hrrn": {"agent": "bayes", "policy": "hrrn"}}
+    for bad, message in (
+        ({"policy": "fcsf"}, r"arms: bad: policy: unknown policy 'fcsf'; nearest.*'fcfs'"),
+        ({"settings": {"surogate": {}}}, r"arms: bad: settings: unknown key 'surogate'; nearest"),
+    ):
+        with pytest.raises(ConfigError, match=message):  # at once, whether it is played or not
+            config(arms=arms | {"bad": {"agent": "tpe", **bad}})
     found = config(tasks={"a": {"env": env}, "b": {"env": {"tuned": ["lambda"]}}}, arms=arms)
     assert "exponent" in found.run_config("b", "hrrn", 0).task.space().names
-    with pytest.raises(ConfigError, match=r"arms: bad: .*'fcsf'"):
-        found.run_config("a", "bad", 0)
     assert found.run_config("a", "fcfs", 0).task.space().names == ("prefill_share",)
     assert found.run_config("a", "default", 0).task.space().names == ("lambda", "prefill_share")
 
@@ -287,6 +313,76 @@ def test_what_only_other_tasks_need_may_be_missing(tmp_path: Path) -> None:
     assert main([*words, "--tasks", "2"]) == 2
 
 
+def test_without_a_configuration_all_traffic_is_synthetic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # as in a clone, or with a wheel: without recordings
+    assert main(["--out", "o", "--dry-run"]) == 0
+    assert "task bursts: bursty, windows of 40 s" in capsys.readouterr().out
+    Path("my_log.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,10,10\n1,10,10\n")
+    value = "tasks.bursts.env.workload=my_log.csv"  # as the configuration says in its first lines
+    assert value.split("=")[0] in (configs_folder() / "compare.yaml").read_text()
+    assert main(["--out", "o", "--dry-run", "--set", value]) == 0
+    assert "task bursts: my_log.csv" in capsys.readouterr().out
+
+
+def test_a_missing_recording_is_told_with_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "compare_recorded", "--agents", "random", "--dry-run", "--out", "o"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    where = "tasks: azure_code: env: workload: "
+    file = "azure_code_first.yaml: trace: traces/azure2023_code_a.csv.gz: no such file"
+    assert where in error and file in error and "docs/recordings.md" in error
+    assert (Path(__file__).parents[3] / "docs/recordings.md").is_file()
+    choice = "--tasks paper_overload,jump"
+    value = "tasks.azure_code.env.workload"
+    assert f"{choice} leaves the task out" in error and f"--set {value}=FILE" in error
+    assert main([*words, *choice.split()]) == 0
+    assert main([*words, "--set", f"{value}=bursty"]) == 2
+    assert "azure_code: held_out: workload: " in capsys.readouterr().err
+    more = "tasks.azure_code.held_out.workload=bursty"
+    assert main([*words, "--set", f"{value}=bursty", "--set", more]) == 0
+    Path("traces").mkdir()
+    rows = "".join(f"{i},100,10\n" for i in range(20))
+    trace = "arrival_s,prompt_tokens,output_tokens\n" + rows
+    Path("traces/azure2023_code_a.csv.gz").write_bytes(gzip.compress(trace.encode()))
+    assert main(words) == 0
+
+
+def test_a_recording_that_all_tasks_lack_leaves_no_task_to_be_named() -> None:
+    missing = {"env": {"workload": "azure_code_first"}}
+    with pytest.raises(ConfigError, match=r"tasks: a: .*tasks\.a\.env\.workload=FILE") as told:
+        config(tasks={"a": missing, "b": missing})
+    assert "--tasks" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("agents", "message"),
+    [
+        ("bays", "error: --agents: unknown 'bays'; nearest valid name: 'bayes'"),
+        ("no_module:Tuner", "no_module"),
+        ("random,random", "error: --agents: 'random' occurs twice"),
+    ],
+)
+def test_agents_are_refused_before_traffic_is_read(
+    agents: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "compare_recorded", "--out", "o"]
+    assert main([*words, "--agents", agents]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "azure" not in error
+
+
 def test_a_failed_run_is_named_and_loses_no_other(tmp_path: Path) -> None:
     broken = {**ENV, "fake": {"optimum_seed": 1}, "failure_reward": -1.0}
     chosen = config(tasks={**TASKS, "broken": {"env": broken, "held_out": {"seeds": 1}}})
@@ -314,8 +410,8 @@ def test_contexts_are_medians_and_observations_are_not() -> None:
 
 def test_a_report_tells_only_of_arms_that_ran(tmp_path: Path) -> None:
     for arms, said in (("default", True), ("sobol", False)):
-        runs = [run_of(arm, seed, 0.5 * seed) for arm in ("random", arms) for seed in range(2)]
-        runs += [run_of("best_static", seed, 1.0) for seed in range(2) if said]
+        runs = [run_of(arm, seed, 0.5 * seed) for arm in ("random", arms) for seed in range(5)]
+        runs += [run_of("best_static", seed, 1.0) for seed in range(5) if said]
         meta = {"command": "x", "seeds": 1, "arms": list(dict.fromkeys(r["arm"] for r in runs))}
         text = markdown(summarise(runs), meta)
         assert ("`default`" in text) == said
@@ -345,6 +441,30 @@ def test_bold_is_the_best_and_few_seeds_are_warned_of(seeds: int, warned: bool) 
     text = markdown(summarise(runs), {"command": "x", "seeds": seeds, "arms": list(gains)})
     assert ("**Warning: " in text) is warned
     assert "1.00 [1.00, 1.00]" in text  # of which the warning warns
+    assert ("P(better" in text) is not warned
+    assert ("| p |" in text) is not warned
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line[:2] == "| "}
     assert "**+0.500" in next(line for line in text.splitlines() if line.startswith("| tpe |"))
     assert not any("**bayes**" in name for name in rows)
+
+
+def test_a_recording_that_is_repeated_is_warned_of_and_gives_no_probability(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log of 40 s under windows of 12 s, seven and more of them: through it several times."""
+    log = write_trace(tmp_path / "log.csv")
+    env = {**ENV, "workload": str(log), "rates_per_s": [10.0]}
+    path = tmp_path / "compare.yaml"
+    path.write_text(
+        yaml.safe_dump({"windows": 2, "tasks": {"short": {**TASKS["fake"], "env": env}}})
+    )
+    words = ["--config", str(path), "--agents", "random,default", "--seeds", "5"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    meta = json.loads((tmp_path / "out/comparison.json").read_text())["meta"]
+    passes = repeats_of(load_tuning(env))
+    assert passes > 1
+    assert meta["trace_repeats"] == {"short": passes}
+    assert shown.count(f"was repeated up to {passes} times: the seeds") == 1
+    assert "P(better" not in shown
+    assert "| p |" not in shown

@@ -89,7 +89,7 @@ def test_bad_studies_are_refused(changes: dict[str, Any], message: str) -> None:
         (["--only", "mixx"], "--only: unknown 'mixx'; nearest valid name: 'mix'"),
         (["--seeds", "0"], "--seeds: 0 is outside [1, 1000]"),
         (["--jobs", "0"], "--jobs: 0 is outside"),
-        (["--traces", "nowhere"], "workloads: recorded: nowhere/trace.csv"),
+        (["--traces", "nowhere"], "workloads: recorded: trace: nowhere/trace.csv: no such"),
         (["--sedes", "3"], "unknown option '--sedes'; nearest valid name: '--seeds'"),
     ],
 )
@@ -146,4 +146,5 @@ def test_paths_are_relative_to_the_file_that_names_them(
     assert config.source("recorded", True).path == "studies/recordings/trace.csv"
     assert main(["--config", "studies/study.yaml", "--traces", "none", "--out", "o"]) == 2
     assert "none/trace.csv" in (error := capsys.readouterr().err)
-    assert "--traces names the folder of the recordings" in error
+    assert "--traces names the folder of the recordings, --only mix does without them" in error
+    assert main(["--config", "studies/study.yaml", "--only", "mix", "--out", "o", "--dry-run"]) == 0

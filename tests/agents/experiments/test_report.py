@@ -31,6 +31,7 @@ META = {
     "capacity_requests_per_s": {"chat": 2.0},
     "versions": {"vllm": "0.32.0"},
 }
+NOTES = {"achieved_rate_per_s": 2.5, "capped_prompts": 0}
 # Short and long TTFT in seconds; seed s adds s: `ewsjf` wins short prompts and loses long ones.
 WAITS = {"fcfs": (10.0, 12.0), "ewsjf": (1.0, 18.0), "sjf_total": (0.5, 30.0)}
 
@@ -146,7 +147,7 @@ def test_every_column_is_explained() -> None:
 
 
 def test_what_loses_to_fcfs_is_marked() -> None:
-    ours, fcfs, oracle = tables(markdown(make_runs(), META))[0]
+    ours, fcfs, oracle = tables(markdown(make_runs(5), {**META, "seeds": 5}))[0]
     for title in ("long mean s", "long p95 s", "p99 s", "max wait s"):
         assert ours[title].endswith(WORSE)
         assert oracle[title].endswith(WORSE)
@@ -154,10 +155,25 @@ def test_what_loses_to_fcfs_is_marked() -> None:
     assert WORSE not in "".join(fcfs.values())
 
 
-def test_nothing_is_marked_on_one_seed_or_without_fcfs() -> None:
-    for runs in (make_runs(seeds=1), [r for r in make_runs() if r["policy"] != "fcfs"]):
+def test_nothing_is_marked_on_few_seeds_or_without_fcfs() -> None:
+    alone = [run for run in make_runs(5) if run["policy"] != "fcfs"]
+    for runs in (make_runs(1), make_runs(2), make_runs(4), alone):
         main = tables(markdown(runs, META))[0]
         assert WORSE not in "".join("".join(row.values()) for row in main)
+
+
+def test_a_recording_that_is_repeated_is_warned_of_once_and_marks_nothing_of_its_own() -> None:
+    """Two traffics, one of them too short for the run: five seeds of it are one set of requests."""
+    short = make_runs(5, workload="short", notes={**NOTES, "trace_repeats": 4})
+    text = markdown([*make_runs(5), *short], {**META, "seeds": 5})
+    assert text.count("was repeated up to 4 times: the seeds serve the same requests") == 1
+    chat, own = text.split("\n## ")[1:]
+    assert f" {WORSE}" in chat
+    assert WORSE not in own.split("What the columns mean")[0]
+    shown = console_table(short)
+    assert shown.count("Warning") == 1
+    assert WORSE not in shown
+    assert WORSE in console_table([*make_runs(5), *short])
 
 
 def test_ratios_carry_intervals() -> None:

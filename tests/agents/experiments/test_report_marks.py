@@ -11,11 +11,11 @@ from tests.agents.experiments.evaluations import run_record
 
 
 def runs(**waits: tuple[float, float]) -> list[dict[str, Any]]:
-    """Two seeds a policy; on the second everything waits a tenth longer."""
+    """Five seeds a policy; on each everything waits a tenth longer than on the one before."""
     return [
         run_record(policy, seed, (short * (1 + seed / 10), long * (1 + seed / 10)))
         for policy, (short, long) in waits.items()
-        for seed in (0, 1)
+        for seed in range(5)
     ]
 
 
@@ -31,7 +31,7 @@ def test_a_sure_difference_below_one_percent_is_not_marked(long_s: float, marked
 
 
 def test_a_large_difference_that_is_not_sure_is_not_marked() -> None:
-    mixed = [run_record("sjf", 0, (4.0, 9.0)), run_record("sjf", 1, (4.0, 4.4))]
+    mixed = [run_record("sjf", seed, (4.0, 9.0 if seed % 2 else 4.4)) for seed in range(5)]
     assert WORSE not in row([*runs(fcfs=(4.0, 5.0)), *mixed], "sjf")
 
 
@@ -45,11 +45,18 @@ def test_where_fcfs_has_none_any_sure_difference_is_marked() -> None:
 
 def test_the_terminal_marks_the_best_with_a_star_and_explains_both() -> None:
     records = runs(fcfs=(4.0, 5.0), sjf=(1.0, 9.0))
-    assert "1.05*" in row(records, "sjf")
-    assert f"9.45{WORSE}" in row(records, "sjf")
+    assert "1.20*" in row(records, "sjf")
+    assert f"10.80{WORSE}" in row(records, "sjf")
     legend = console_table(records).splitlines()[-1]
     assert WORSE in legend
     assert "1%" in legend
+
+
+def test_a_policy_whose_runs_failed_is_marked_by_the_seeds_that_it_has() -> None:
+    records = runs(fcfs=(4.0, 5.0), sjf=(1.0, 9.0), hrrn=(1.0, 9.0))
+    left = [r for r in records if r["policy"] != "hrrn" or r["seed"] < 4]
+    assert WORSE in row(left, "sjf")
+    assert WORSE not in row(left, "hrrn")
 
 
 def test_long_names_and_large_numbers_fit_160_columns() -> None:

@@ -31,7 +31,7 @@ PLAN = GpuPlan(
     ("arguments", "message"),
     [
         ("--simulate", "--out"),
-        ("--out o --simulate --like llama3", "latency: unknown preset 'llama3'"),
+        ("--out o --simulate --like llama3", "--like: unknown preset 'llama3'"),
         ("--out o --simulate --speed 0", "speed: 0.0 is outside (0, 1000]"),
         ("--out o --simulate --loads high", "--loads: 'high' is no list of numbers"),
         ("--out o --simulate --loads 0", "--loads: 0.0 is outside (0, 10]"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from agents.runs.episodes import episode_options
-from ewsjf_env.env.task import TuningConfig
+from ewsjf_env.env.task import Task
 from ewsjf_env.seeds import TRAINING
 
 
 def test_a_function_of_seed_and_number() -> None:
-    task = TuningConfig(engine="fake", rates_per_s=(2.0, 4.0, 8.0))
+    task = Task(engine="fake", rates_per_s=(2.0, 4.0, 8.0))
     plans = [[episode_options(task, seed, e) for e in range(30)] for seed in (0, 1)]
     assert plans[0] == [episode_options(task, 0, e) for e in range(30)]
     seeds = [options["trace_seed"] for plan in plans for options in plan]
@@ -18,11 +18,11 @@ def test_a_function_of_seed_and_number() -> None:
 
 
 def test_a_pool_of_traces() -> None:
-    task = TuningConfig(engine="fake", trace_pool=3)
+    task = Task(engine="fake", trace_pool=3)
     seeds = {episode_options(task, 0, e)["trace_seed"] for e in range(50)}
     assert seeds == {TRAINING.start + i for i in range(3)}
 
 
 def test_a_workload_of_its_own_rate() -> None:
-    task = TuningConfig(engine="fake", rates_per_s=())
+    task = Task(engine="fake", rates_per_s=())
     assert set(episode_options(task, 0, 0)) == {"trace_seed"}

@@ -20,14 +20,14 @@ from agents.twin.blocks import Fit, recorded_block
 from agents.twin.replay import Replay, Replayer, serve
 from agents.twin.speed import SpeedFit, compare, fit_speed, perturbed, scaled
 from ewsjf_env.engine.simulated.latency import LatencyModel
-from ewsjf_env.env.task import TuningConfig, load_tuning
+from ewsjf_env.env.task import Task, load_tuning
 from ewsjf_env.measure.records import RequestRecord
 from tests.agents.twin.twin_records import FAKE, ROWS, SIMULATED, recorded, segment
 
 # -- replays -------------------------------------------------------------------------------------
 
 
-def replay_of(task: TuningConfig, values: Mapping[str, Any], rows: list[RequestRecord]) -> Replay:
+def replay_of(task: Task, values: Mapping[str, Any], rows: list[RequestRecord]) -> Replay:
     block = recorded_block([segment(recorded(rows))], task.settle_s, False)
     return Replay(block, task.start_policy(), (dict(values),))
 

@@ -37,12 +37,6 @@ def test_refuses_settings_by_name(changes: dict[str, object], field: str) -> Non
         CompiledEngine(config)
 
 
-def test_refuses_policies_by_name() -> None:
-    engine = CompiledEngine()
-    with pytest.raises(ConfigError, match=r"routing: 'bubble' is not compiled, expected 'cuts'"):
-        engine.install(parse_policy("ewsjf(routing=bubble)"))
-
-
 def test_the_stock_scheduler_has_no_policy() -> None:
     engine = CompiledEngine(SimulatedConfig(scheduler="stock"))
     with pytest.raises(ConfigError, match="'stock' cannot serve policy 'fcfs'"):

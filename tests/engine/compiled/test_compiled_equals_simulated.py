@@ -11,10 +11,16 @@ from ewsjf_env.engine.compiled.engine import CompiledEngine
 from ewsjf_env.engine.compiled.policy import ORDER_CODES
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.engine import SimulatedEngine
+from ewsjf_env.measure.features import feature_names
+from ewsjf_env.parameters import Value
+from ewsjf_env.policy.adaptive import Adaptive, whole_bounds
 from ewsjf_env.policy.policy import Policy, parse_policy
 from ewsjf_env.scheduling.orders.registry import ORDERS
+from ewsjf_env.scheduling.partition.partition import Partition
 from ewsjf_env.workload.trace import Trace
 from tests.engine.compiled.both_engines import assert_equal, small_traffic
+from tests.policy.adaptive_policies import SPACE, adaptive, network, table, whole_network
+from tests.policy.adaptive_policies import policy as follower
 
 SMALL = SimulatedConfig(max_model_len=8192, kv_blocks=900, max_num_seqs=32, noise_sigma=0.1)
 
@@ -36,6 +42,7 @@ def test_order(order: str) -> None:
         {"scheduler": "stock"},
         {"scheduler": "stock", "async_scheduling": False},
         {"long_prefill_token_threshold": 100},
+        {"long_prefill_token_threshold": 1, "max_model_len": 1000, "kv_blocks": 70},
         {"max_num_batched_tokens": 128},
         {"max_num_batched_tokens": 8192, "chunked_prefill": False},
         {"max_model_len": 1000, "kv_blocks": 70},
@@ -100,6 +107,166 @@ def test_repartition(policy: str) -> None:
     assert_equal(config, [policy, None], later, 30.0)
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("policy", ["ewsjf(repartition_s=90)", "ewsjf(w_output=1)"])
+def test_comparisons_of_lengths(policy: str, seed: int) -> None:
+    """Both engines compare late lengths at the same moments, and see the same drifts."""
+    random = np.random.default_rng(seed)
+    count = 5000
+    places = np.arange(count)
+    scale = 5.0 + 0.4 * np.sin(places / 500.0) * (seed % 3)  # none, some and much drift
+    trace = Trace(
+        name="waves",
+        arrival_s=np.sort(random.uniform(0.0, 500.0, count)),
+        prompt_tokens=np.clip(np.exp(random.normal(scale, 0.8)), 1, 2000).astype(np.int64),
+        output_tokens=random.integers(1, 4, count),
+    )
+    compiled, simulated = CompiledEngine(SimulatedConfig()), SimulatedEngine(SimulatedConfig())
+    moments = []
+    for engine in (compiled, simulated):
+        engine.install(parse_policy(policy))
+        engine.reset(trace)
+    for window in range(10):
+        for engine in (compiled, simulated):
+            engine.run_window(50.0)
+        if window == 6:
+            for engine in (compiled, simulated):
+                engine.apply({"k": 9.0})
+        assert compiled.cuts() == simulated.cuts()
+        assert compiled.core.queue is not None
+        found = compiled.core.queue.repartitioner
+        expected = simulated.scheduler.waiting.repartitioner
+        assert found is not None
+        assert (found.drifts, found.evaluations) == (expected.drifts, expected.evaluations)
+        moments.append(expected.state().checked_s)
+        assert compiled.core.state.policy[0]["checked_s"] == moments[-1]
+        assert compiled.core.state.clock[0]["fresh"] == expected.state().fresh
+    assert len(set(moments)) > 4
+    assert compiled.records() == simulated.records()
+
+
+NARROW = Partition((300, 2000), (250.0, 900.0, 3000.0), (0.6, 0.3, 0.1))
+ODD_MEANS = Partition((40, 50, 2000), (5.0, 500.0, 1900.0, 1950.0), (0.1, 0.2, 0.3, 0.4))
+
+
+@pytest.mark.parametrize("partition", [None, NARROW, ODD_MEANS], ids=["shipped", "narrow", "odd"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "ewsjf(routing=bubble)",
+        "ewsjf(routing=bubble,delta=0.4,repartition=off)",
+        "ewsjf(routing=bubble,backfill=adjacent,repartition_s=5)",
+        "ewsjf(routing=bubble,backfill=none,overtake_window_s=3)",
+        "ewsjf(routing=bubble,w_output=1.5,overdue_share=0.3,overdue_floor_s=1)",
+        "ewsjf_paper(routing=bubble,a_u=0.0005)",
+        "ewsjf_paper(routing=bubble,a_u=0.0005,backfill=adjacent)",
+        "ewsjf_normalised(routing=bubble,delta=0.3)",
+    ],
+)
+def test_bubbles(policy: str, partition: Partition | None) -> None:
+    served = parse_policy(policy)
+    if partition is not None:
+        served = dataclasses.replace(served, partition=partition)
+    trace = small_traffic(11, 300, 40.0, bursts=True)
+    assert_equal(SMALL, [served, None, "fcfs", served], trace, 11.0)
+    assert_equal(SMALL, ["fcfs", served, None, None], trace, 11.0)
+
+
+def test_bubbles_come_and_go() -> None:
+    served = parse_policy("ewsjf(routing=bubble,repartition=off)")
+    engine = CompiledEngine(SMALL)
+    engine.install(dataclasses.replace(served, partition=NARROW))
+    engine.reset(small_traffic(11, 300, 40.0))
+    seen = set()
+    for _ in range(40):
+        engine.run_window(1.0)
+        queues = engine.core.state.queues[3:]
+        assert queues["bubble"].sum() == engine.core.state.clock[0]["bubbles"]
+        seen.add(tuple(queues["key"][queues["bubble"] == 1].tolist()))
+    assert {len(keys) for keys in seen} >= {0, 1, 2}
+
+
+def followers() -> dict[str, Policy]:
+    """Adaptive policies: a table and a network, with and without a gap between windows."""
+    names = ("arrival_rate_per_s", "tokens_per_s", "kv_usage_mean", "preemptions", "slowdown_mean")
+    inputs = [name for name in feature_names(SPACE) if name in names or "ttft" in name]
+    assert len(inputs) > 3
+    return {
+        "table": follower(adaptive(table(1, -0.9, -0.6), period_s=4.0, window_s=4.0)),
+        "gap": follower(adaptive(table(1, -0.9, -0.6), period_s=5.0, window_s=1.5)),
+        "network": follower(
+            adaptive(network((len(inputs), 6, 3)), inputs, period_s=3.0, window_s=2.0)
+        ),
+        "whole": follower(whole_network(period_s=2.5, window_s=2.5)),
+        "long": follower(adaptive(table(1, -0.9, -0.6), period_s=1e4, window_s=1.0)),
+    }
+
+
+@pytest.mark.parametrize("name", ["table", "gap", "network", "whole", "long"])
+@pytest.mark.parametrize("changes", [{}, {"repartition_s": 5.0}, {"routing": "bubble"}], ids=str)
+def test_adaptive_policies(name: str, changes: dict[str, Value]) -> None:
+    policy = followers()[name]
+    policy = policy.with_parameters({**policy.parameters, **changes})
+    assert policy.adaptive is not None
+    trace = small_traffic(13, 400, 45.0, bursts=True)
+    assert_equal(SMALL, [policy, None, "fcfs", policy], trace, 11.0)
+    assert_equal(SMALL, ["hrrn", policy, None, None], trace, 11.0)
+    compiled, simulated = CompiledEngine(SMALL), SimulatedEngine(SMALL)
+    for engine in (compiled, simulated):
+        engine.install(policy)
+        engine.reset(trace)
+        engine.run_window(45.0)
+    found, expected = compiled.core.adaptation, simulated.scheduler.ewsjf.adaptation
+    assert found.state() == expected.state()
+    periods = 45.0 / found.state()["period_s"]
+    assert found.acts == pytest.approx(periods, abs=1.1)
+    assert (found.acts == 0) == (name == "long")
+    assert found.failures == 0
+    assert compiled.apply({}) == simulated.scheduler.waiting.policy.parameters
+    assert (compiled.apply({}) != dict(policy.parameters)) == (name != "long")
+
+
+def test_adaptive_policy_with_an_idle_time() -> None:
+    trace = small_traffic(14, 100, 20.0)
+    pause = dataclasses.replace(
+        trace, arrival_s=np.where(trace.arrival_s > 10.0, trace.arrival_s + 60.0, trace.arrival_s)
+    )
+    for policy in followers().values():
+        assert_equal(SMALL, [policy, None], pause, 50.0)
+
+
+def test_the_history_of_an_adaptive_policy_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring of forty requests is too small for the window: both engines shorten it alike."""
+    monkeypatch.setattr("ewsjf_env.engine.compiled.history.CAPACITY", 40)
+    monkeypatch.setattr("ewsjf_env.serving.extension.CAPACITY", 40)
+    trace = small_traffic(15, 600, 40.0, priorities=False)
+    config = dataclasses.replace(SMALL, kv_blocks=4000)
+    for name in ("whole", "table"):
+        assert_equal(config, [followers()[name], None], trace, 20.0)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 7])
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_both_cost_models_learn_from_the_same_steps(threshold: int, asynchronous: bool) -> None:
+    """Chunks of one token of a prompt are prefill; coefficients agree to nine digits."""
+    config = dataclasses.replace(
+        SMALL, async_scheduling=asynchronous, long_prefill_token_threshold=threshold
+    )
+    compiled, simulated = CompiledEngine(config), SimulatedEngine(config)
+    for engine in (compiled, simulated):
+        engine.install(parse_policy("ewsjf(prefill_share=0.1,yield_share=0.8,repartition_s=5)"))
+        engine.reset(small_traffic(16, 200, 30.0))
+    for _ in range(8):
+        for engine in (compiled, simulated):
+            engine.run_window(5.0)
+        policy = compiled.core.state.policy[0]
+        model = simulated.scheduler.ewsjf.queue.cost_model
+        assert [policy["c0"], policy["c1"], policy["c2"]] == pytest.approx(
+            list(model.coefficients), rel=1e-9
+        )
+        assert compiled.core.state.model[0]["observed"] == model.observed // 32 * 32
+
+
 def test_adaptive_boost_refits() -> None:
     trace = small_traffic(5, 500, 60.0)
     config = dataclasses.replace(SMALL, kv_blocks=4000)
@@ -145,20 +312,39 @@ def test_capacity() -> None:
     assert found == SimulatedEngine(config).measure_capacity(backlog)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def _follower_of(policy: Policy, tuned: list[str], seed: int) -> Adaptive:
+    """A network that sets some parameters of a policy every second."""
+    space = policy.space.subset(tuned)
+    inputs = [name for name in feature_names(space) if not name.startswith("parameter_")]
+    return Adaptive(
+        space=space,
+        inputs=tuple(inputs),
+        rule=network((len(inputs), 5, len(space)), seed=seed),
+        fallback={name: policy.parameters[name] for name in space.names},
+        bounds=whole_bounds(space),
+        period_s=1.0,
+        window_s=0.7,
+    )
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     order=st.sampled_from(sorted(ORDERS)),
+    routing=st.sampled_from(["cuts", "bubble"]),
+    adapts=st.booleans(),
     asynchronous=st.booleans(),
     budget=st.sampled_from([64, 300, 2048]),
     seqs=st.sampled_from([3, 20, 64]),
     blocks=st.integers(130, 900),
-    threshold=st.sampled_from([0, 0, 50]),
+    threshold=st.sampled_from([0, 0, 50, 1]),
     caching=st.booleans(),
     shape=st.tuples(st.sampled_from([1.0, 0.5]), st.sampled_from([0.0, 0.7])),
     seed=st.integers(0, 1000),
 )
 def test_any_configuration(
     order: str,
+    routing: str,
+    adapts: bool,
     asynchronous: bool,
     budget: int,
     seqs: int,
@@ -178,7 +364,12 @@ def test_any_configuration(
         prefix_caching=caching,
         noise_sigma=0.1,
     )
-    parameters = {"prefill_share": shape[0], "yield_share": shape[1]}
+    parameters: dict[str, Value] = {"prefill_share": shape[0], "yield_share": shape[1]}
+    if ORDERS[order].partitioned:
+        parameters["routing"] = routing
     policy = Policy.from_dict({"order": order, "parameters": parameters})
+    tuned = [p.name for p in policy.space.parameters if p.scale != "choice" and p.tunable]
+    if adapts and tuned:
+        policy = dataclasses.replace(policy, adaptive=_follower_of(policy, tuned[:4], seed))
     trace = small_traffic(seed, 60, shared=caching, bursts=bool(seed % 2))
     assert_equal(config, [policy, None], trace, 6.0)

@@ -215,7 +215,7 @@ def test_errors_in_the_worker_are_counted(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(repartition, "refine_and_prune", broken)
+    monkeypatch.setattr(repartition, "divide", broken)
     watcher = Repartitioner(NO_DRIFT, InlineExecutor())
     watcher.poll(0.0, ONE_QUEUE)
     feed(watcher, short_and_long(300))
@@ -276,14 +276,14 @@ def test_other_settings_keep_what_is_known():
 
 def test_a_background_worker_does_not_block_the_poll(monkeypatch):
     started, release = threading.Event(), threading.Event()
-    inner = repartition.refine_and_prune
+    inner = repartition.divide
 
     def slow(*args):
         started.set()
         assert release.wait(30)
         return inner(*args)
 
-    monkeypatch.setattr(repartition, "refine_and_prune", slow)
+    monkeypatch.setattr(repartition, "divide", slow)
     with ThreadPoolExecutor(max_workers=1) as executor:
         watcher = Repartitioner(NO_DRIFT, executor)
         watcher.poll(0.0, ONE_QUEUE)
@@ -337,3 +337,22 @@ def test_share_shift_by_hand():
 def test_bad_settings_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_arrivals_observed_at_once_are_those_observed_one_by_one():
+    lengths = np.array([0, *short_and_long(2000, seed=4), -3, 8])
+    times_s = np.linspace(0.0, 500.0, len(lengths))
+    times_s[[5, 700]] = np.nan, np.inf
+    settings = RepartitionSettings(interval_s=100.0)
+    single, many = (Repartitioner(settings, InlineExecutor(), seed=2) for _ in range(2))
+    current, found = ONE_QUEUE, []
+    for part in np.array_split(np.arange(len(lengths)), 20):
+        for length, now_s in zip(lengths[part].tolist(), times_s[part].tolist(), strict=True):
+            single.observe(length, now_s)
+        many.observe_many(lengths[part], times_s[part])
+        for _ in range(2):
+            answers = [each.poll(float(part[-1]) / 4.0, current) for each in (single, many)]
+            assert answers[0] == answers[1]
+            found += [answers[0]] if answers[0] else []
+    assert found
+    assert (single.drifts, single.evaluations) == (many.drifts, many.evaluations)

@@ -1,5 +1,9 @@
 """The length sample is bounded, repeatable, decays as stated and survives long uptimes."""
 
+import heapq
+import math
+import random
+
 import numpy as np
 import pytest
 
@@ -79,3 +83,37 @@ def test_an_empty_sample():
 def test_bad_settings_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         LengthReservoir(**change)
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 5000])
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_arrivals_offered_at_once_are_those_offered_one_by_one(count, pieces):
+    draw = np.random.default_rng(count)
+    lengths, times_s = draw.integers(1, 5000, count), np.sort(draw.uniform(0, 1e3, count))
+    single, many = (LengthReservoir(capacity=64, half_life_s=50.0, seed=7) for _ in range(2))
+    for part in np.array_split(np.arange(count), pieces):
+        for length, now_s in zip(lengths[part].tolist(), times_s[part].tolist(), strict=True):
+            single.add(length, now_s)
+        many.add_many(lengths[part], times_s[part])
+        assert len(single) == len(many)
+    for first, second in zip(single.sample(), many.sample(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_the_sample_is_that_of_a_heap_of_priorities():
+    """Priority sampling as defined: the largest are kept, tau is the largest that was dropped."""
+    generator, capacity, half_life_s = random.Random(3), 50, 20.0
+    reservoir = LengthReservoir(capacity, half_life_s, seed=3)
+    heap, dropped = [], -math.inf
+    for i in range(2000):
+        length, now_s = 1 + i * 37 % 4001, 0.1 * i
+        reservoir.add(length, now_s)
+        log_weight = now_s * math.log(2.0) / half_life_s
+        heapq.heappush(heap, (log_weight + generator.expovariate(1.0), length, log_weight))
+        if len(heap) > capacity:
+            dropped = max(dropped, heapq.heappop(heap)[0])
+        if i % 301 == 0:
+            snapshot = reservoir.snapshot()
+            kept = sorted((length, log_weight) for _, length, log_weight in heap)
+            assert sorted(snapshot.lengths.tolist()) == [length for length, _ in kept]
+            assert snapshot.log_threshold == pytest.approx(dropped, rel=1e-14)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.compiler import entry, inner
+from ewsjf_env.engine.compiled.kernel.drift import may_have_drifted
 from ewsjf_env.engine.compiled.kernel.learn import learn
 from ewsjf_env.engine.compiled.kernel.schedule import schedule
 from ewsjf_env.engine.compiled.kernel.timer import begin_timing
@@ -43,7 +44,7 @@ def advance(table: Any, end_s: float, until_idle: bool) -> int:
     """
     s = table[0]
     requests, steps, noise = requests_of(s), steps_of(s), noise_of(s)
-    c, limit = clock_of(s), limits_of(s)
+    c, p, limit = clock_of(s), policy_of(s), limits_of(s)
     while True:
         if c.stage == codes.ADMIT:
             admit(s)
@@ -63,6 +64,8 @@ def advance(table: Any, end_s: float, until_idle: bool) -> int:
             else:
                 c.stage = codes.WAIT
         if c.stage == codes.TIMED:
+            if p.acts or c.now_s >= p.adapt_s:
+                return codes.ADAPT
             c.stage = codes.SCHEDULE
             if partition_is_due(s):
                 return codes.REPARTITION
@@ -73,7 +76,8 @@ def advance(table: Any, end_s: float, until_idle: bool) -> int:
                 return codes.NOISE
             tokens = schedule(s)
             c.finished = 0
-            set_kv_usage(s, 1.0 - c.free_blocks / (limit.kv_blocks - 1))
+            use_blocks(s)
+            set_kv_usage(s, c.used)
             if tokens == 0:
                 c.empty_steps += 1
                 if c.empty_steps > MAX_EMPTY_STEPS and c.live > 0:
@@ -90,11 +94,14 @@ def advance(table: Any, end_s: float, until_idle: bool) -> int:
         if steps[slot].end_s >= end_s:
             c.now_s = end_s
             return codes.REACHED
+        c.now_s = max(c.now_s, steps[slot].end_s)
+        if c.now_s >= p.adapt_s:
+            return codes.ADAPT
         c.stage = codes.ADMIT
         c.first_step = (slot + 1) % limit.depth
         c.queued_steps -= 1
-        c.now_s = max(c.now_s, steps[slot].end_s)
         update(s, slot)
+        use_blocks(s)
 
 
 @inner
@@ -144,16 +151,34 @@ def set_kv_usage(s: View, usage: float) -> None:
 
 
 @inner
+def use_blocks(s: View) -> None:
+    """Note that another share of the KV blocks is in use, for whoever reads the history."""
+    c, limit = clock_of(s), limits_of(s)
+    if c.used_since_s == c.used_since_s:
+        c.used_s += c.used * (c.now_s - c.used_since_s)
+    c.used_since_s = c.now_s
+    c.used = 1.0 - c.free_blocks / (limit.kv_blocks - 1)
+
+
+@inner
 def partition_is_due(s: View) -> bool:
     """Whether the re-partition wants to be asked at this step, see `scheduling.repartition`."""
     c, p = clock_of(s), policy_of(s)
     if not p.logs:
         return False
-    if p.pending or p.evaluated_s != p.evaluated_s:
+    if p.pending == codes.EVALUATING or p.evaluated_s != p.evaluated_s:
         return True
+    if p.pending == codes.COMPARED:  # it is picked up now: nothing has come of it
+        p.pending = 0
+        return False
     if c.kept >= p.least_lengths and (p.renew or c.now_s - p.evaluated_s >= p.interval_s):
         return True
-    return c.fresh >= p.drift_window and c.now_s - p.checked_s >= p.check_interval_s
+    if c.fresh < p.drift_window or c.now_s - p.checked_s < p.check_interval_s:
+        return False
+    if may_have_drifted(s):
+        return True
+    p.checked_s, p.pending, c.fresh = c.now_s, codes.COMPARED, 0
+    return False
 
 
 @inner

@@ -6,12 +6,18 @@ from __future__ import annotations
 ADMIT, TIMED, SCHEDULE, WAIT = 0, 1, 2, 3
 
 # Why `advance` has returned: the time is reached, nothing is left, or Python is asked for help.
-REACHED, IDLE, REPARTITION, REFIT, NOISE, STUCK = 0, 1, 2, 3, 4, 5
+REACHED, IDLE, REPARTITION, REFIT, NOISE, STUCK, ADAPT = 0, 1, 2, 3, 4, 5, 6
+
+# What the re-partition is at: an evaluation, or a comparison that has found nothing.
+EVALUATING, COMPARED = 1, 2
 
 # Where a request is.
 AHEAD, IN_ORDER, IN_RECOVERY, RUNNING, FINISHED, SKIPPED = 0, 1, 2, 3, 4, 5
 
 NOBODY = -1
+
+# What a request gives in a step: nothing, a token of its decoding, the token that ends its prefill.
+NOTHING, DECODED, COMPLETED = 0, 1, 2
 
 # How an order picks: the oldest, the smallest key, the best score.
 OLDEST, KEYED, SCORED = 0, 1, 2

@@ -22,12 +22,15 @@ from ewsjf_env.engine.compiled.kernel.views import (
     model_of,
     policy_of,
 )
-from ewsjf_env.scheduling import cost
+from ewsjf_env.scheduling.cost import (
+    CLIP,
+    LEAST_SPREAD,
+    R2_LEAST_STEPS,
+    RIDGE,
+    SCALES,
+    SPREAD_MEMORY,
+)
 
-SCALES = cost.SCALES
-RIDGE, CLIP = cost._RIDGE, cost._CLIP
-LEAST_SPREAD, SPREAD_MEMORY = cost._LEAST_SPREAD, cost._SPREAD_MEMORY
-LEAST_JUDGED = cost._R2_LEAST_STEPS
 COUNT = STEP_FEATURES - 1
 
 
@@ -70,7 +73,7 @@ def learn(s: View) -> None:
     solution = non_negative_solution(loaded, target, likely)
     for j in range(COUNT):
         theta[j] = solution[j]
-    if m.r2 >= m.least_r2 and m.judged_steps >= LEAST_JUDGED:
+    if m.r2 >= m.least_r2 and m.judged_steps >= R2_LEAST_STEPS:
         p.c0, p.c1, p.c2 = theta[0] / SCALES[0], theta[1] / SCALES[1], theta[2] / SCALES[2] / 2.0
     else:
         p.c0, p.c1, p.c2 = m.prior_c0, m.prior_c1, m.prior_c2

@@ -3,14 +3,13 @@
 Running requests get their next tokens in turn; where no KV block is free the last one is
 preempted.  If nobody was, waiting requests are admitted while the token budget, the number of
 running requests and the KV blocks for the whole prompt allow it.
-
-The device and the cost model count a step by slightly different rules: what only one of them
-takes for decoding is counted once more as `odd`.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.blocks import (
@@ -37,7 +36,7 @@ from ewsjf_env.engine.compiled.kernel.views import (
     steps_of,
     work_of,
 )
-from ewsjf_env.engine.compiled.orders.waiting import choose, pick, prepend
+from ewsjf_env.engine.compiled.orders.waiting import choose, nobody_fits, pick, prepend
 
 
 @inner
@@ -47,8 +46,8 @@ def schedule(s: View) -> int:
     c, limit, w = clock_of(s), limits_of(s), work_of(s)
     begin_step(s)
     slot = (c.first_step + c.queued_steps) % limit.depth
-    w.prefill = w.decodes = w.context = w.odd = w.odd_context = 0
-    w.attention = w.odd_attention = 0.0
+    w.prefill = w.decodes = w.context = 0
+    w.attention = 0.0
     chunk = c.chunk if c.running + c.waiting > 1 else 0
     preempted = c.preemptions
     count, left = _schedule_running(s, slot, chunk)
@@ -56,13 +55,12 @@ def schedule(s: View) -> int:
         count, left = _schedule_waiting(s, slot, chunk, count, left)
     steps[slot].count, steps[slot].prefill = count, 0
     c.queued_steps += 1
-    tokens = c.budget - left
-    end_timing(s, count, tokens)
-    return tokens
+    end_timing(s)
+    return c.budget - left
 
 
 @inner
-def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int, cached: bool) -> None:
+def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int) -> None:
     """Enter tokens of a request into a step: what it computes, and whether it samples.
 
     Args:
@@ -71,28 +69,22 @@ def enter_step(w: Any, slot: Any, r: Any, i: int, tokens: int, ahead: int, cache
         r: record of the request.
         i: its number.
         tokens: that it computes, >= 1.
-        ahead: placeholders for a sampled token, 1 with look-ahead.
-        cached: whether the workers know the request, so that vLLM sends no new one.
+        ahead: 1 with look-ahead: the next step is scheduled before the sampled token is there.
     """
     after = r.computed + tokens
-    whole = after >= r.prompt + r.generated + r.placeholders
+    whole = after >= r.prompt + r.promised
     r.computed = after
-    r.in_flight += tokens
     slot.request, slot.tokens = i, tokens
     if tokens == 1 and after > r.prompt:
         w.decodes += 1
         w.context += after
-        slot.samples, slot.completes = True, False
+        slot.gives = codes.DECODED if whole else codes.NOTHING
     else:
         w.prefill += tokens
         w.attention += tokens * (after - 0.5 * tokens)
-        slot.samples = slot.completes = whole
-        if tokens == 1 and cached:
-            w.odd += 1
-            w.odd_context += after - 1
-            w.odd_attention += after - 0.5
+        slot.gives = codes.COMPLETED if whole else codes.NOTHING
     if whole:
-        r.placeholders += ahead
+        r.promised += ahead
 
 
 @inner
@@ -106,11 +98,24 @@ def preempt_last(s: View) -> int:
     r = requests[i]
     free_blocks(s, i)
     r.computed = 0
-    r.stale = r.in_flight
-    r.placeholders = 0
+    r.stale = _tokens_in_flight(s, i)
+    r.promised = r.generated
     r.preempted += 1
     prepend(s, i)
     return i
+
+
+@inner
+def _tokens_in_flight(s: View, i: int) -> int:
+    """Tokens of a request in steps that have not been taken in."""
+    steps, slots = steps_of(s), slots_of(s)
+    c, total = clock_of(s), 0
+    for step in range(c.queued_steps):
+        slot = (c.first_step + step) % limits_of(s).depth
+        for position in range(steps[slot].count):
+            if slots[slot, position].request == i:
+                total += slots[slot, position].tokens
+    return total
 
 
 @inner
@@ -120,14 +125,22 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
     block_tokens, caching, ahead = limit.block_tokens, limit.prefix_caching, limit.depth - 1
     left, count, position = c.budget, 0, 0
     while position < c.running and left > 0:
+        if not caching:
+            before = count
+            position, count, context = _schedule_decoding(s, slot, position, count, left)
+            w.decodes += count - before
+            w.context += context
+            left -= count - before
+            if position >= c.running or left <= 0:
+                break
         i = running[position]
         r = requests[i]
-        computed, placeholders = r.computed, r.placeholders
+        computed, coming = r.computed, r.promised - r.generated
         position += 1
         # With look-ahead a step that is sure to come too late is left out.
-        if placeholders > 0 and computed + 2 - placeholders >= r.prompt + r.output:
+        if coming > 0 and computed + 2 - coming >= r.prompt + r.output:
             continue
-        tokens = r.prompt + r.generated + placeholders - computed
+        tokens = r.prompt + r.promised - computed
         if 0 < chunk < tokens:
             tokens = chunk
         tokens = min(tokens, left)
@@ -145,10 +158,58 @@ def _schedule_running(s: View, slot: int, chunk: int) -> tuple[int, int]:
             take_blocks(s, i, more)
         if caching:
             keep_blocks(s, i, min(computed + tokens, r.prompt + r.generated))
-        enter_step(w, slots[slot, count], r, i, tokens, ahead, True)
+        enter_step(w, slots[slot, count], r, i, tokens, ahead)
         count += 1
         left -= tokens
     return count, left
+
+
+@inner
+def _schedule_decoding(
+    s: View, slot: int, position: int, count: int, left: int
+) -> tuple[int, int, int]:
+    """Schedule running requests up to the first one that does not decode or finds no free block.
+
+    By far the most do, so that nothing else is in this loop.  Only without a prefix cache.
+
+    Args:
+        s: the state.
+        slot: of the step.
+        position: of the first request among those that run.
+        count: requests in the step so far.
+        left: tokens that the step may have more, >= 1.
+
+    Returns:
+        The position behind the last one, how many are in the step now, and the tokens that they
+        attend to.
+    """
+    requests, slots, running = requests_of(s), slots_of(s), running_of(s)
+    c, limit = clock_of(s), limits_of(s)
+    block_tokens, ahead, end, most = limit.block_tokens, limit.depth - 1, c.running, count + left
+    context, free = 0, c.free_blocks
+    while position < end and count < most:
+        i = np.uint64(running[np.uint64(position)])  # unsigned: no index counts from the end
+        r = requests[i]
+        computed, promised, generated = r.computed, r.promised, r.generated
+        if computed + 1 != r.prompt + promised or promised < 1:
+            break
+        if generated + 1 >= r.output and promised > generated:  # see `_schedule_running`
+            position += 1
+            continue
+        if computed >= r.blocks * block_tokens:
+            if free < 1:
+                break
+            free -= 1
+            r.blocks += 1
+        one = slots[np.uint64(slot), np.uint64(count)]
+        one.request, one.tokens, one.gives = i, 1, codes.DECODED
+        r.computed = computed + 1
+        r.promised = promised + ahead
+        context += computed + 1
+        position += 1
+        count += 1
+    c.free_blocks = free
+    return position, count, context
 
 
 @inner
@@ -157,6 +218,9 @@ def _schedule_waiting(s: View, slot: int, chunk: int, count: int, left: int) -> 
     c, limit, w = clock_of(s), limits_of(s), work_of(s)
     block_tokens, passed = limit.block_tokens, 0
     while left > 0 and c.waiting > 0 and c.running < limit.max_seqs:
+        # To score those that wait takes longer than all else of a step.
+        if not limit.prefix_caching and nobody_fits(s, c.free_blocks * block_tokens):
+            break
         i, from_overdue = choose(s)
         if i == NOBODY:
             break
@@ -192,7 +256,7 @@ def _schedule_waiting(s: View, slot: int, chunk: int, count: int, left: int) -> 
             r.cached = computed
             c.admitted_cached += computed
             c.admitted_prompt += r.prompt
-        enter_step(w, slots[slot, count], r, i, tokens, limit.depth - 1, r.preempted > 0)
+        enter_step(w, slots[slot, count], r, i, tokens, limit.depth - 1)
         count += 1
         left -= tokens
     for place in range(passed - 1, -1, -1):

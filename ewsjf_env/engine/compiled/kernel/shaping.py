@@ -34,7 +34,7 @@ def begin_step(s: View) -> None:
     decoding = longest = total = 0
     for position in range(c.running):
         r = requests[running[position]]
-        left = r.prompt + r.generated + r.placeholders - r.computed
+        left = r.prompt + r.promised - r.computed
         if left > 1:
             total += left
             longest = max(longest, left)

@@ -13,15 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ewsjf_env.engine.compiled.kernel.codes import NOBODY
+from ewsjf_env.scheduling.cost import BATCH
+from ewsjf_env.scheduling.orders.boost import REMEMBERED
+from ewsjf_env.scheduling.orders.expected_output import BINS, BINS_PER_OCTAVE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-WAITS_REMEMBERED = 1024  # of served requests, by the order boost_ada
-LEARNT_STEPS = 32  # steps between two solutions of the cost model
+WAITS_REMEMBERED = REMEMBERED  # of served requests, by the order boost_ada
+LEARNT_STEPS = BATCH  # steps between two solutions of the cost model
 STEP_FEATURES = 6  # of a step and its time, as the cost model wants them
 OCTAVES = 64
-OUTPUT_BINS = 96
+OUTPUT_BINS = BINS
 
 
 def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
@@ -32,28 +35,35 @@ def _record(integers: str, floats: str, small: str = "") -> np.dtype[Any]:
 
 # A request as it is served, where it is, and its links in lists and queues (`lists.py`).
 #   computed: tokens whose KV is or will be there      generated: output tokens delivered
-#   placeholders: output tokens of steps in flight      in_flight: tokens of these steps
-#   stale: those of them from before a preemption       blocks: KV blocks held
+#   promised: these and those of steps in flight        blocks: KV blocks held
+#   stale: tokens of steps in flight from before a preemption; one that runs has none
 #   cached: cached tokens at its first admission, -1 before
+#   noted: the length that the re-partition is told of
 #   routed: the length that chose its queue             row, kept: its blocks, see `blocks.py`
 REQUEST = _record(
     "priority prefix",
     "arrival_s first_token_s finish_s key_given",
-    "prompt output computed generated placeholders in_flight stale blocks where preempted "
+    "prompt output computed generated promised blocks where stale preempted "
     "previous following queue queue_previous queue_following watched hint fresh_step cached routed "
-    "row kept probed",
+    "row kept probed noted",
 )
 # A KV block: who uses it, the number of its prefix, its neighbours among free blocks, and among
 # blocks of the same prefix.  Only with a prefix cache.
 BLOCK = _record("", "", "users prefix previous following older newer")
-# What the step that is being scheduled computes; `odd_*` is counted twice, see `schedule.py`.
-WORK = _record("prefill decodes context odd odd_context", "attention odd_attention")
-# A step in flight, and what it computes of one request.
+# What the step that is being scheduled computes, see `scheduling.step_work`.
+WORK = _record("prefill decodes context", "attention")
+# A step in flight, and what it computes of one request: `gives` is a token of its output or none.
 STEP = _record("count prefill wanted", "end_s")
-SLOT = _record("", "", "request tokens samples completes")
+SLOT = _record("", "", "request tokens gives")
 # An FCFS queue.  The first fields `active`, `clock.active` of them, name the queues with requests;
-# `place` says where a queue stands there.
-QUEUE = _record("first last rank scored scored_step active place", "mean share weight score")
+# `place` says where a queue stands there.  The last ones are those of bubbles, see `bubbles.py`:
+#   known: stays when it is empty      bubble: is one, and `idle`: for how many steps it is empty
+#   price: what a score makes of `priced`, a cost: the head's stays the same for many steps
+#   key: ascends with length           low, high: where the data of a queue of the partition lie
+QUEUE = _record(
+    "first last rank scored scored_step active place known bubble idle key",
+    "mean share weight score low high priced price",
+)
 # What the engine is: fixed at reset.
 LIMITS = _record(
     "budget_tokens max_seqs chunk_tokens chunked block_tokens kv_blocks depth prefix_caching "
@@ -64,21 +74,25 @@ LIMITS = _record(
 POLICY = _record(
     "kind key score partitioned backfill promotes refreshes closes logs renew pending adapts "
     "least_lengths drift_window use_hints use_learned route_by_work width_tokens queues "
-    "short_tokens block_tokens longest_tokens",
+    "short_tokens block_tokens longest_tokens bubbles bubble_tokens bubble_patience "
+    "acts",
     "p0 p1 p2 p3 p4 p5 overtake_s promote_s overdue_share overdue_floor_s overdue_kappa "
     "prefill_share yield_share interval_s evaluated_s checked_s check_interval_s "
-    "w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s reference_tokens",
+    "w_cached w_output output_quantile c0 c1 c2 least_cost_s half half_life_s reference_tokens "
+    "adapt_s share_shift ks_least reference_size",
 )
-# What changes with each event.
+# What changes with each event.  `used_s` is the integral of the share of KV blocks in use as the
+# scheduler's history has it, up to `used_since_s`; `kv_usage_s` that of the engine.
 CLOCK = _record(
     "stage next last live waiting running finished empty_steps first_step queued_steps "
     "output_tokens prefill_tokens preemptions admitted_prompt admitted_cached steps "
     "free_blocks noise_used budget chunk shorter_than step age_first age_last "
     "recovery_first recovery_last ordered heap first_queue fcfs_step active traffic_count "
     "deadlines overdue watched overdue_served waits wait_next served timed_steps learnt batch "
-    "sample kept fresh free_first free_last free_rows",
+    "sample kept fresh free_first free_last free_rows bubbles",
     "now_s step_s gpu_free_s kv_usage_s kv_usage kv_since_s share_scale share_arrivals "
-    "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s",
+    "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s "
+    "used_s used used_since_s",
 )
 
 # What the cost model has learnt, see `scheduling.cost` and `learn.py`.
@@ -104,7 +118,9 @@ class State(NamedTuple):
         model, fit, gram: the cost model's record, its theta, prior and h as rows, and its G.
         noise: factors on the times of the next steps.
         waits_s: of requests served last.
-        cuts: upper lengths of all queues but the last.
+        cuts: upper lengths of all queues but the last; masses: the partition's, shape (Q,).
+        reference: lengths that late ones are compared with, ascending, and their cumulative
+            shares, shape (2, m).
         work: of the step that is being scheduled.
         blocks: KV blocks; held: those of each running request, by its row; free_rows: unused ones.
         prefixes: numbers of the full blocks of each request; cached: the oldest and the newest
@@ -132,6 +148,8 @@ class State(NamedTuple):
     noise: Floats
     waits_s: Floats
     cuts: Integers
+    masses: Floats
+    reference: Floats
     work: Any
     blocks: Any
     held: NDArray[np.int32]
@@ -184,8 +202,6 @@ def block_arrays(kv_blocks: int, rows: int, row_blocks: int, numbers: int) -> di
 
 def output_tables(longest_tokens: int) -> dict[str, Any]:
     """The histograms of generated tokens: counts by octave, the bin of a length, its value."""
-    from ewsjf_env.scheduling.orders.expected_output import BINS, BINS_PER_OCTAVE
-
     tokens = np.arange(longest_tokens + 1)
     bins = np.zeros(longest_tokens + 1, np.int64)
     bins[1:] = np.minimum(BINS - 1, (BINS_PER_OCTAVE * np.log2(tokens[1:])).astype(np.int64))
@@ -225,7 +241,7 @@ def new_state(
     for name in ("age_first", "age_last", "recovery_first", "recovery_last", "first_queue"):
         clock[name] = NOBODY
     clock["fcfs_step"] = -1
-    clock["last_step_s"] = np.nan
+    clock["last_step_s"] = clock["used_since_s"] = np.nan
 
     requests = np.zeros(n, REQUEST)
     requests["arrival_s"], requests["prompt"], requests["output"] = arrival_s, prompt, output
@@ -266,6 +282,8 @@ def new_state(
         noise=np.zeros(0),
         waits_s=np.zeros(WAITS_REMEMBERED),
         cuts=np.zeros(0, np.int64),
+        masses=np.zeros(1),
+        reference=np.zeros((2, 0)),
         work=new_record(WORK),
         prefixes=np.zeros(1, np.int64) if prefixes is None else prefixes[0],
         **cache,

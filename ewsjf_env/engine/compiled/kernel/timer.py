@@ -17,11 +17,8 @@ from ewsjf_env.engine.compiled.kernel.views import (
     steps_of,
     work_of,
 )
-
-DENSE_SAMPLES = 500
-DECODE_SAMPLE_STEPS = 16
-LONGEST_STEP_S = 60.0
-LARGEST = 1e12
+from ewsjf_env.scheduling.cost import LARGEST, LONGEST_STEP_S
+from ewsjf_env.serving.step_timer import DECODE_SAMPLE_STEPS, DENSE_SAMPLES
 
 
 @inner
@@ -50,25 +47,23 @@ def begin_timing(s: View) -> bool:
 
 
 @inner
-def end_timing(s: View, requests: int, tokens: int) -> None:
+def end_timing(s: View) -> None:
     """Note what the step that was just scheduled computes, if it is to be learnt from."""
     steps, sample = steps_of(s), sample_of(s)
     c, w = clock_of(s), work_of(s)
     if not limits_of(s).learns:
         return
     c.timed_steps += 1
-    if tokens == 0:
-        wanted = False
-    elif tokens == requests:
-        wanted = c.timed_steps % DECODE_SAMPLE_STEPS == 0
-    else:
+    if w.prefill > 0:
         wanted = c.learnt < DENSE_SAMPLES or c.timed_steps % 4 == 0
+    else:
+        wanted = w.decodes > 0 and c.timed_steps % DECODE_SAMPLE_STEPS == 0
     place = c.sample
     steps[place].wanted = wanted
     if wanted:
         sample[place, 0] = 1.0
-        sample[place, 1] = w.prefill - w.odd
-        sample[place, 2] = w.attention - w.odd_attention
-        sample[place, 3] = w.decodes + w.odd
-        sample[place, 4] = w.context - w.decodes + w.odd_context
+        sample[place, 1] = w.prefill
+        sample[place, 2] = w.attention
+        sample[place, 3] = w.decodes
+        sample[place, 4] = w.context - w.decodes
     c.sample = place + 1 if place + 1 < len(steps) else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ewsjf_env.engine.compiled.kernel import codes
 from ewsjf_env.engine.compiled.kernel.blocks import free_blocks, keep_blocks
 from ewsjf_env.engine.compiled.kernel.compiler import inner
@@ -24,28 +26,37 @@ def update(s: View, slot: int) -> None:
     """Take in the tokens of a step that has run."""
     requests, steps, slots = requests_of(s), steps_of(s), slots_of(s)
     c, limit = clock_of(s), limits_of(s)
-    count, now_s, ahead = steps[slot].count, c.now_s, limit.depth > 1
-    stopped, delivered = False, 0
+    count, now_s = steps[slot].count, c.now_s
+    behind = limit.depth == 1  # nobody has promised the token that comes now
+    stopped, delivered, caching = False, 0, limit.prefix_caching
     for position in range(count):
         one = slots[slot, position]
         i = one.request
-        r = requests[i]
+        r = requests[np.uint64(i)]  # unsigned: no index counts from the end
+        if one.gives == codes.DECODED and r.where == codes.RUNNING and not caching:
+            delivered += 1  # by far the most
+            generated = r.generated + 1
+            r.generated = generated
+            if behind:
+                r.promised = generated
+            if generated >= r.output:
+                stopped = True
+                _finish(s, i)
+            continue
         if r.where == codes.FINISHED:  # in an earlier step
             continue
-        r.in_flight -= one.tokens
         stale = r.stale > 0
         if stale:
             r.stale -= one.tokens
-        if not one.samples:
+        if one.gives == codes.NOTHING:
             continue
         r.generated += 1
         delivered += 1
-        if ahead:
-            if not stale:
-                r.placeholders -= 1
-            if limit.prefix_caching and r.where == codes.RUNNING:
-                keep_blocks(s, i, r.computed - r.placeholders)
-        if one.completes and r.first_token_s != r.first_token_s:
+        if stale or behind:
+            r.promised += 1
+        elif caching and r.where == codes.RUNNING:
+            keep_blocks(s, i, r.computed - (r.promised - r.generated))
+        if one.gives == codes.COMPLETED and r.first_token_s != r.first_token_s:
             r.first_token_s = now_s
         if r.generated >= r.output:
             stopped = True

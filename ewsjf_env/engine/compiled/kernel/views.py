@@ -37,6 +37,9 @@ TABLE = np.dtype(
 )
 
 
+_PLACES = {name: 3 * place for place, name in enumerate(ARRAYS)}
+
+
 def _pointer_to(typing_context: Any, address: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
@@ -101,6 +104,8 @@ gram_of = _table("gram", np.float64)
 noise_of = _array("noise", np.float64)
 waits_s_of = _array("waits_s", np.float64)
 cuts_of = _array("cuts", np.int64)
+masses_of = _array("masses", np.float64)
+reference_of = _table("reference", np.float64)
 held_of = _table("held", np.int32)
 free_rows_of = _array("free_rows", np.int64)
 prefixes_of = _array("prefixes", np.int64)
@@ -113,9 +118,18 @@ bin_tokens_of = _array("bin_tokens", np.int64)
 def table_of(state: State) -> Any:
     """Where the arrays of a state are, for compiled code; the caller keeps the state alive."""
     table = np.zeros(1, TABLE)
-    for name, array in zip(ARRAYS, state, strict=True):
-        if array.dtype != _KINDS[name] or not array.flags.c_contiguous:
-            raise TypeError(f"{name}: an array of {array.dtype}, expected {_KINDS[name]}")
-        table[name], table[f"{name}_rows"] = array.ctypes.data, array.shape[0]
-        table[f"{name}_columns"] = array.shape[1] if array.ndim > 1 else 1
+    point_to(table, **state._asdict())
     return table
+
+
+def point_to(table: Any, **arrays: Any) -> None:
+    """Let a table say where these arrays of the state are from now on."""
+    places = table.view(np.int64)
+    for name, array in arrays.items():
+        kind = _KINDS[name]
+        same = array.dtype is kind or array.dtype == kind  # to compare records takes long
+        if not same or not array.flags.c_contiguous:
+            raise TypeError(f"{name}: an array of {array.dtype}, expected {kind}")
+        columns = array.shape[1] if array.ndim > 1 else 1
+        place = _PLACES[name]
+        places[place : place + 3] = array.ctypes.data, array.shape[0], columns

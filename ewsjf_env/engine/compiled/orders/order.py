@@ -23,6 +23,7 @@ from ewsjf_env.engine.compiled.kernel.views import (
     waits_s_of,
 )
 from ewsjf_env.engine.compiled.kernel.work import effective_tokens
+from ewsjf_env.engine.compiled.orders.bubbles import make_queue, nearest_head, route_to_bubble
 from ewsjf_env.engine.compiled.orders.heap import pop, push, sift_down
 from ewsjf_env.engine.compiled.orders.lists import (
     append_by_age,
@@ -44,9 +45,11 @@ def _ages(s: View, i: int) -> bool:
 
 @inner
 def route(s: View, tokens: int) -> int:
-    """The queue of a length: by cuts, or by a width where there is one."""
+    """The queue of a length: by cuts, or by a width where there is one, or with bubbles."""
     cuts = cuts_of(s)
     width = policy_of(s).width_tokens
+    if policy_of(s).bubbles:
+        return route_to_bubble(s, tokens)
     return tokens // width if width else int(np.searchsorted(cuts, tokens))
 
 
@@ -68,7 +71,10 @@ def add_to_order(s: View, i: int) -> None:
         requests[i].routed = requests[i].prompt
         if p.route_by_work:
             requests[i].routed = effective_tokens(s, i)
-        append_to_queue(s, route(s, requests[i].routed), i)
+        q = route(s, requests[i].routed)
+        if p.bubbles:
+            make_queue(s, q, requests[i].routed)
+        append_to_queue(s, q, i)
         append_by_age(s, i)
 
 
@@ -206,6 +212,8 @@ def _neighbour(s: View) -> int:
     if p.backfill == codes.NO_BACKFILL:
         head = queues[first].first
         return head if head != NOBODY and requests[head].arrival_s <= latest_s else NOBODY
+    if p.bubbles:
+        return nearest_head(s)
     home = 0
     for q in range(first):
         home += queues[q].first != NOBODY

@@ -23,13 +23,16 @@ def cost_s(p: Any, tokens: float) -> float:
 
 
 @inner
-def power(p: Any, t0: float, b: int, wait_s: float, c: float, share: float) -> float:
+def power(p: Any, t0: float, queue: Any, b: int, wait_s: float, c: float, share: float) -> float:
     """`PowerScore`: lambda, mu, k, w_fair, delta are p0 to p4."""
     lam, mu = p.p0, p.p1
     wait = ((wait_s if wait_s > 0.0 else 0.0) + TAU_S) / t0
     cost = c / t0
     value = (wait**lam - 1.0) / lam if lam != 0.0 else math.log(wait)
-    value -= p.p2 * ((cost**mu - 1.0) / mu if mu != 0.0 else math.log(cost))
+    if queue.priced != cost:
+        queue.priced = cost
+        queue.price = p.p2 * ((cost**mu - 1.0) / mu if mu != 0.0 else math.log(cost))
+    value -= queue.price
     if p.p3 != 0.0:
         value += p.p3 * math.log1p(b / p.reference_tokens)
     if p.p4 != 0.0:
@@ -67,9 +70,11 @@ def authors(p: Any, b: int, wait_s: float) -> float:
 
 
 @inner
-def response_ratio(p: Any, wait_s: float, c: float) -> float:
+def response_ratio(p: Any, queue: Any, wait_s: float, c: float) -> float:
     """`ResponseRatioScore`: exponent is p0."""
-    return max(0.0, wait_s) / c**p.p0
+    if queue.priced != c:
+        queue.priced, queue.price = c, c**p.p0
+    return max(0.0, wait_s) / queue.price
 
 
 @inner
@@ -99,9 +104,9 @@ def score(p: Any, t0: float, share_scale: float, queue: Any, b: int, wait_s: flo
     c = cost_s(p, float(b))
     share = max(queue.share * share_scale, MINIMUM_SHARE)
     if p.score == codes.POWER:
-        return power(p, t0, b, wait_s, c, share)
+        return power(p, t0, queue, b, wait_s, c, share)
     if p.score == codes.RESPONSE_RATIO:
-        return response_ratio(p, wait_s, c)
+        return response_ratio(p, queue, wait_s, c)
     if p.score == codes.NORMALISED:
         return normalised(p, b, wait_s, c, queue.mean, share)
     if p.score == codes.PAPER:

@@ -16,10 +16,12 @@ from ewsjf_env.engine.compiled.kernel.views import (
     heaps_of,
     keys_of,
     policy_of,
+    queues_of,
     requests_of,
     waiting_tokens_of,
 )
 from ewsjf_env.engine.compiled.kernel.work import octave
+from ewsjf_env.engine.compiled.orders.bubbles import drop_bubbles
 from ewsjf_env.engine.compiled.orders.heap import push
 from ewsjf_env.engine.compiled.orders.lists import prepend_recovery, remove_recovery
 from ewsjf_env.engine.compiled.orders.order import (
@@ -46,10 +48,13 @@ def add(s: View, i: int) -> None:
     c = clock_of(s)
     c.waiting += 1
     waiting_tokens[octave(requests[i].prompt)] += requests[i].prompt
+    if i == 0 and policy_of(s).bubbles:
+        drop_bubbles(s)  # an order begins a step when it is made, for the first request
     add_to_order(s, i)
     watch(s, i)
     observe_arrival(s, i)
     if policy_of(s).logs:
+        requests[i].noted = requests[i].routed
         c.fresh += 1
         c.kept += 1
 
@@ -71,6 +76,19 @@ def choose(s: View) -> tuple[int, bool]:
         if requests[late].arrival_s <= requests[c.age_first].arrival_s + p.overtake_s:
             return late, True
     return best(s), False
+
+
+@inner
+def nobody_fits(s: View, tokens: int) -> bool:
+    """Whether whoever `choose` would name has a prompt above `tokens`; scores nobody."""
+    requests, queues = requests_of(s), queues_of(s)
+    c, p = clock_of(s), policy_of(s)
+    if p.kind != codes.SCORED or p.overdue_share > 0.0 or c.recovery_first != NOBODY:
+        return False  # not one of the heads, or no score decides
+    for place in range(c.active):
+        if requests[queues[queues[place].active].first].prompt <= tokens:
+            return False
+    return True
 
 
 @inner
@@ -113,6 +131,8 @@ def begin_waiting_step(s: View, budget: int) -> None:
     c.step += 1
     c.first_queue = NOBODY
     c.shorter_than = 0
+    if policy_of(s).bubbles:
+        drop_bubbles(s)
     earn(s, c.step_s, budget)
 
 
@@ -143,6 +163,8 @@ def replace_order(table: Any) -> None:
         if requests[i].where == codes.IN_ORDER:
             add_to_order(s, i)
             watch(s, i)
+    if policy_of(s).bubbles and c.next > 0:
+        drop_bubbles(s)
     enter(s, c.step_s)
 
 

@@ -28,6 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "soak": ("agents.cli.soak", "load a server for long and watch its health"),
     "tuner-cost": ("agents.cli.tuner_cost", "measure what a tuner takes of a running server"),
     "benchmark": ("agents.cli.project.benchmark", "CPU time of our scheduler and of vLLM's"),
+    "simulators": (
+        "agents.cli.project.simulators",
+        "the compiled engine beside NVIDIA's AISimulate",
+    ),
     "policy-study": ("agents.cli.policy_study", "tune and judge every policy on many traffics"),
     "fidelity-grid": ("agents.cli.project.fidelity_grid", "both engines over a whole grid"),
     "work-study": ("agents.cli.project.work_study", "what hints, or fair shares of tenants, gain"),

@@ -8,7 +8,6 @@ AISimulate needs an environment of its own, of which only the compiled module is
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from argparse import Namespace
@@ -16,15 +15,15 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from agents.cli._command import Parser, number, run_command, whole
+from agents.cli._command import Parser, json_file, number, run_command, whole
+from agents.core.files import write_json
 from agents.core.provenance import git_state
-from agents.experiments.simulators import (
+from agents.experiments.simulators.comparison import (
     SimulatorCase,
     SimulatorPlan,
     compare_simulators,
     to_dict,
 )
-from ewsjf_env.config import ConfigError
 
 DESCRIPTION = """\
 Play the same requests in the compiled engine and in NVIDIA's AISimulate, with
@@ -64,15 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Namespace) -> int:
     a = arguments
-    if a.out.suffix != ".json" or a.out.is_dir() or not a.out.parent.is_dir():
-        raise ConfigError(f"--out: {a.out} must be a file ending in .json, in a folder that exists")
+    out = json_file("--out", a.out)
     plan = SimulatorPlan(a.workload, tuple(a.loads), a.duration, a.turns, a.seed)
     with tempfile.TemporaryDirectory() as folder:
         comparison = compare_simulators(a.python, plan, Path(folder))
     versions = {name: _version(name) for name in ("ewsjf-env", "vllm", "numba", "numpy")}
     meta = {"git": git_state(), "versions": versions}
     content = {"meta": meta, **to_dict(comparison, plan)}
-    a.out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out, content)
     for case in comparison.cases:
         print(_line(case))
     return 0

@@ -15,14 +15,8 @@ import numpy as np
 import pytest
 
 from agents.cli.project.simulators import main
-from agents.experiments.simulators import (
-    GUARD_S,
-    STEP_S,
-    agreement,
-    fixed_engine,
-    specification,
-    trace_of,
-)
+from agents.experiments.simulators.aisimulate import GUARD_S, STEP_S, specification, trace_of
+from agents.experiments.simulators.comparison import agreement, fixed_engine
 from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.workload import Trace
 
@@ -159,9 +153,9 @@ def test_a_request_that_aisimulate_did_not_serve_agrees_in_nothing() -> None:
     ("words", "line"),
     [
         (["--python", "no/python"], "python: no/python cannot be started: No such file"),
-        (["--loads", "0"], "loads: 0.0 is outside (0, inf]"),
-        (["--turns", "1"], "turns: 1 is outside [2, inf]"),
-        (["--duration", "-1"], "duration_s: -1.0 is outside (0, inf]"),
+        (["--loads", "0"], "loads: 0.0 is outside (0, inf)"),
+        (["--turns", "1"], "turns: 1 is outside [2, inf)"),
+        (["--duration", "-1"], "duration_s: -1.0 is outside (0, inf)"),
         (["--workload", "paper_mx"], "nearest valid name: 'paper_mix'"),
     ],
 )

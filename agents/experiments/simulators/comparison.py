@@ -1,26 +1,8 @@
-"""Our compiled engine beside NVIDIA's AISimulate, on the same requests and the same step law.
-
-AISimulate (Apache-2.0) simulates the scheduling of vLLM in Rust.  It lives in an environment of
-its own; a process there is asked to play a file, and our engine reads its requests from that file.
-Both take turns, so that a machine that slows down slows both, and a ratio is taken within a turn.
-Only CPU time of the process counts.
-
-What both can follow exactly, and so what is played:
-
-* first come first served, chunked prefill, preemption of the youngest, no prefix cache;
-* synchronous scheduling: AISimulate has no look-ahead of a step;
-* steps of one length.  AISimulate's fixed law is `prefill_ms` for a step with prefill plus
-  `decode_ms` for one with decode; with `prefill_ms` 0 every step that decodes takes `decode_ms`.
-  `GUARD_S` of a first request that only decodes keep the engine from standing empty at the start.
-  Where a later step without decode came, times would part by a step, and be counted.
-
-AISimulate has no null block: it gets one KV block less than vLLM, which cannot use that one.
-"""
+"""The comparison of the compiled engine with AISimulate: agreement of requests, and speeds."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -33,37 +15,23 @@ import numpy as np
 
 from agents.analysis.statistics import Estimate
 from agents.experiments.benchmark import median
+from agents.experiments.simulators.aisimulate import (
+    STEP_S,
+    answer,
+    ask,
+    specification,
+    start,
+    trace_of,
+)
 from ewsjf_env.config import ConfigError, check_range
 from ewsjf_env.engine.compiled.engine import CompiledEngine
 from ewsjf_env.engine.simulated.config import SimulatedConfig
 from ewsjf_env.engine.simulated.latency import Coefficients, LatencyModel
-from ewsjf_env.measure.records import RequestRecord
+from ewsjf_env.measure.requests import RequestRecord
 from ewsjf_env.workload import Trace, load_workload
 
-STEP_S = 1 / 32  # a power of two, so that sums of steps are exact in seconds and milliseconds
-GUARD_S = 60.0
-GUARD_PROMPT_TOKENS = 16
 BACKLOG_REQUESTS = 2000
 TOLERANCE_S = 1e-6
-# Runs in the other environment, where nothing of ours is.
-_PLAY = """
-import importlib.metadata, json, platform, sys, time
-from aisimulate import _runtime
-versions = {"aisimulate": importlib.metadata.version("aisimulate"),
-            "python": platform.python_version()}
-print(json.dumps(versions), flush=True)
-for line in sys.stdin:
-    path, changes = json.loads(line)
-    with open(path, encoding="utf-8") as file:
-        payload = json.dumps({**json.load(file), **changes})
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    report = _runtime.run_replay_json(payload)
-    cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
-    rows = json.loads(report).get("per_request") or []
-    kept = [(r["request_id"], r["first_token_ms"], r["last_token_ms"], r["readmission_count"])
-            for r in rows if r["terminal_status"] == "completed"]
-    print(json.dumps([cpu_s, wall_s, kept]), flush=True)
-"""
 
 
 @dataclass(frozen=True)
@@ -171,8 +139,8 @@ def compare_simulators(python: Path, plan: SimulatorPlan, folder: Path) -> Simul
     workload = load_workload(plan.workload)
     capacity_per_s = engine.measure_capacity(workload.draw_backlog(plan.seed, BACKLOG_REQUESTS))
     cases = []
-    with _start(python) as player:
-        versions = _answer(player)
+    with start(python) as player:
+        versions = answer(player)
         for load in plan.loads:
             trace = workload.draw(plan.seed, plan.duration_s, load * capacity_per_s)
             path = folder / f"load_{load:g}.json"
@@ -192,76 +160,6 @@ def fixed_engine() -> CompiledEngine:
         kv_read_s_per_token=0.0,
     )
     return CompiledEngine(config, replace(LatencyModel.load(config.latency), measured=steps))
-
-
-def specification(engine: CompiledEngine, trace: Trace) -> dict[str, Any]:
-    """The file that both read, in the form of AISimulate's ReplaySpec.
-
-    The first request is the guard.  Its only prefill takes AISimulate no time, and ours a step:
-    it arrives a step later here than `trace_of` says, so that its first token is at `STEP_S`
-    in both.  Requests of the trace that arrive before are left out.
-    """
-    config, rows = engine.config, trace.arrival_s > STEP_S
-    arrivals_ms = [1000.0 * STEP_S, *(1000.0 * trace.arrival_s[rows]).tolist()]
-    prompts = [GUARD_PROMPT_TOKENS, *trace.prompt_tokens[rows].tolist()]
-    outputs = [round(GUARD_S / STEP_S), *trace.output_tokens[rows].tolist()]
-    rank = {
-        "backend": "vllm",
-        "num_gpu_blocks": engine.kv_blocks - 1,
-        "block_size": config.block_tokens,
-        "max_num_seqs": config.max_num_seqs,
-        "max_num_batched_tokens": config.max_num_batched_tokens,
-        "enable_prefix_caching": False,
-        "enable_chunked_prefill": True,
-        "timing_model": {"type": "fixed", "prefill_ms": 0.0, "decode_ms": 1000.0 * STEP_S},
-    }
-    return {
-        "version": 1,
-        "topology": {
-            "kind": "aggregated",
-            "workers": {"initial_workers": 1, "startup_delay_ms": 0.0},
-        },
-        "engine": {
-            "rank": rank,
-            "dp_size": 1,
-            "tensor_parallel_size": 1,
-            "prefill_context_parallel_size": 1,
-            "num_gpu_blocks_is_explicit": True,
-        },
-        "adapters": {
-            "placement": {"provider": "round_robin", "config": None},
-            "scaling": {"provider": "none", "config": None},
-        },
-        "max_sim_time_ms": None,
-        "max_in_flight": None,
-        "record_per_request": False,
-        "sla": {},
-        "requests": [
-            {
-                "id": str(index),
-                "arrival_time_ms": arrival_ms,
-                "input_tokens": prompt,
-                "output_tokens": output,
-                "metadata": None,
-            }
-            for index, (arrival_ms, prompt, output) in enumerate(
-                zip(arrivals_ms, prompts, outputs, strict=True)
-            )
-        ],
-    }
-
-
-def trace_of(path: Path) -> Trace:
-    """The requests of a file that `specification` made, for our engine."""
-    requests = json.loads(path.read_text(encoding="utf-8"))["requests"]
-    arrival_s = np.array([r["arrival_time_ms"] for r in requests]) / 1000.0
-    arrival_s[0] = 0.0
-    return Trace(
-        path.stem,
-        arrival_s,
-        np.array([r["input_tokens"] for r in requests]),
-        np.array([r["output_tokens"] for r in requests]),
-    )
 
 
 def _compare(
@@ -284,11 +182,11 @@ def _compare(
             if mine:
                 ours.append(_play_compiled(engine, trace, virtual_s))
                 continue
-            cpu_s, wall_s, _ = _ask(player, path, {})
-            ready_s, _, _ = _ask(player, path, {"max_sim_time_ms": 1.0})
+            cpu_s, wall_s, _ = ask(player, path, {})
+            ready_s, _, _ = ask(player, path, {"max_sim_time_ms": 1.0})
             theirs.append((cpu_s, cpu_s - ready_s))
             shares.append(cpu_s / wall_s)
-    _, _, rows = _ask(player, path, {"record_per_request": True})
+    _, _, rows = ask(player, path, {"record_per_request": True})
     found = {int(index): (first / 1000, last / 1000, count) for index, first, last, count in rows}
     call, scheduling = (
         _speeds(virtual_s, [row[part] for row in ours], [row[part] for row in theirs])
@@ -358,42 +256,6 @@ def _play_compiled(engine: CompiledEngine, trace: Trace, virtual_s: float) -> tu
 def _speeds(virtual_s: float, ours_s: Sequence[float], theirs_s: Sequence[float]) -> Speeds:
     ours, theirs = virtual_s / np.array(ours_s), virtual_s / np.array(theirs_s)
     return Speeds(median(ours), median(theirs), median(ours / theirs))
-
-
-def _start(python: Path) -> subprocess.Popen[str]:
-    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
-    try:
-        return subprocess.Popen(
-            [str(python), "-c", _PLAY],
-            env={**os.environ, **one_thread},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    except OSError as error:
-        raise ConfigError(f"python: {python} cannot be started: {error.strerror}") from None
-
-
-def _ask(
-    player: subprocess.Popen[str], path: Path, changes: Mapping[str, Any]
-) -> tuple[float, float, list[tuple[str, float, float, int]]]:
-    """CPU seconds, wall seconds and rows of a call with some fields of the file changed."""
-    assert player.stdin is not None
-    player.stdin.write(json.dumps([str(path.resolve()), dict(changes)]) + "\n")
-    player.stdin.flush()
-    cpu_s, wall_s, rows = _answer(player)
-    return cpu_s, wall_s, rows
-
-
-def _answer(player: subprocess.Popen[str]) -> Any:
-    assert player.stdout is not None
-    assert player.stderr is not None
-    line = player.stdout.readline()
-    if not line:
-        said = player.stderr.read().strip().splitlines() or ["it ended without a word"]
-        raise ConfigError(f"python: AISimulate cannot play there: {said[-1]}")
-    return json.loads(line)
 
 
 def to_dict(comparison: SimulatorComparison, plan: SimulatorPlan) -> dict[str, Any]:

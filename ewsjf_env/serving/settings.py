@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -18,13 +19,15 @@ from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.policy.policy import Policy, default_policy
 from ewsjf_env.scheduling.cost import CostPrior
 from ewsjf_env.scheduling.tenants import TenantSettings
+from ewsjf_env.serving import handover
 
 OLDEST_VLLM = (0, 26)
 FIRST_UNTESTED_VLLM = (0, 34)
 WHERE = "additional_config['ewsjf']"
 _POLICY_KEYS = ("name", "order", "parameters", "partition")
 _OTHER_KEYS = ("seed", "cost_prior", "allow_patch", "window_records", "tenants", "service_levels")
-_KEYS = (*_POLICY_KEYS, "policy", "policy_file", *_OTHER_KEYS)
+POLICY_KEYS = ("policy", "policy_file", *_POLICY_KEYS)
+_KEYS = (*POLICY_KEYS, *_OTHER_KEYS)
 
 
 @settings
@@ -52,7 +55,8 @@ class SchedulerSettings:
         """Read the `ewsjf` entry of vLLM's `additional_config`.
 
         The policy is given inline (`{"order": "hrrn", "parameters": {...}}` or
-        `{"policy": {...}}`) or as `{"policy_file": "policy.json"}`.
+        `{"policy": {...}}`) or as `{"policy_file": "policy.json"}`.  What `ewsjf serve` gives
+        stands for a file with all of that, see `handover`.
 
         Raises:
             ConfigError: unknown key, illegal value or a policy given twice.
@@ -76,6 +80,10 @@ def _entry(additional_config: object) -> Mapping[str, Any]:
     data = config.get("ewsjf", {})
     if not isinstance(data, Mapping):
         raise ConfigError(f"{WHERE}: expected a mapping, got {data!r}")
+    if handover.KEY in data:
+        data = handover.take_over(data, os.environ, WHERE)
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{handover.VARIABLE}: expected a mapping, got {data!r}")
     refuse_unknown(data, _KEYS, WHERE)
     return data
 

@@ -145,6 +145,7 @@ class SchedulerExtension:
     def after_schedule(self, output: SchedulerOutput, now_s: float) -> None:
         """A step was scheduled."""
         scheduler, history = self._scheduler, self.history
+        self.shaper.end_step(self.queue, output)
         work = self._follower.of(output)
         self._timer.end(work)
         history.scheduled(output, now_s, scheduler.kv_cache_manager.usage)

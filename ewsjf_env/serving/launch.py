@@ -19,7 +19,7 @@ from ewsjf_env.config import ConfigError, to_dict
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import CostPrior
 from ewsjf_env.serving import handover
-from ewsjf_env.serving.settings import POLICY_KEYS, SchedulerSettings
+from ewsjf_env.serving.settings import POLICY_KEYS, SchedulerSettings, front_end_note
 
 SCHEDULER_CLASS = "ewsjf_env.serving.scheduler.EWSJFScheduler"
 PLUGIN = "ewsjf"
@@ -75,6 +75,9 @@ def ewsjf_launch(
         raise ConfigError("--scheduler-cls: is set by --policy; give only one of them")
     config = read_config(vllm_arguments)
     settings = _merged(config.get(ENTRY, {}), policy, allow_patch, cost_prior)
+    note = front_end_note(environment)
+    if note is not None and settings.get("allow_patch"):
+        raise ConfigError(f"{note}; unset it, or leave out --allow-patch and --tune")
     path = handover.hand_over(settings, environment)
     arguments = write_config(vllm_arguments, {**config, ENTRY: dict(handover.ENTRY)})
     plugins, notes = plugin_names([PLUGIN], environment.get("VLLM_PLUGINS"))
@@ -85,7 +88,7 @@ def ewsjf_launch(
     ):  # its engine processes get those variables alone that are named
         named = environment.get(_RAY_VARIABLES, "")
         changes[_RAY_VARIABLES] = ",".join(filter(None, [named, handover.VARIABLE]))
-    return Launch(stock.command, changes, notes)
+    return Launch(stock.command, changes, (*notes, *([note] if note is not None else [])))
 
 
 def _merged(

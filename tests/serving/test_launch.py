@@ -345,3 +345,20 @@ def test_engines_on_ray_get_the_variable_too(monkeypatch: pytest.MonkeyPatch) ->
         "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
         not in ewsjf_launch(["m"], default_policy(), given).environment
     )
+
+
+def test_the_rust_front_end_has_no_routes_and_that_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_PLUGINS", "")
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    assert serve_command.main(["--dry-run", "--policy", "hrrn", "--", "m"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ewsjf serve: VLLM_USE_RUST_FRONTEND: the Rust front end serves no")
+    given = json.dumps({"ewsjf": {"allow_patch": True}})
+    for patch in (["--allow-patch", "--", "m"], ["--", "m", ADDITIONAL, given]):
+        assert serve_command.main(["--dry-run", "--policy", "hrrn", *patch]) == 2
+        error = capsys.readouterr().err
+        assert "unset it, or leave out --allow-patch" in error and error.count("\n") == 1
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "0")
+    dry_run(capsys, "--policy", "hrrn", "--allow-patch", "--", "m")

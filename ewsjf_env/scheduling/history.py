@@ -16,6 +16,7 @@ something.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -103,7 +104,8 @@ class _Open:
 
 def record_of(row: Sequence[Any]) -> RequestRecord:
     """The record that a row of `COLUMNS` is."""
-    return RequestRecord(*row[:9], outcome="aborted" if row[9] in NOT_SERVED else "served")
+    record = RequestRecord(*row[:9])
+    return dataclasses.replace(record, outcome="aborted") if row[9] in NOT_SERVED else record
 
 
 class RequestHistory:

@@ -74,7 +74,8 @@ class RecordedTraffic:
     ) -> RecordedTraffic:
         """The record of a window that has just ended.
 
-        What a request was *asked* to generate is left out: a real server does not tell it.
+        What a request was *asked* to generate is left out: a real server does not tell it.  A
+        request that was given up has not finished; one that the server rejected was never in it.
 
         Args:
             records: all requests of the episode so far.
@@ -82,6 +83,7 @@ class RecordedTraffic:
             fallback: see the class.
         """
         since_s, _, _, until_s = edges
+        records = [r for r in records if r.outcome != "rejected"]
         chosen = [r for r in records if since_s <= r.arrival_s < until_s]
         before = [(i, r) for i, r in enumerate(records) if r.arrival_s < since_s]
         return cls(
@@ -91,15 +93,19 @@ class RecordedTraffic:
             cached_tokens=tuple(r.cached_tokens for r in chosen),
             generated_tokens=tuple(r.generated_tokens for r in chosen),
             ttft_s=tuple(_since(r.first_token_s, r.arrival_s) for r in chosen),
-            e2e_s=tuple(_since(r.finish_s, r.arrival_s) for r in chosen),
+            e2e_s=tuple(_since(_finish_s(r), r.arrival_s) for r in chosen),
             fallback=fallback,
             first=len(before),
             late=tuple(
-                (i, r.generated_tokens, r.finish_s is not None)
+                (i, r.generated_tokens, _finish_s(r) is not None)
                 for i, r in before
                 if r.finish_s is None or r.finish_s >= since_s
             ),
         )
+
+
+def _finish_s(record: RequestRecord) -> float | None:
+    return record.finish_s if record.outcome == "served" else None
 
 
 def _since(moment_s: float | None, arrival_s: float) -> float | None:

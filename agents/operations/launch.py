@@ -21,8 +21,10 @@ def make_launch(
     arguments: argparse.Namespace, vllm_arguments: Sequence[str], environment: Mapping[str, str]
 ) -> Launch:
     """What to start; ConfigError for anything that is wrong with the arguments."""
-    if arguments.tune and arguments.policy is None:
+    if arguments.tune is not None and arguments.policy is None:
         raise ConfigError("--tune: needs --policy to start from")
+    if arguments.model_folder == "":
+        raise ConfigError("--model-folder: '': expected a folder")
     prior = None
     if arguments.simulate is not None:
         LatencyModel.load(arguments.simulate, "--simulate")

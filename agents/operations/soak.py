@@ -162,10 +162,11 @@ def _result(tally: Tally, watch: Watch, log: Path, elapsed_s: float) -> dict[str
             tally.problem(f"memory of {name} grew from {one['early_bytes']} to {one['late_bytes']}")
     if elapsed_s:
         # A client may hang up before its request has reached the scheduler.
-        missing = counts["sent"] - server.get("arrivals", 0)
+        taken_in = counts["sent"] - counts["rejected"]
+        missing = taken_in - server.get("arrivals", 0)
         for wrong, text in (
             (not 0 <= missing <= counts["hung_up"], f"{missing:g} requests sent never arrived"),
-            (counts["sent"] != counts["answered_once"] + counts["hung_up"], "an answer is missing"),
+            (taken_in != counts["answered_once"] + counts["hung_up"], "an answer is missing"),
             (watch.open, f"{watch.open} requests are still open in the server"),
             (watch.twice, f"{watch.twice} requests ended twice"),
             (watch.lost, f"{watch.lost} records were lost"),

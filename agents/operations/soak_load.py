@@ -38,6 +38,7 @@ POLICIES = (
 BAD_BODIES = (b"", b"[" * 9999, b'{"parameters": {"k": NaN}}', b'{"order": "none"}', b"x" * 70_000)
 BAD_EVERY = 10  # of the policy changes, one in so many is illegal
 REQUEST_TIMEOUT_S = 600.0
+REJECTED = 503  # by --max-num-queued-reqs or --max-num-queued-tokens: an outcome, no problem
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,9 @@ class Load:
         url = f"{self.settings.url}/v1/completions"
         tokens = ends = 0
         async with session.post(url, json=body, headers=self.settings.headers) as answer:
+            if answer.status == REJECTED:
+                counts["rejected"] += 1
+                return
             if answer.status != 200:
                 raise ValueError(f"HTTP {answer.status}: {(await answer.text())[:200]}")
             if cut == 0:  # perhaps still waiting when it leaves
@@ -150,7 +154,13 @@ class Load:
                     break
                 if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                     continue
-                choice = json.loads(line[6:])["choices"][0]
+                piece = json.loads(line[6:])
+                if "error" in piece:
+                    if piece["error"].get("code") != REJECTED:
+                        raise ValueError(f"{piece['error']}"[:200])
+                    counts["rejected"] += 1
+                    return
+                choice = piece["choices"][0]
                 tokens += len(choice["text"].split())
                 ends += choice["finish_reason"] is not None
         if cut is not None:  # leaving the block has closed the connection

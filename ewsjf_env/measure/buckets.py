@@ -36,12 +36,13 @@ def bucket_table(requests: Requests, edges_tokens: Sequence[int], end_s: float) 
     limits: list[int | None] = [*edges_tokens, None]
     low = 0
     for high in limits:
-        inside = requests.prompt_tokens > low
+        inside = (requests.prompt_tokens > low) & ~requests.rejected
         if high is not None:
             inside &= requests.prompt_tokens <= high
         chosen = requests.take(inside)
         served = chosen.first_token_s < end_s
-        ttft_s = Values(np.where(served, chosen.first_token_s, end_s) - chosen.arrival_s)
+        ends_s = np.where(chosen.finish_s < end_s, chosen.finish_s, end_s)  # aborted, or still open
+        ttft_s = Values(np.where(served, chosen.first_token_s, ends_s) - chosen.arrival_s)
         rows.append(
             BucketRow(
                 low_tokens=low,

@@ -64,7 +64,9 @@ class WindowMetrics:
     """Metrics of one window; NaN where a class has no request.  Units are in the names.
 
     Rates divide by `window_s`.  `goodput_requests_per_s` counts requests that finished inside
-    the window within their service levels; `outstanding` are those unfinished at its end.
+    the window within their service levels; `outstanding` are those that had not ended at its end.
+    `aborted` counts requests that were given up in the window, by their clients or by a failure,
+    `rejected` those that the server refused to take in; see `sample` for how they are judged.
     `exact` is False when percentiles come from histogram buckets.
 
     A new metric is one field here: it is measured by every engine, and stands in `info`, in
@@ -153,6 +155,8 @@ class WindowMetrics:
         column="unfinished",
         digits=0,
     )
+    aborted: int = metric(lambda w: w.aborted, "queue/aborted", default=0)
+    rejected: int = metric(lambda w: w.rejected, "queue/rejected", default=0)
     preemptions: int = metric(
         lambda w: w.counters.preemptions, "engine/preemptions", counted=True, default=MISSING
     )

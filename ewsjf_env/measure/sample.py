@@ -5,7 +5,9 @@ E2E is finish minus arrival; slowdown is TTFT / C(b), C(b) the prefill time alon
 machine; short and long are classes by prompt tokens (`MetricSettings`).
 
 A request without a first token enters every statistic of waits with its age so far, because a
-scheduler that starves long requests must not look excellent.
+scheduler that starves long requests must not look excellent.  One that was aborted does so with
+the age that it had then: whose victims give up must not look better.  One that the server rejected
+at its door has waited for nothing: it is counted, and in no statistic of waits.
 """
 
 from __future__ import annotations
@@ -128,10 +130,15 @@ class Sample:
         return found
 
     @cached_property
-    def _finished(self) -> Mask:
+    def _ended(self) -> Mask:
+        """In the window, in any way."""
         finish_s = self._all.finish_s
         found: Mask = (finish_s >= self._start_s) & (finish_s < self._end_s)
         return found
+
+    @cached_property
+    def _finished(self) -> Mask:
+        return self._ended if self._all.outcome is None else self._ended & self._all.served
 
     @cached_property
     def _unfinished(self) -> Mask:
@@ -140,9 +147,9 @@ class Sample:
 
     @cached_property
     def _spread_s(self) -> Floats:
-        """Seconds a token after the first, of finished requests; NaN where there is none."""
+        """Seconds a token after the first, of ended requests; NaN where there is none."""
         r = self._all
-        several = self._finished & (r.generated_tokens >= 2)
+        several = self._ended & (r.generated_tokens >= 2)
         return np.where(
             several, (r.finish_s - r.first_token_s) / np.maximum(r.generated_tokens - 1, 1), np.nan
         )
@@ -151,7 +158,7 @@ class Sample:
     def _waiting(self) -> Mask:
         """Those that waited in the window: n."""
         found: Mask = self._arrived | ~(self._all.first_token_s < self._start_s)
-        return found
+        return found if self._all.outcome is None else found & ~self._all.rejected
 
     @cached_property
     def _prompt_tokens(self) -> NDArray[np.int64]:
@@ -184,8 +191,18 @@ class Sample:
         return int(np.count_nonzero(self._finished))
 
     @property
+    def aborted(self) -> int:
+        """Requests that were given up in the window."""
+        return int(np.count_nonzero(self._ended & self._all.aborted))
+
+    @property
+    def rejected(self) -> int:
+        """Requests that the server did not take in, in the window."""
+        return int(np.count_nonzero(self._ended & self._all.rejected))
+
+    @property
     def unfinished(self) -> int:
-        """Requests that had not finished at its end."""
+        """Requests that had not ended at its end."""
         return int(np.count_nonzero(self._unfinished))
 
     @property
@@ -198,9 +215,12 @@ class Sample:
     @cached_property
     def ttft(self) -> Values:
         """Seconds to the first token, or the age so far, of those that waited."""
-        first_s = self._all.first_token_s[self._waiting]
+        r, waiting = self._all, self._waiting
+        first_s = r.first_token_s[waiting]
+        # Who left without a first token has the age of that moment.
+        first_s = np.where(np.isnan(first_s), r.finish_s[waiting], first_s)
         ends_s = np.where(first_s < self._end_s, first_s, self._end_s)
-        return Values(ends_s - self._all.arrival_s[self._waiting])
+        return Values(ends_s - r.arrival_s[waiting])
 
     @cached_property
     def ttft_short(self) -> Values:
@@ -237,14 +257,15 @@ class Sample:
 
     @cached_property
     def tpot(self) -> Values:
-        """Seconds a token after the first, of finished requests that have several."""
+        """Seconds a token after the first, of ended requests that have several."""
         return Values(self._spread_s[~np.isnan(self._spread_s)])
 
     @cached_property
     def e2e(self) -> Values:
-        """Seconds to the finish, or the age so far, of finished and unfinished requests."""
+        """Seconds to the end, or the age so far, of ended and unfinished requests."""
         r = self._all
-        ended_s = r.finish_s[self._finished] - r.arrival_s[self._finished]
+        ended = self._ended if r.outcome is None else self._ended & ~r.rejected
+        ended_s = r.finish_s[ended] - r.arrival_s[ended]
         return Values(np.concatenate((ended_s, self._end_s - r.arrival_s[self._unfinished])))
 
 

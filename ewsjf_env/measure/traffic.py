@@ -92,8 +92,9 @@ def traffic_statistics(requests: Requests, start_s: float, end_s: float) -> Traf
         end_s: its end.
     """
     arrived = requests.take(requests.arrival_s >= start_s)
-    waiting = ~(requests.first_token_s < end_s)
-    finished = int(np.count_nonzero(requests.finish_s < end_s))
+    gone = requests.finish_s < end_s
+    waiting = ~(requests.first_token_s < end_s) & ~gone
+    finished = int(np.count_nonzero(gone))
     depth = int(np.count_nonzero(waiting))
     classes = np.searchsorted(LENGTH_EDGES, arrived.prompt_tokens)
     oldest_s = float(requests.arrival_s[waiting].min()) if depth else end_s

@@ -16,6 +16,7 @@ something.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -30,7 +31,8 @@ MAX_ROWS = 8192  # of ended requests in one answer; the reader asks again for mo
 MAX_IDLE_DELAY_S = 1.0  # longest way from the front end to an engine that has nothing to do
 _SWEEP_SLACK = 64
 
-# The first nine are the fields of `RequestRecord`, in its order.
+NOT_SERVED = ("abort", "error")  # finish reasons of requests that were given up
+# The first nine are the fields of `RequestRecord` but the last, in its order.
 COLUMNS = (
     "request_id",
     "arrival_s",
@@ -58,8 +60,7 @@ COUNTERS = (
     "scheduler_s",
 )
 Row = tuple[str, float, int, int, int, int, float | None, float | None, int, str | None]
-_FIRST_TOKEN_S: Final = 6  # places in a row
-_FINISH_S: Final = 7
+_FINISH_S: Final = 7  # its place in a row
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,12 @@ class _Open:
             request.num_preemptions,
             reason,
         )
+
+
+def record_of(row: Sequence[Any]) -> RequestRecord:
+    """The record that a row of `COLUMNS` is."""
+    record = RequestRecord(*row[:9])
+    return dataclasses.replace(record, outcome="aborted") if row[9] in NOT_SERVED else record
 
 
 class RequestHistory:
@@ -207,7 +214,7 @@ class RequestHistory:
             self._without_token.pop(request_id, None)
             request = entry.request
             reason = str(request.get_finished_reason())
-            self.counts["aborted" if reason == "abort" else "finished"] += 1
+            self.counts["aborted" if reason in NOT_SERVED else "finished"] += 1
             self._ended += 1
             self._ended_tokens += request.num_output_tokens
             self._ended_preemptions += request.num_preemptions
@@ -254,19 +261,15 @@ class RequestHistory:
     def records(self, since_s: float = -math.inf) -> list[RequestRecord]:
         """Those of requests that are here, or ended at `since_s` or later; in no order.
 
-        They show all that has happened until now.  A request that was aborted while it waited
-        counts as served at that moment: what it has waited until then is known, what it would
-        have waited is not.
+        They show all that has happened until now.  A request that was aborted while it waited has
+        no first token: what it has waited until then is known, what it would have waited is not.
         """
         found = [RequestRecord(*entry.row()[:9]) for entry in self._open.values()]
         for row in reversed(self._ring):  # in order of departure
             finish_s = row[_FINISH_S]
             if finish_s is not None and finish_s < since_s:
                 break
-            fields: list[Any] = list(row[:9])
-            if row[_FIRST_TOKEN_S] is None:
-                fields[_FIRST_TOKEN_S] = finish_s
-            found.append(RequestRecord(*fields))
+            found.append(record_of(row))
         return found
 
     def totals(self, now_s: float) -> HistoryTotals:

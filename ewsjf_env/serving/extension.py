@@ -24,13 +24,13 @@ from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import Request
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.policy.adaptation import Adaptation
 from ewsjf_env.policy.policy import Policy
 from ewsjf_env.scheduling.cost import CostPrior, PrefillCostModel
-from ewsjf_env.scheduling.history import CAPACITY, RequestHistory
+from ewsjf_env.scheduling.history import CAPACITY, NOT_SERVED, RequestHistory
 from ewsjf_env.scheduling.partition.repartition import InlineExecutor
 from ewsjf_env.scheduling.step_work import StepFollower
 from ewsjf_env.serving.cache import SchedulerCache
@@ -145,6 +145,7 @@ class SchedulerExtension:
     def after_schedule(self, output: SchedulerOutput, now_s: float) -> None:
         """A step was scheduled."""
         scheduler, history = self._scheduler, self.history
+        self.shaper.end_step(self.queue, output)
         work = self._follower.of(output)
         self._timer.end(work)
         history.scheduled(output, now_s, scheduler.kv_cache_manager.usage)
@@ -165,7 +166,7 @@ class SchedulerExtension:
         gone = self.history.updated(scheduler.finished_req_ids, now_s, usage)
         if gone and queue.learns_outputs:
             for one in gone:
-                if one.status != RequestStatus.FINISHED_ABORTED:
+                if str(one.get_finished_reason()) not in NOT_SERVED:
                     queue.finished(one, one.num_prompt_tokens, one.num_output_tokens)
         if queue.tenants is not None:
             for client in clients.values():

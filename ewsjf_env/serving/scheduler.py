@@ -22,7 +22,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
 from ewsjf_env.serving.extension import SchedulerExtension
-from ewsjf_env.serving.settings import check_vllm_version
+from ewsjf_env.serving.settings import check_vllm_version, say_front_end
 
 
 class _EWSJFMixin:
@@ -39,6 +39,7 @@ class _EWSJFMixin:
         ahead = isinstance(self, AsyncScheduler) and getattr(config, "async_scheduling", False)
         self.ewsjf = SchedulerExtension(self, lookahead=int(bool(ahead)))
         self.waiting = self.ewsjf.queue
+        say_front_end(self.vllm_config)  # type: ignore[attr-defined]
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """Stock `schedule`, between one clock stamp and a note of what was scheduled."""

@@ -74,11 +74,18 @@ def test_a_quicker_answer_sets_the_clock_better() -> None:
     assert record.arrival_s == pytest.approx(0.0)
 
 
-def test_requests_that_were_not_served_are_no_records() -> None:
+def test_requests_that_were_given_up_are_records_with_their_age() -> None:
+    """They were dropped: a policy whose victims give up looked better (vLLM #55634)."""
     log = ServerLog(keep_records=True)
     rows = [row(name, 0.0, None, 1.0, name) for name in ("abort", "error", "stop")]
     log.take(answer(rank(finished=rows)), 0.0, 0.0)
-    assert [record.request_id for record in log.records(5.0)] == ["stop"]
+    assert [(r.request_id, r.outcome) for r in log.records(5.0)] == [
+        ("abort", "aborted"),
+        ("error", "aborted"),
+        ("stop", "served"),
+    ]
+    # Before that moment they wait like all others.
+    assert {(r.finish_s, r.outcome) for r in log.records(0.5)} == {(None, "served")}
 
 
 def test_counters_are_added_and_scaled_to_the_window() -> None:

@@ -15,9 +15,11 @@ from ewsjf_env.measure.records import (
     WindowCounters,
     WindowMetrics,
     aggregate,
+    measure_window,
 )
 from ewsjf_env.measure.requests import Requests
 from ewsjf_env.measure.sample import Values, jain
+from ewsjf_env.measure.traffic import traffic_statistics
 
 COUNTERS = WindowCounters(output_tokens=30, prefill_tokens=70, preemptions=2, queues=3)
 # Arrival, prompt, first token, finish; outputs of 11 tokens.  The window is [10, 20).
@@ -197,3 +199,84 @@ def test_jain():
 def test_settings_are_checked(change: dict[str, float], text: str):
     with pytest.raises(ConfigError, match=text):
         replace(MetricSettings(), **change)
+
+
+def given_up(record: RequestRecord, at_s: float, tokens: int = 0) -> RequestRecord:
+    return replace(record, finish_s=at_s, generated_tokens=tokens, outcome="aborted")
+
+
+def test_an_abort_counts_with_its_age():
+    """Dropped, or taken for a first token, it made a policy whose victims give up look better."""
+    m = window([SHORT, MIDDLE, given_up(LONG, 18.0)])
+    assert (m.arrivals, m.finished, m.outstanding, m.aborted, m.rejected) == (3, 1, 1, 1, 0)
+    assert m.ttft_long_mean_s == 4.0  # and not 6, as if it had waited on
+    assert m.wait_max_s == 4.0
+    assert m.slowdown_long_p95 == pytest.approx(2.0)
+    assert m.requests_per_s == pytest.approx(0.1)
+    assert m.goodput_requests_per_s == pytest.approx(0.1)
+    assert m.e2e_p95_s == pytest.approx(4 + 0.9 * 4)  # 4 finished, 4 given up, age 8
+    # After its end it waits no more, and before it is one that waits.
+    later = window([given_up(LONG, 18.0)], 20.0, 30.0)
+    assert (later.aborted, later.outstanding) == (0, 0)
+    assert math.isnan(later.ttft_mean_s)
+    early = window([given_up(LONG, 25.0)])
+    assert early.to_dict() == window([LONG]).to_dict()
+
+
+def test_an_abort_while_tokens_come_is_not_finished_and_not_good():
+    m = window([given_up(SHORT, 14.0, tokens=5)])
+    assert (m.finished, m.aborted, m.goodput_requests_per_s) == (0, 1, 0.0)
+    assert (m.ttft_mean_s, m.e2e_p95_s) == (2.0, 4.0)
+    assert m.tpot_p95_s == pytest.approx(0.5)  # as fast as it was until then
+
+
+def test_a_carried_over_abort_counts_where_it_waited():
+    early = given_up(RequestRecord("d", 4.0, 2000, 11), 13.0)
+    assert window([early]).ttft_long_mean_s == 9.0
+    assert window([early], 0.0, 10.0).ttft_long_mean_s == 6.0
+
+
+def test_a_rejection_is_counted_and_is_no_short_wait():
+    rejected = replace(LONG, finish_s=14.001, outcome="rejected")
+    m = window([SHORT, MIDDLE, rejected])
+    assert (m.arrivals, m.finished, m.outstanding, m.aborted, m.rejected) == (3, 1, 1, 0, 1)
+    without = window([SHORT, MIDDLE])
+    for name in ("ttft_mean_s", "ttft_p95_s", "e2e_p95_s", "slowdown_mean", "overdue_share"):
+        assert getattr(m, name) == getattr(without, name)
+    assert math.isnan(m.ttft_long_mean_s)
+
+
+def test_queues_do_not_hold_who_has_left():
+    records = [
+        SHORT,
+        MIDDLE,
+        given_up(LONG, 18.0),
+        replace(LONG, finish_s=14.0, outcome="rejected"),
+    ]
+    requests = Requests.of(records, cost, 10.0, 20.0)
+    found = traffic_statistics(requests, 10.0, 20.0)
+    assert (found.queue_depth, found.running) == (0, 1)
+    (row,) = bucket_table(requests.take(requests.prompt_tokens > 1000), [], 20.0)
+    assert (row.requests, row.unserved, row.ttft_mean_s) == (1, 1, 4.0)
+
+
+OUTCOME = st.sampled_from(["served", "aborted", "rejected"])
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 30.0), st.floats(0.0, 30.0), OUTCOME), max_size=20))
+def test_every_request_of_a_window_has_one_outcome(ends):
+    records = [
+        RequestRecord(str(i), start, 100, 1, finish_s=start + wait, outcome=outcome)
+        for i, (start, wait, outcome) in enumerate(sorted(ends))
+    ]
+    m = window(records)
+    seen = Requests.of(records, cost, 10.0, 20.0)
+    assert m.finished + m.aborted + m.rejected + m.outstanding == len(seen)
+
+
+def test_records_without_outcomes_are_measured_as_before():
+    requests = Requests.of(RECORDS, cost, 10.0, 20.0)
+    assert requests.outcome is None
+    marked = replace(requests, outcome=np.zeros(len(requests), np.int8))
+    measured = [measure_window(r, COUNTERS, 10.0, 20.0) for r in (requests, marked)]
+    assert measured[0].to_dict() == measured[1].to_dict()

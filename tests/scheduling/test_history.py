@@ -19,7 +19,7 @@ from tests.scheduling.history_requests import Request, end, serve_one, step, tok
 
 
 def test_columns_begin_with_the_fields_of_a_record() -> None:
-    assert tuple(RequestRecord.__dataclass_fields__) == COLUMNS[:9]
+    assert tuple(RequestRecord.__dataclass_fields__) == (*COLUMNS[:9], "outcome")
 
 
 def test_the_life_of_a_request_in_records() -> None:
@@ -87,12 +87,14 @@ def test_prefill_counts_once_its_step_has_run() -> None:
     assert history.counts["output_tokens"] == 2
 
 
-def test_an_aborted_request_waited_until_then() -> None:
+def test_an_abort_is_no_first_token() -> None:
+    """It counted as one: a policy whose victims give up looked better (vLLM #55634)."""
     history, request = RequestHistory(), Request("a", 100, 5)
     history.arrived(request, 1.0)
     history.arrived(Request("a", 7, 7), 2.0)  # the next input of a streaming session
     end(history, request, 6.0, "abort")
-    assert history.records() == [RequestRecord("a", 1.0, 100, 5, 0, 0, 6.0, 6.0)]
+    record = RequestRecord("a", 1.0, 100, 5, 0, 0, None, 6.0, outcome="aborted")
+    assert history.records() == [record]
     (row,) = history.window(0, 7.0)["finished"]
     assert row[6:] == [None, 6.0, 0, "abort"]
     counts = history.counts
@@ -232,7 +234,6 @@ def test_it_agrees_with_a_plain_list(events: list[tuple[str, int, float]]) -> No
             name = alive[number % len(alive)]
             end(history, requests[name], now_s)
             finish[name] = now_s
-            first.setdefault(name, now_s)
     found = {r.request_id: r for r in history.records()}
     assert set(found) == set(requests)
     for name, record in found.items():

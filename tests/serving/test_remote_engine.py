@@ -132,12 +132,13 @@ def test_shadow_reads_what_others_have_sent(server: Server) -> None:
     engine.reset(None)
     assert engine.records() == []
     calls = [Call(0.05 * i, 50 + 10 * i, 4 + i) for i in range(10)]
-    calls.append(Call(0.3, 60, 10_000, cut_after=1))  # its client leaves: it is no record
+    calls.append(Call(0.3, 60, 10_000, cut_after=1))  # its client leaves: an abort
     send_all(server.url, server.model, calls)
     span_s = time.monotonic() - before_s + 0.2  # all of it, however long it took here
     metrics = engine.run_window(span_s)
-    records = engine.records()
-    assert (metrics.arrivals, metrics.finished, metrics.outstanding) == (10, 10, 0)
+    records = [record for record in engine.records() if record.outcome == "served"]
+    assert (metrics.arrivals, metrics.finished, metrics.outstanding) == (11, 10, 0)
+    assert metrics.aborted == len(engine.records()) - len(records) == 1
     assert metrics.exact and metrics.window_s == pytest.approx(span_s)
     assert sorted((r.prompt_tokens, r.generated_tokens) for r in records) == [
         (50 + 10 * i, 4 + i) for i in range(10)

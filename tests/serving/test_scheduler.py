@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -221,6 +224,66 @@ def test_without_settings_the_default_policy_is_served() -> None:
 def test_an_untested_vllm_is_refused(version: str) -> None:
     with pytest.raises(ConfigError, match="outside the tested range"):
         check_vllm_version(version)
+
+
+@contextlib.contextmanager
+def listening(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Our lines of vLLM's log, which is quiet in tests and may or may not propagate."""
+    logger = logging.getLogger("vllm.ewsjf")
+    with caplog.at_level(logging.WARNING, logger.name), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logger, "propagate", False)
+        logger.addHandler(caplog.handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("version", ["0.1.dev1+g0a1b2c3", "0.34.0rc1.dev9+gabc", "0.34.1", "main"])
+def test_a_build_from_source_is_taken_by_a_variable_that_says_what_is_untested(
+    version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A source build is 0.1.dev..., a nightly the next minor: without a way round nobody tries."""
+    for environment in ({}, {"EWSJF_UNTESTED_VLLM": ""}, {"EWSJF_UNTESTED_VLLM": "0"}):
+        with pytest.raises(ConfigError, match="EWSJF_UNTESTED_VLLM=1 takes it"):
+            check_vllm_version(version, environment)
+    with pytest.raises(ConfigError, match="EWSJF_UNTESTED_VLLM: 'yes' is neither 0 nor 1"):
+        check_vllm_version(version, {"EWSJF_UNTESTED_VLLM": "yes"})
+    with listening(caplog):
+        for _ in range(2):
+            check_vllm_version(version, {"EWSJF_UNTESTED_VLLM": "1"})
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert version in line and "untested with it: that fcfs schedules as stock" in line
+
+
+def test_a_scheduler_on_an_untested_vllm_needs_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = make_setup(kv_blocks=20, asynchronous=True)
+    import vllm
+
+    monkeypatch.setattr(vllm, "__version__", "0.1.dev77+gabcdef")
+    with pytest.raises(ConfigError, match="EWSJF_UNTESTED_VLLM=1"):
+        build_scheduler(setup, ours(True))
+    monkeypatch.setenv("EWSJF_UNTESTED_VLLM", "1")
+    assert build_scheduler(setup, ours(True)).ewsjf is not None
+
+
+def test_a_server_with_the_rust_front_end_says_once_that_it_has_no_routes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup = make_setup(kv_blocks=20, asynchronous=True)
+    with listening(caplog):
+        for value, lines in (("0", 0), ("1", 1)):
+            caplog.clear()
+            monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", value)
+            build_scheduler(setup, ours(True))
+            assert len(caplog.records) == lines
+        assert "cannot be seen, changed or tuned" in caplog.text
+        caplog.clear()
+        monkeypatch.setenv("EWSJF_SETTINGS", "/x.json")  # the launcher has told it
+        build_scheduler(setup, ours(True))
+        assert not caplog.records
 
 
 @pytest.mark.parametrize("version", ["0.26.0", "0.32.0+empty", "0.33.1rc1"])

@@ -156,3 +156,167 @@ def test_nobody_yields_to_who_cannot_come() -> None:
         short.status = status
         shaper.begin_step(scheduler.waiting, scheduler.ewsjf.now())
         assert config.long_prefill_token_threshold == chunk
+
+
+YIELDS = SHAPED.format(1.0, 0.5)
+
+
+def prefill_steps(policy: str, stop: str, config_changes: dict[str, Any]) -> list[dict[str, int]]:
+    """Steps of a long prompt under way, with a short one that waits, where nobody is admitted."""
+    setup = make_setup(kv_blocks=200, asynchronous=False, budget=BUDGET)
+    config = setup.vllm_config.scheduler_config
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in config_changes.items():
+            patch.setattr(config, name, value)
+        scheduler = build_scheduler(setup, ours(False))
+        scheduler.ewsjf.install(parse_policy(policy))
+        in_flight: list[Any] = []
+        if stop == "session":
+            session = make_request(setup, "session", 8, 1, 0.0)
+            session.resumable = True
+            scheduler.add_request(session)
+            run_step(scheduler, in_flight, 1)
+            assert scheduler.num_waiting_for_streaming_input == 1 and not scheduler.running
+        scheduler.add_request(make_request(setup, "long", 240, 2, 0.0))
+        steps = [dict(run_step(scheduler, in_flight, 1).num_scheduled_tokens)]
+        scheduler.add_request(make_request(setup, "short", 12, 2, 0.0))
+        if stop == "pause":
+            scheduler.set_pause_state(type(scheduler.pause_state).PAUSED_NEW)
+        for _ in range(3):
+            output = run_step(scheduler, in_flight, 1)
+            steps.append(dict(output.num_scheduled_tokens))
+        return steps
+
+
+@pytest.mark.parametrize(
+    ("stop", "config"),
+    [
+        ("seats", {"max_num_seqs": 1}),
+        ("active", {"max_num_active_seqs": 1}),
+        ("session", {"max_num_seqs": 2}),
+        ("session", {"max_num_active_seqs": 2}),
+        ("pause", {}),
+    ],
+)
+def test_where_nobody_can_be_admitted_steps_are_the_unshaped_ones(
+    stop: str, config: dict[str, Any]
+) -> None:
+    """vLLM 0.32 admits by `max_num_active_reqs`, counts sessions that wait, and can be paused."""
+    setup = make_setup(kv_blocks=20, asynchronous=False)
+    if "max_num_active_seqs" in config and not hasattr(
+        setup.vllm_config.scheduler_config, "max_num_active_seqs"
+    ):
+        pytest.skip("this vLLM has no max_num_active_seqs")
+    if stop == "session" and not hasattr(
+        build_scheduler(setup, ours(False)), "max_num_active_reqs"
+    ):
+        pytest.skip("in this vLLM a session that waits has no place")
+    shaped = prefill_steps(YIELDS, stop, config)
+    assert shaped == prefill_steps("ewsjf", stop, config)
+    assert shaped[1] == {"long": BUDGET}
+    if stop != "pause":  # with one place more it is shaped
+        more = {name: value + 1 for name, value in config.items()}
+        assert prefill_steps(YIELDS, stop, more)[1] == {"long": BUDGET - 12, "short": 12}
+
+
+@pytest.mark.parametrize(
+    ("own", "first"),
+    [
+        (0, {"long": BUDGET - 12, "short": 12}),
+        # A fair share of 64 tokens between two is 32: that is the operator's limit.
+        (20, {"long": 32, "short": 12}),
+        (60, {"long": BUDGET - 12, "short": 12}),
+    ],
+)
+def test_an_adaptive_threshold_does_not_override_the_shape(own: int, first: dict[str, int]) -> None:
+    """vLLM raises the threshold to a fair share of the step, after it was set for the step."""
+    setup = make_setup(kv_blocks=200, asynchronous=False, budget=BUDGET)
+    config = setup.vllm_config.scheduler_config
+    if not hasattr(config, "long_prefill_token_threshold_adaptive"):
+        pytest.skip("this vLLM has no adaptive threshold")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "long_prefill_token_threshold", own)
+        patch.setattr(config, "long_prefill_token_threshold_adaptive", True)
+        scheduler = build_scheduler(setup, ours(False))
+        scheduler.ewsjf.install(parse_policy(YIELDS))
+        in_flight: list[Any] = []
+        scheduler.add_request(make_request(setup, "long", 240, 2, 0.0))
+        assert dict(run_step(scheduler, in_flight, 1).num_scheduled_tokens) == {"long": BUDGET}
+        scheduler.add_request(make_request(setup, "short", 12, 2, 0.0))
+        assert dict(run_step(scheduler, in_flight, 1).num_scheduled_tokens) == first
+        assert not scheduler.adaptive_long_prefill_threshold
+        scheduler.ewsjf.install(parse_policy("ewsjf"))
+        run_step(scheduler, in_flight, 1)
+        assert scheduler.adaptive_long_prefill_threshold
+        assert scheduler.scheduler_config.long_prefill_token_threshold == own
+
+
+def test_a_small_share_of_many_is_below_the_shape() -> None:
+    """Where the operator's adaptive limit is below the policy's chunk, it holds."""
+    setup = make_setup(kv_blocks=200, asynchronous=False, budget=BUDGET)
+    config = setup.vllm_config.scheduler_config
+    if not hasattr(config, "long_prefill_token_threshold_adaptive"):
+        pytest.skip("this vLLM has no adaptive threshold")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "long_prefill_token_threshold", 8)
+        patch.setattr(config, "long_prefill_token_threshold_adaptive", True)
+        steps = []
+        for policy in ("ewsjf", YIELDS):
+            scheduler = build_scheduler(setup, ours(False))
+            scheduler.ewsjf.install(parse_policy(policy))
+            in_flight: list[Any] = []
+            scheduler.add_request(make_request(setup, "long", 240, 2, 0.0))
+            run_step(scheduler, in_flight, 1)
+            for name in ("a", "b", "c"):
+                scheduler.add_request(make_request(setup, name, 12, 2, 0.0))
+            steps.append(dict(run_step(scheduler, in_flight, 1).num_scheduled_tokens))
+        assert steps[0] == steps[1] == {"long": 16, "a": 12, "b": 12, "c": 12}
+
+
+def interval_steps(policy: str, waiting: list[tuple[str, int]]) -> tuple[bool, list[set[str]]]:
+    """Whether vLLM believes in want of capacity after a shaped step, and who is in throttled ones.
+
+    A request decodes, and a long prompt is under way, when the others come.
+    """
+    setup = make_setup(kv_blocks=200, asynchronous=False, budget=BUDGET)
+    config = setup.vllm_config.scheduler_config
+    if not hasattr(config, "prefill_schedule_interval"):
+        pytest.skip("this vLLM has no interval")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "prefill_schedule_interval", 4)
+        scheduler = build_scheduler(setup, ours(False))
+        scheduler.ewsjf.install(parse_policy(policy))
+        in_flight: list[Any] = []
+        scheduler.add_request(make_request(setup, "decodes", 8, 40, 0.0))
+        run_step(scheduler, in_flight, 1)
+        scheduler.add_request(make_request(setup, "long", 240, 2, 0.0))
+        run_step(scheduler, in_flight, 1)
+        for name, prompt in waiting:
+            scheduler.add_request(make_request(setup, name, prompt, 2, 0.0))
+        run_step(scheduler, in_flight, 1)
+        bound = bool(scheduler.prefill_capacity_bound)
+        names = []
+        for _ in range(2):
+            output = scheduler.schedule(throttle_prefills=True)
+            names.append(set(output.num_scheduled_tokens))
+            sampled = {name: [7] if name == "decodes" else [] for name in names[-1]}
+            finish_step(scheduler, (output, sampled))
+        return bound, names
+
+
+def test_a_queue_that_closes_by_choice_is_no_want_of_capacity() -> None:
+    """It kept `--prefill-schedule-interval` from holding prompts back to its steps."""
+    # The order has the short ones around a long one: the step closes with room left.
+    waiting = [("a", 4), ("second", 230), ("b", 14)]
+    bound, names = interval_steps("fcfs(prefill_share=1;yield_share=0.5)", waiting)
+    assert not bound
+    assert names == [{"decodes", "a"}, {"decodes"}]  # only what decodes
+
+
+def test_want_of_capacity_is_still_told_to_vllm() -> None:
+    """Waiting for tokens of the step: prompts are not held back, or the backlog would grow."""
+    waiting = [("a", 30), ("b", 30), ("second", 230)]
+    for policy in ("fcfs", "fcfs(prefill_share=1;yield_share=0.5)"):
+        bound, names = interval_steps(policy, waiting)
+        assert bound
+        assert "long" in names[0]

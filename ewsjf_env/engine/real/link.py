@@ -19,6 +19,15 @@ class Unreachable(EngineError):
     """Nobody answers there now: the server is starting, restarting or gone."""
 
 
+def places(since: str, ranks: int) -> str:
+    """A cursor of other ranks for those that are here now: vLLM adds and removes the last ones."""
+    return ".".join([*since.split("."), *["0"] * ranks][:ranks])
+
+
+class Rejected(EngineError):
+    """The server is well and does not take this request in: its queue is full, or it scales."""
+
+
 class Link(Protocol):
     """A connection to vLLM with our plug-ins."""
 
@@ -48,13 +57,17 @@ class Link(Protocol):
         ...
 
     async def window(self, since: str, open_requests: bool) -> Mapping[str, Any]:
-        """Records and counters: `next` and one answer of `ewsjf_window` for each of `ranks`."""
+        """Records and counters: `next` and one answer of `ewsjf_window` for each of `ranks`.
+
+        `since` is 0 or `next` of an answer before, also where ranks have come or gone since.
+        """
         ...
 
     async def generate(self, name: str, token_ids: list[int], max_tokens: int, told: Told) -> None:
         """Serve one request to its end; cancelling aborts it.
 
         Raises:
+            Rejected: it was not taken in.
             EngineError: it was not served.
         """
         ...

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from ewsjf_env.config import ConfigError, Count, Range, nearest, settings, to_dict
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.engine.real.link import Told
+from ewsjf_env.engine.real.link import Rejected, Told, places
 from ewsjf_env.engine.real.real_time import RealTimeEngine, RealTimeSettings
 from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.stand_in.model_folder import model_folder
@@ -146,10 +146,10 @@ class InProcessLink:
     async def window(self, since: str, open_requests: bool) -> Mapping[str, Any]:
         """See `Link.window`."""
         ranks = Ranks(self._llm)
-        places = since.split(".") if since != "0" else ["0"] * len(ranks)
+        starts = places(since, len(ranks)).split(".")
         try:
             answers = await ranks.call_each(
-                "ewsjf_window", [(int(place), open_requests) for place in places]
+                "ewsjf_window", [(int(place), open_requests) for place in starts]
             )
         except EngineUnavailable as error:
             raise EngineError(str(error)) from None
@@ -175,7 +175,8 @@ class InProcessLink:
                 tokens += len(output.outputs[0].token_ids)
                 told(tokens)
         except Exception as error:  # vLLM's own: the engine is dead, or refuses the request
-            raise EngineError(" ".join(str(error).split()) or type(error).__name__) from error
+            kind = Rejected if getattr(error, "http_status", None) == 503 else EngineError
+            raise kind(" ".join(str(error).split()) or type(error).__name__) from error
 
     async def close(self) -> None:
         """See `Link.close`; stops vLLM."""

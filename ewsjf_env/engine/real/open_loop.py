@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.engine.real.link import Link
+from ewsjf_env.engine.real.link import Link, Rejected
 from ewsjf_env.engine.simulated.trace_requests import TraceRequests
 from ewsjf_env.measure.records import RequestRecord
 from ewsjf_env.workload.trace import BLOCK_TOKENS, BlockIds
@@ -57,6 +57,7 @@ class OpenLoop:
         self._first_s: list[float | None] = [None] * count
         self._finish_s: list[float | None] = [None] * count
         self._tokens = [0] * count
+        self._rejected = [False] * count
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: asyncio.Task[None] | None = None
         self.failure: str | None = None
@@ -76,8 +77,10 @@ class OpenLoop:
     def records(self, until_s: float) -> list[RequestRecord]:
         """Requests that were due before `until_s`, as they stood then, in order of arrival."""
         requests = self._requests
-        found = []
+        found: list[RequestRecord] = []
         for i in range(bisect_left(requests.arrival_s, until_s)):
+            finish_s = known(self._finish_s[i], until_s)
+            rejected = finish_s is not None and self._rejected[i]
             record = RequestRecord(
                 request_id=f"{i:08d}",
                 arrival_s=requests.arrival_s[i],
@@ -85,7 +88,8 @@ class OpenLoop:
                 output_tokens=requests.output_tokens[i],
                 generated_tokens=self._tokens[i],
                 first_token_s=known(self._first_s[i], until_s),
-                finish_s=known(self._finish_s[i], until_s),
+                finish_s=finish_s,
+                outcome="rejected" if rejected else "served",
             )
             found.append(record)
         return found
@@ -122,6 +126,8 @@ class OpenLoop:
                 raise EngineError(
                     f"{self._tokens[index]} tokens came back, {wanted} were asked for"
                 )
+        except Rejected:
+            self._rejected[index] = True
         except EngineError as error:
             self.failure = self.failure or f"request {index}: {error}"
             return

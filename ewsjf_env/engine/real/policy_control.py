@@ -87,6 +87,13 @@ class PolicyControl:
             self._send_whole(policy.with_parameters(self._trusted))
             self._bring(dict(policy.parameters))
 
+    def follow_ranks(self) -> None:
+        """See which ranks there are now; those that were added serve what the others serve."""
+        assert self._link is not None, "connected before"
+        self._accept(self._asked(self._link.policy()))
+        if any(one != self._served[0] for one in self._served):
+            self.put_again()
+
     def apply(self, parameters: Mapping[str, object]) -> Mapping[str, object]:
         """Change some values; all that are in force then.
 

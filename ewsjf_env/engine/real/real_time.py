@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -43,6 +44,7 @@ MAX_LAG_S = 0.5  # a sender that is later makes a window inexact
 RETRY_S = 0.5
 DRAIN_S = 5.0  # for aborted requests of an earlier trace to leave the scheduler
 RESTORE_S = 5.0
+logger = logging.getLogger(__name__)
 _DRAIN_POLL_S = 0.1
 
 
@@ -93,6 +95,7 @@ class RealTimeEngine:
         self._log = ServerLog(keep_records=not settings.load)
         self._load: OpenLoop | None = None
         self._reading: Reading | None = None
+        self._scaled = 0  # how often ranks have come or gone
         self._epoch_s = 0.0
         self._edge_s = 0.0
         self._closed = False
@@ -160,8 +163,8 @@ class RealTimeEngine:
     ) -> WindowMetrics:
         """See `Engine.run_window`.
 
-        `exact` is False when records were dropped before they could be read, or when our own
-        clients were more than `MAX_LAG_S` late.
+        `exact` is False when records were dropped before they could be read, when ranks came or
+        went, or when our own clients were more than `MAX_LAG_S` late.
 
         Raises:
             EngineError: the server is gone or has restarted, somebody else changed the policy, or
@@ -175,20 +178,21 @@ class RealTimeEngine:
             self._edge_s = self._seconds()
             self._look()
         before, start_s, lost = self._reading, self._edge_s, self._log.lost
-        versions = self._control.versions
+        scaled = self._scaled
         end_s, checks = start_s + duration_s, 0
         while True:
             checks = max(checks + 1, int(self._seconds() - start_s))
             self._edge_s = min(end_s, start_s + checks * CHECK_S)
             time.sleep(max(0.0, self._edge_s - self._seconds()))
             self._look()
-            if self._reading.versions != versions:
+            if self._reading.versions != self._control.versions:
                 raise EngineError("somebody else changed the policy, or its lease ran out")
             self._control.renew()
             done = self._edge_s >= end_s
             if not done and should_abort is None:
                 continue
-            metrics = self._measure(start_s, before, exact=self._log.lost == lost)
+            exact = self._log.lost == lost and self._scaled == scaled
+            metrics = self._measure(start_s, before, exact)
             if (should_abort is not None and should_abort(metrics)) or done:
                 return metrics
 
@@ -292,7 +296,13 @@ class RealTimeEngine:
             answer = self._call(self._linked().window(self._log.cursor, not self.settings.load))
             self._reading = self._log.take(answer, asked_s, self._seconds())
             if not self._log.more:
-                return
+                break
+        ranks, known = self._reading.ranks, len(self._control.versions)
+        if ranks != known:
+            logger.warning("the server has %d ranks instead of %d: the run goes on", ranks, known)
+            self._scaled += 1
+            self._control.follow_ranks()
+            self._look()
 
     def _measure(self, start_s: float, before: Reading, exact: bool) -> WindowMetrics:
         assert self._reading is not None

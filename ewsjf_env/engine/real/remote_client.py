@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ewsjf_env.config import ConfigError
 from ewsjf_env.engine.base import EngineError
-from ewsjf_env.engine.real.link import Told, Unreachable
+from ewsjf_env.engine.real.link import Rejected, Told, Unreachable, places
 
 if TYPE_CHECKING:  # it costs a tenth of a second, which a task on another engine need not pay
     import aiohttp
@@ -22,6 +22,7 @@ AUTHOR = "ewsjf-tuner"
 MAX_ERROR_CHARACTERS = 300
 _DATA, _DONE = b"data: ", b"[DONE]"
 _LINE_BYTES = 1 << 20
+_REJECTED = 503  # of --max-num-queued-reqs, --max-num-queued-tokens, and while ranks are added
 
 
 class HttpLink:
@@ -78,7 +79,14 @@ class HttpLink:
     async def window(self, since: str, open_requests: bool) -> Mapping[str, Any]:
         """See `Link.window`."""
         wanted = "true" if open_requests else "false"
-        return await self._ask("GET", f"/ewsjf/window?since={since}&open={wanted}")
+        path = f"/ewsjf/window?open={wanted}&since="
+        try:
+            return await self._ask("GET", path + since)
+        except ConfigError:
+            ranks = len((await self.policy())["ranks"])
+            if since == "0" or ranks == len(since.split(".")):
+                raise  # it was something else
+            return await self._ask("GET", path + places(since, ranks))
 
     async def generate(self, name: str, token_ids: list[int], max_tokens: int, told: Told) -> None:
         """See `Link.generate`."""
@@ -98,6 +106,8 @@ class HttpLink:
         async with self._answer("POST", "/v1/completions", body, headers, whole) as answer:
             if answer.status != 200:
                 text = await answer.text(errors="replace")
+                if answer.status == _REJECTED and _is_of_vllm(text):
+                    raise Rejected(_error(text))
                 raise EngineError(f"HTTP {answer.status}: {_error(text)}")
             async for line in answer.content:
                 if not line.startswith(_DATA):
@@ -190,10 +200,23 @@ def _tokens(data: bytes) -> int:
     try:
         found = json.loads(data)
         if "error" in found:
-            raise EngineError(_error(data.decode(errors="replace")))
+            error, text = found["error"], _error(data.decode(errors="replace"))
+            # vLLM finds out that its queue is full when the answer has begun.
+            if isinstance(error, dict) and error.get("code") == _REJECTED:
+                raise Rejected(text)
+            raise EngineError(text)
         return int(found["usage"]["completion_tokens"])
     except (ValueError, KeyError, TypeError):
         raise EngineError(f"unexpected piece of an answer: {data[:100]!r}") from None
+
+
+def _is_of_vllm(text: str) -> bool:
+    """Whether an answer is vLLM's own; a proxy's, whose server is gone, is something else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "error" in found
 
 
 def _error(text: str) -> str:

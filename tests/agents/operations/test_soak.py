@@ -45,7 +45,7 @@ def result(**changes: object) -> list[str]:
     watch.seen = {str(index) for index in range(10)}
     watch.rss_bytes = {"server": [100 * MIB] * 8}
     for name, value in changes.items():
-        if name in ("sent", "answered_once", "hung_up"):
+        if name in ("sent", "answered_once", "hung_up", "rejected"):
             tally.counts[name] = value  # type: ignore[assignment]
         else:
             setattr(watch, name, value)
@@ -59,6 +59,8 @@ def test_a_soak_objects_to_what_must_not_happen() -> None:
     assert result() == []
     assert result(counters={"arrivals": 9}, seen=set("012345678")) == []  # left on the way
     assert result(answered_once=8) == ["an answer is missing"]
+    assert result(sent=12, rejected=2) == []  # its queue is full: an outcome, no fault
+    assert result(sent=12, rejected=1)[-1] == "an answer is missing"
     assert result(twice=1) == ["1 requests ended twice"]
     assert result(open=2) == ["2 requests are still open in the server"]
     assert result(lost=3) == ["3 records were lost"]

@@ -285,6 +285,10 @@ def interval_steps(policy: str, waiting: list[tuple[str, int]]) -> tuple[bool, l
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "prefill_schedule_interval", 4)
         scheduler = build_scheduler(setup, ours(False))
+        # The test says which steps are held back, as the core of a data-parallel engine does; from
+        # 0.33 on an engine that is none holds them back itself.
+        if hasattr(scheduler, "local_prefill_interval"):
+            scheduler.local_prefill_interval = 1
         scheduler.ewsjf.install(parse_policy(policy))
         in_flight: list[Any] = []
         scheduler.add_request(make_request(setup, "decodes", 8, 40, 0.0))

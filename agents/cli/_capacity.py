@@ -33,6 +33,8 @@ def capacity_plan(arguments: argparse.Namespace, plan: Plan) -> CapacityPlan:
     Raises:
         ConfigError: naming the option, what is wrong with it.
     """
+    if arguments.against is not None:
+        raise ConfigError("--against: is not of --capacity, which compares with fcfs and rivals")
     shares = []
     for part in arguments.capacity.split(","):
         try:

@@ -38,7 +38,6 @@ from agents.runs.loop import Progress, tune
 from ewsjf_env.config import ConfigError, check_range, load_yaml, nearest
 from ewsjf_env.engine.real.remote import RemoteConfig, check_server
 from ewsjf_env.engine.simulated.config import VIRTUAL
-from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.machine import preset_names
 from ewsjf_env.engine.simulated.preset import preset_engine
 from ewsjf_env.env.registration import ENGINE_IDS
@@ -144,8 +143,7 @@ def _check_traffic(config: RunConfig) -> None:
     """ConfigError for what cannot be had, before there is a folder that is in the way."""
     if isinstance(config.env.engine_settings, RemoteConfig):
         check_server(config.env.engine_settings)
-    if config.env.engine in VIRTUAL:
-        LatencyModel.load(config.env.simulated.latency, "simulated.latency")
+    config.env.check_model()
     workload = load_workload(config.env.workload)
     seed = episode_options(config.env, config.seed, 0)["trace_seed"]
     for rate in config.env.rates_per_s or (None,):

@@ -1,4 +1,4 @@
-"""The short check at a run's end: does vLLM's own scheduler serve its traffic alike?
+"""The short check at a run's end that vLLM's own scheduler serves its traffic alike.
 
 A run on the compiled engine is worth what that engine is worth, so its last traffic is played
 once more, for about a minute, on the engine `simulated`, under what the run recommends.

@@ -13,7 +13,6 @@ from gymnasium.spaces import Box
 
 from ewsjf_env.config import ConfigError, refuse_unknown
 from ewsjf_env.engine.base import Engine, EngineError, OutlivesTuner
-from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.env.episode import AbortRule, Episode, WindowResult
 from ewsjf_env.env.outcome import (
     Action,
@@ -142,8 +141,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         """See the class; only validates.
 
         Raises:
-            ConfigError: naming what is wrong in the configuration, or with its workload or the
-                latency model of its engine.
+            ConfigError: naming what is wrong in the configuration, its workload or latency model.
         """
         self.config = load_tuning(config, engine)
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
@@ -155,8 +153,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
         self.observation_space = Box(-1.0, 1.0, (len(self.feature_names),), np.float32)
         self._start_policy = self.config.start_policy()
         self._workload = load_workload(self.config.workload)
-        if self.config.has_model:  # loaded again by the engine, with the first reset
-            LatencyModel.load(self.config.simulated.latency, "simulated.latency")
+        self.config.check_model()
         self._engine: Engine | None = None
         self._reference: Reference | None = None
         self._episode: Episode | None = None

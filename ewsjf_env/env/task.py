@@ -36,6 +36,7 @@ from ewsjf_env.config import (
 from ewsjf_env.engine.base import Engine
 from ewsjf_env.engine.real.remote import RemoteConfig
 from ewsjf_env.engine.simulated.config import SimulatedConfig
+from ewsjf_env.engine.simulated.latency import LatencyModel
 from ewsjf_env.engine.simulated.preset import engine_name
 from ewsjf_env.env.engines import (
     ENGINES,
@@ -191,6 +192,11 @@ class Task:
     def has_model(self) -> bool:
         """Whether the engine is a latency model of a machine: `compiled` or `simulated`."""
         return isinstance(self.engine_settings, SimulatedConfig)
+
+    def check_model(self) -> None:
+        """Raise ConfigError for a latency model that cannot be read, before anything begins."""
+        if self.has_model:
+            LatencyModel.load(self.simulated.latency, "simulated.latency")
 
     @property
     def _shares(self) -> int:

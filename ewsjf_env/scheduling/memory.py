@@ -9,8 +9,9 @@ for the requests that run, which are preempted.  The gate lets a request pass wh
             = 0                                          for others, and where nobody runs
 
 and passes a head over that does not fit, where the order has queues (in others the step closes).
-A head is passed over by at most `PASS_LIMIT` requests while its score is the best: after these it
-stays next, whatever it needs, and everybody waits until it fits.
+So it does with a tenant whose next request does not fit, and with a late request.  Each is passed
+over by at most `PASS_LIMIT` requests while it would be next: after these it stays next, whatever it
+needs, and everybody waits until it fits.
 
 Preempted and overdue requests go first as ever, and the gate does not ask them.
 """

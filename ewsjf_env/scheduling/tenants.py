@@ -242,6 +242,7 @@ class TenantOrder(Order):
         self._spare: Order | None = make_order()
         self.may_close = self._spare.may_close
         self._entries = 0
+        self._passed_over: Entry | None = None  # of a tenant that is owed more, but does not fit
         self._now_s = 0.0
         self._step = 0
 
@@ -268,6 +269,9 @@ class TenantOrder(Order):
     def remove(self, entry: Entry, picked: bool) -> None:
         """As the inner order."""
         order = self._begin(entry.tenant)
+        if picked and self._passed_over is not None:
+            self._passed_over.passed += 1
+        self._passed_over = None
         order.remove(entry, picked)
         self._entries -= 1
         if not len(order):
@@ -285,11 +289,19 @@ class TenantOrder(Order):
         return None
 
     def best_fitting(self, lets_in: Callable[[Entry], bool]) -> Entry | None:
-        """As `best`, of the entries that a gate lets in."""
+        """As `best`, of the entries that a gate lets in.
+
+        That a tenant is passed over counts for the entry which would have been its next, so that
+        `memory.PASS_LIMIT` bounds it as inside an order.
+        """
+        self._passed_over = None
         for name in sorted(self._busy, key=self._accounts.counter):
-            entry = self._begin(name).best_fitting(lets_in)
+            order = self._begin(name)
+            entry = order.best_fitting(lets_in)
             if entry is not None:
                 return entry
+            if self._passed_over is None:
+                self._passed_over = order.best()
         return None
 
     def _begin(self, name: str) -> Order:

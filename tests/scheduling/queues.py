@@ -54,6 +54,14 @@ def make_queue(policy: Policy | str, *, by_priority: bool = False) -> PolicyQueu
     )
 
 
+def arrive(queue: PolicyQueue[Request], name: str, tokens: int, arrival_s: float) -> Request:
+    """Add a request that arrived at a moment."""
+    request = Request(name, tokens)
+    request.arrival_s = arrival_s
+    queue.add(request)
+    return request
+
+
 def drain(queue: PolicyQueue[Request], now_s: float) -> list[Request]:
     """Pop everything, one step a pick, checking that peek and pop agree."""
     order = []

@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ewsjf_env.measure.service import ServiceLevel
 from ewsjf_env.policy.policy import Policy, parse_policy
 from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.cost import PrefillCostModel
+from ewsjf_env.scheduling.entry import Entry
 from ewsjf_env.scheduling.memory import PASS_LIMIT, MemoryGate
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.partition.repartition import InlineExecutor
-from tests.scheduling.queues import BUDGET_TOKENS, COST, Request, describe
+from ewsjf_env.scheduling.tenants import TenantSettings
+from tests.scheduling.queues import BUDGET_TOKENS, COST, Request, arrive, describe
 
 BLOCK = 16
 
@@ -34,17 +37,17 @@ class Blocks:
         return self.runs
 
 
+def describe_tenant(request: Request, seq: int) -> Entry:
+    """An entry of the tenant that the name begins with."""
+    entry = describe(request, seq)
+    entry.tenant = request.name[0]
+    return entry
+
+
 def gated(text: str, cache: Blocks) -> PolicyQueue[Request]:
     return PolicyQueue(
         parse_policy(text), describe, PrefillCostModel(COST), InlineExecutor(), cache=cache
     )
-
-
-def add(queue: PolicyQueue[Request], name: str, tokens: int, arrival_s: float) -> Request:
-    request = Request(name, tokens)
-    request.arrival_s = arrival_s
-    queue.add(request)
-    return request
 
 
 def step(queue: PolicyQueue[Request], now_s: float) -> list[Request]:
@@ -84,14 +87,14 @@ def test_off_by_default_and_without_a_cache() -> None:
 )
 def test_who_is_let_in(tokens: int, free: int, runs: int, admitted: bool) -> None:
     queue = gated("ewsjf(kv_reserve=0.1)", Blocks(free=free, runs=runs))
-    add(queue, "one", tokens, 0.0)
+    arrive(queue, "one", tokens, 0.0)
     assert bool(step(queue, 1.0)) is admitted
 
 
 def test_a_head_that_does_not_fit_is_passed_over_by_one_that_does() -> None:
     cache = Blocks(free=100)
     queue = gated("hrrn(kv_reserve=0.05)", cache)
-    long, short = add(queue, "long", 3000, 0.0), add(queue, "short", 100, 59.5)
+    long, short = arrive(queue, "long", 3000, 0.0), arrive(queue, "short", 100, 59.5)
     queue.begin_step(60.0, BUDGET_TOKENS)
     stock = gated("hrrn", cache)
     for one in (long, short):
@@ -105,7 +108,7 @@ def test_a_head_that_does_not_fit_is_passed_over_by_one_that_does() -> None:
 def test_the_choice_is_what_peek_showed_although_its_blocks_are_gone() -> None:
     cache = Blocks(free=10)
     queue = gated("ewsjf(kv_reserve=0.05)", cache)
-    one, other = add(queue, "one", 100, 0.0), add(queue, "other", 100, 0.0)
+    one, other = arrive(queue, "one", 100, 0.0), arrive(queue, "other", 100, 0.0)
     queue.begin_step(1.0, BUDGET_TOKENS)
     first = queue.peek()
     cache.free = 3
@@ -119,15 +122,61 @@ def test_a_head_is_passed_over_a_bounded_number_of_times() -> None:
     """After `PASS_LIMIT` with worse scores nobody with a worse score goes before it."""
     cache = Blocks(free=100)
     queue = gated("hrrn(kv_reserve=0.05)", cache)
-    long = add(queue, "long", 3200, 0.0)  # 200 blocks
+    long = arrive(queue, "long", 3200, 0.0)  # 200 blocks
     passed = 0
     for k in range(PASS_LIMIT + 8):  # those that are kept waiting do not outrank it yet
-        add(queue, f"short{k}", 16, 1000.0 + k)
+        arrive(queue, f"short{k}", 16, 1000.0 + k)
         passed += len(step(queue, 1000.5 + k))
         cache.free = 100
     assert passed == PASS_LIMIT
     cache.free = 200
     assert step(queue, 1000.5 + PASS_LIMIT + 8)[0] is long
+
+
+@pytest.mark.parametrize("order", ["fcfs", "sjf", "ewsjf"])
+def test_a_tenant_whose_next_does_not_fit_is_passed_over_a_bounded_number_of_times(
+    order: str,
+) -> None:
+    """Its counter stays the smallest, and the other one's short requests never end."""
+    cache = Blocks(free=100)
+    queue = PolicyQueue(
+        parse_policy(f"{order}(kv_reserve=0.05)"),
+        describe_tenant,
+        PrefillCostModel(COST),
+        InlineExecutor(),
+        cache=cache,
+        tenants=TenantSettings(by="priority"),
+    )
+    long = arrive(queue, "a", 3200, 0.0)  # 200 blocks
+    passed = 0
+    for k in range(PASS_LIMIT + 20):
+        arrive(queue, f"b{k}", 16, 1.0 + k)
+        passed += len(step(queue, 1.5 + k))
+        cache.free = 100
+    assert passed == PASS_LIMIT
+    cache.free = 200
+    assert step(queue, 200.0)[0] is long
+
+
+def test_a_late_request_that_does_not_fit_is_passed_over_a_bounded_number_of_times() -> None:
+    cache = Blocks(free=100)
+    queue = PolicyQueue(
+        parse_policy("sjf_late(kv_reserve=0.05,late_share=0.5)"),
+        describe,
+        PrefillCostModel(COST),
+        InlineExecutor(),
+        cache=cache,
+        level=ServiceLevel(),
+    )
+    late = arrive(queue, "late", 3200, 0.0)
+    passed = 0
+    for k in range(3200 // 16 + PASS_LIMIT + 20):
+        arrive(queue, f"fresh{k}", 16, 100.0 + k)
+        passed += len(step(queue, 100.0 + k))
+        cache.free = 100
+    assert passed == 3200 // 16 + PASS_LIMIT  # its credit first, and then its passes
+    cache.free = 200
+    assert step(queue, 1000.0)[0] is late
 
 
 @given(
@@ -141,7 +190,7 @@ def test_everybody_is_served_in_the_end(order: str, lengths: list[int], reserve:
     policy = parse_policy(f"{order}(kv_reserve={reserve})")
     queue = gated(f"{order}(kv_reserve={reserve})", cache)
     assert isinstance(policy, Policy)
-    waiting = {add(queue, f"r{k}", tokens, 0.1 * k) for k, tokens in enumerate(lengths)}
+    waiting = {arrive(queue, f"r{k}", tokens, 0.1 * k) for k, tokens in enumerate(lengths)}
     running: list[Request] = []
     for k in range(20 * len(lengths)):
         admitted = step(queue, 100.0 + k)

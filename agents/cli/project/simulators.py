@@ -2,8 +2,8 @@
 
 AISimulate needs an environment of its own, of which only the compiled module is used:
 
-    python3 -m venv /tmp/aisimulate
-    /tmp/aisimulate/bin/pip install --no-deps --only-binary=:all: --pre aisimulate
+    python3 -m venv DIR
+    DIR/bin/pip install --no-deps --only-binary=:all: --pre aisimulate
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ def _climb(
                 rung(index)
     return {
         "policy": policy.name,
+        "oracle": policy.oracle,
         "workload": name,
         "limit_requests_per_s": limit_per_s,
         "rungs": [rungs[index] for index in sorted(rungs)],

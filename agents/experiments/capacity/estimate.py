@@ -98,9 +98,11 @@ def capacity_rows(
             )
             for name, one in there.items():
                 own = everybody[name]
-                best = _best({n: c for n, c in everybody.items() if n != name})
+                rivals = {n for n in there if n != name and not there[n]["oracle"]}
+                best = _best({n: c for n, c in everybody.items() if n in rivals})
                 row = {
                     "policy": name,
+                    "oracle": one["oracle"],
                     "workload": workload,
                     "engine": engine,
                     "level": share,

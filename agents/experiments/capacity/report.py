@@ -29,7 +29,8 @@ def markdown(rows: Sequence[Row], meta: Mapping[str, Any]) -> str:
         f"served misses it.  {counted(meta['seeds'], 'draw')} of {meta['duration_s']:g} s or more, "
         f"the same for every policy; the first and the last {EDGE:.0%} of a window are not judged. "
         "95 % intervals by resampling draws, for all policies together.  *Each class*: the rate up "
-        "to which short, middle and long prompts each keep it.",
+        "to which short, middle and long prompts each keep it.  (oracle) reads true output "
+        "lengths and is nobody's rival.",
         "",
         f"Engine: {meta['engine_name']}.",
         *doubts(meta["seeds"], meta["repeats"]),
@@ -85,12 +86,13 @@ def _cells(rows: Sequence[Row]) -> list[list[str]]:
     titles += [f"{name} kept" for name in CLASSES]
     priced = any("price_per_million_good" in row for row in rows)
     cells = [titles + (["price of a million good"] if priced else [])]
-    values = {row["policy"]: row["requests_per_s"] or math.nan for row in rows}
+    fair = [row for row in rows if not row["oracle"]]
+    values = {row["policy"]: row["requests_per_s"] or math.nan for row in fair}
     first = best(values, larger=True)
     for row in rows:
         value = interval([row["requests_per_s"], row["low"], row["high"]])
         line = [
-            row["policy"],
+            f"{row['policy']} (oracle)" if row["oracle"] else row["policy"],
             bold(value) if row["policy"] == first else value,
             _ratio(row, "ratio_to_fcfs"),
             _ratio(row, "ratio_to_best_rival"),
@@ -108,7 +110,7 @@ def _ratio(row: Row, name: str) -> str:
 
 def _no_gain(rows: Sequence[Row]) -> str:
     """One line where no policy serves surely more than FCFS does."""
-    sure = [row for row in rows if (row["ratio_to_fcfs_low"] or 0.0) > 1.0]
+    sure = [r for r in rows if not r["oracle"] and (r["ratio_to_fcfs_low"] or 0.0) > 1.0]
     if sure or len(rows) < 2:
         return ""
     return f"No queue, no gain: no policy surely serves more than {BASE} at this service level."

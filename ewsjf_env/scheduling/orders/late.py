@@ -83,6 +83,7 @@ class LateLastOrder(Order):
         self._in_time: set[int] = set()
         self._late: dict[int, Entry] = {}
         self._oldest: list[int] = []  # seq of late ones, a heap, lazily removed
+        self._passed_over: Entry | None = None  # late, its turn, but a gate does not let it in
 
     @classmethod
     def around(
@@ -127,6 +128,9 @@ class LateLastOrder(Order):
 
     def remove(self, entry: Entry, picked: bool) -> None:
         """O(1) besides the order's own."""
+        if picked and self._passed_over is not None:
+            self._passed_over.passed += 1
+        self._passed_over = None
         if self._late.pop(entry.seq, None) is None:
             self._in_time.remove(entry.seq)
             self.inner.remove(entry, picked)
@@ -143,10 +147,14 @@ class LateLastOrder(Order):
         return self._of(self.inner.best(), self._oldest_late())
 
     def best_fitting(self, lets_in: Callable[[Entry], bool]) -> Entry | None:
-        """The same of the entries that a gate lets in."""
-        late = self._oldest_late()
-        found = self.inner.best_fitting(lets_in)
-        return self._of(found, late if late is not None and lets_in(late) else None)
+        """The same of the entries that a gate lets in; a late one is passed over boundedly."""
+        self._passed_over = None
+        found, late = self.inner.best_fitting(lets_in), self._oldest_late()
+        if late is None or lets_in(late):
+            return self._of(found, late)
+        if self._credit >= late.prompt_tokens:
+            self._passed_over = late
+        return found
 
     def _of(self, found: Entry | None, late: Entry | None) -> Entry | None:
         if late is None or (found is None and self._in_time):

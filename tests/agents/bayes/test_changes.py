@@ -1,4 +1,4 @@
-"""Does an agent on a study notice that the traffic has changed, and only then?"""
+"""An agent on a study notices that the traffic has changed, and only then."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What does the model of few, noisy windows believe, and whom does it recommend?"""
+"""The model of few, noisy windows: its beliefs, and whom it recommends."""
 
 from __future__ import annotations
 

@@ -70,7 +70,14 @@ def ladder(policy: str, shares: dict[str, list[float]], rates: list[float]) -> d
             part["middle"] = [0, 0]
             part[ALL] = [part["short"][0] + part["long"][0]] * 2
         rungs.append({"rate_per_s": rate, "counted": counted, "kept": kept})
-    return {"policy": policy, "workload": "w", "limit_requests_per_s": 5.0, "rungs": rungs}
+    oracle = policy == "oracle"
+    return {
+        "policy": policy,
+        "oracle": oracle,
+        "workload": "w",
+        "limit_requests_per_s": 5.0,
+        "rungs": rungs,
+    }
 
 
 def test_capacity_is_where_attainment_falls_below_the_share() -> None:
@@ -91,12 +98,14 @@ def test_rows_compare_with_fcfs_and_with_the_best_rival() -> None:
     slow = {"short": [1.0, 0.9, 0.8], "long": [1.0, 0.9, 0.8]}
     fast = {"short": [1.0, 1.0, 0.9], "long": [1.0, 1.0, 0.9]}
     rates = [1.0, 2.0, 4.0]
-    ladders = [ladder("fcfs", slow, rates), ladder("a", fast, rates), ladder("b", slow, rates)]
+    arms = {"fcfs": slow, "a": fast, "b": slow, "oracle": fast}
+    ladders = [ladder(name, shares, rates) for name, shares in arms.items()]
     rows = {row["policy"]: row for row in capacity_rows(ladders, [0.95], "machine", 2.0)}
     assert rows["fcfs"]["requests_per_s"] == pytest.approx(1.5)
     assert rows["a"]["requests_per_s"] == pytest.approx(3.0)
     assert rows["a"]["ratio_to_fcfs"] == rows["a"]["ratio_to_best_rival"] == pytest.approx(2.0)
     assert rows["b"]["best_rival"] == "a"
+    assert rows["a"]["best_rival"] in ("fcfs", "b")  # an oracle is no rival
     assert rows["a"]["price_per_million_good"] == pytest.approx(2e6 / 3600 / 0.95 / 3.0)
     assert rows["a"]["kept_by_class"]["middle"] is None
 
@@ -140,6 +149,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--capacity", "0.9", "--load", "1"], "--capacity, --load, --rate: give one of them"),
         (["--capacity", "0.9", "--service", "tpot=1C"], "--service: 'tpot=1C'"),
         (["--capacity", "0.9", "--price", "0"], "--price: 0.0 is outside"),
+        (["--capacity", "0.9", "--against", "ewsjf"], "--against: is not of --capacity"),
         (["--service", "tpot=1"], "--service: is of --capacity, which is not given"),
     ],
 )

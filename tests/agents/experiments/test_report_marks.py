@@ -1,4 +1,4 @@
-"""When is a value marked as lost to fcfs? Not below one percent, and not when it is not sure."""
+"""The mark of a value that loses to fcfs: not below one percent, and only where it is sure."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from ewsjf_env.policy.policy_queue import PolicyQueue
 from ewsjf_env.scheduling.cost import PrefillCostModel
 from ewsjf_env.scheduling.orders.registry import ORDERS
 from ewsjf_env.scheduling.partition.repartition import InlineExecutor
-from tests.scheduling.queues import BUDGET_TOKENS, COST, Request, describe
+from tests.scheduling.queues import BUDGET_TOKENS, COST, Request, arrive, describe
 
 LEVEL = ServiceLevel(ttft_s=1.0, ttft_cost_factor=5.0, tpot_s=0.2)
 
@@ -23,13 +23,6 @@ def make(text: str, level: ServiceLevel | None = LEVEL) -> PolicyQueue[Request]:
     )
 
 
-def add(queue: PolicyQueue[Request], name: str, tokens: int, arrival_s: float) -> Request:
-    request = Request(name, tokens)
-    request.arrival_s = arrival_s
-    queue.add(request)
-    return request
-
-
 def pops(queue: PolicyQueue[Request], now_s: float, count: int) -> list[Request]:
     queue.begin_step(now_s, BUDGET_TOKENS)
     return [queue.pop() for _ in range(min(count, len(queue)))]
@@ -38,9 +31,9 @@ def pops(queue: PolicyQueue[Request], now_s: float, count: int) -> list[Request]
 def test_earliest_deadline_first() -> None:
     """1 s and five times C(b), which is 0.17 s for 1,000 tokens."""
     queue = make("edf")
-    long = add(queue, "long", 1000, 0.0)  # due at 1.9 s
-    short = add(queue, "short", 10, 0.5)  # due at 1.53 s
-    later = add(queue, "later", 10, 1.0)  # due at 2.03 s
+    long = arrive(queue, "long", 1000, 0.0)  # due at 1.9 s
+    short = arrive(queue, "short", 10, 0.5)  # due at 1.53 s
+    later = arrive(queue, "later", 10, 1.0)  # due at 2.03 s
     assert pops(queue, 1.0, 3) == [short, long, later]
 
 
@@ -51,15 +44,18 @@ def test_without_service_levels_nobody_is_late(order: str) -> None:
     names = [("a", 500, 0.0), ("b", 100, 0.0), ("c", 3000, 1.0), ("d", 20, 2.0)]
     for one in (queue, expected):
         for name, tokens, arrival_s in names:
-            add(one, name, tokens, arrival_s)
+            arrive(one, name, tokens, arrival_s)
     found, wanted = (pops(one, 100.0, 4) for one in (queue, expected))
     assert [one.name for one in found] == [one.name for one in wanted]
 
 
 def test_the_late_make_room_and_are_served_when_nobody_else_waits() -> None:
     queue = make("sjf_late")
-    late = [add(queue, "late", 20, 0.0), add(queue, "later", 10, 0.5)]  # cannot begin after 1.8 s
-    fresh = add(queue, "fresh", 4000, 9.0)
+    late = [
+        arrive(queue, "late", 20, 0.0),
+        arrive(queue, "later", 10, 0.5),
+    ]  # cannot begin after 1.8 s
+    fresh = arrive(queue, "fresh", 4000, 9.0)
     assert pops(queue, 10.0, 3) == [fresh, *late]
 
 
@@ -69,8 +65,8 @@ def test_a_request_is_late_when_it_could_not_end_its_prefill_in_time() -> None:
     last_s = LEVEL.ttft_s + (LEVEL.ttft_cost_factor - 1.0) * cost_s
     for now_s, first in ((last_s - 1e-6, "one"), (last_s + 1e-6, "fresh")):
         queue = make("fcfs(late=last)")
-        add(queue, "one", 1000, 0.0)
-        add(queue, "fresh", 1000, 1.0)
+        arrive(queue, "one", 1000, 0.0)
+        arrive(queue, "fresh", 1000, 1.0)
         assert pops(queue, now_s, 1)[0].name == first
 
 
@@ -79,10 +75,10 @@ def test_a_request_is_late_when_it_could_not_end_its_prefill_in_time() -> None:
 def test_the_late_wait_for_a_bounded_number_of_tokens(share: float, tokens: int) -> None:
     """At most b (1 - s)/s tokens of others, and the last one of these."""
     queue = make(f"sjf_late(late_share={share})")
-    late = add(queue, "late", tokens, 0.0)
+    late = arrive(queue, "late", tokens, 0.0)
     passed = 0
     for k in range(20_000):
-        add(queue, f"fresh{k}", 50, 100.0 + k)
+        arrive(queue, f"fresh{k}", 50, 100.0 + k)
         if pops(queue, 100.0 + k, 1) == [late]:
             break
         passed += 50
@@ -92,7 +88,7 @@ def test_the_late_wait_for_a_bounded_number_of_tokens(share: float, tokens: int)
 
 def test_a_policy_change_keeps_everybody() -> None:
     queue = make("sjf_late")
-    names = {add(queue, f"r{k}", 10 + k, 0.1 * k) for k in range(30)}
+    names = {arrive(queue, f"r{k}", 10 + k, 0.1 * k) for k in range(30)}
     first = pops(queue, 2.9, 4)
     queue.install(parse_policy("edf_late"))
     rest = pops(queue, 3.0, 30)
@@ -109,7 +105,7 @@ def test_everybody_is_served_once_under_any_order(
     order: str, lengths: list[int], share: float
 ) -> None:
     queue = make(f"{order}(late=last,late_share={share})")
-    waiting = [add(queue, f"r{k}", tokens, 0.2 * k) for k, tokens in enumerate(lengths)]
+    waiting = [arrive(queue, f"r{k}", tokens, 0.2 * k) for k, tokens in enumerate(lengths)]
     served: list[Request] = []
     for k in range(4 * len(lengths)):
         queue.begin_step(0.3 * k, BUDGET_TOKENS)

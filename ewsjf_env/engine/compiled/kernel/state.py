@@ -93,7 +93,7 @@ CLOCK = _record(
     "recovery_first recovery_last ordered heap first_queue fcfs_step active traffic_count "
     "deadlines overdue watched overdue_served waits wait_next served timed_steps learnt batch "
     "sample kept fresh free_first free_last free_rows bubbles tenant opened own turns "
-    "passed_over late moments oldest_late",
+    "passed_over late moments oldest_late late_passed tenant_passed",
     "now_s step_s gpu_free_s kv_usage_s kv_usage kv_since_s share_scale share_arrivals "
     "share_stamp_s mean_cost_s credit_tokens cap_tokens last_step_s "
     "used_s used used_since_s last_counter "
@@ -277,7 +277,8 @@ def new_state(
     clock["free_blocks"] = limit["kv_blocks"] - 1  # vLLM keeps one as the null block
     for name in ("age_first", "age_last", "recovery_first", "recovery_last", "first_queue"):
         clock[name] = NOBODY
-    clock["fcfs_step"] = clock["passed_over"] = -1
+    for name in ("fcfs_step", "passed_over", "late_passed", "tenant_passed"):
+        clock[name] = -1
     clock["last_step_s"] = clock["used_since_s"] = np.nan
 
     requests = np.zeros(n, REQUEST)

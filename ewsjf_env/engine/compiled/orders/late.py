@@ -47,7 +47,11 @@ def leave_late(s: View) -> None:
 @inner
 def remove_in_lane(s: View, i: int, picked: bool) -> None:
     """Take a request out of the order, or out of the lane of late ones."""
-    r, c, p = requests_of(s)[i], clock_of(s), policy_of(s)
+    requests, c, p = requests_of(s), clock_of(s), policy_of(s)
+    r = requests[i]
+    if c.late_passed != NOBODY:
+        requests[c.late_passed].passed += picked
+        c.late_passed = NOBODY
     if r.where != codes.IN_LATE:
         remove_from_order(s, i, picked)
         if picked and c.late:
@@ -63,6 +67,7 @@ def remove_in_lane(s: View, i: int, picked: bool) -> None:
 @inner
 def best_in_lanes(s: View) -> int:
     """The order's next request, or the oldest late one."""
+    clock_of(s).late_passed = NOBODY
     if not clock_of(s).late:
         return best(s)
     requests, heaps, keys, c = requests_of(s), heaps_of(s), keys_of(s), clock_of(s)
@@ -70,6 +75,8 @@ def best_in_lanes(s: View) -> int:
         c.oldest_late = pop(heaps[LATE], keys[LATE], c.oldest_late)
     late, found = heaps[LATE, 0], best(s)
     if policy_of(s).gated and not lets_in(s, late):
+        if c.late_credit >= requests[late].prompt:
+            c.late_passed = late
         return found
     if found == NOBODY:
         return NOBODY if c.ordered else late  # the order closes the step, or is empty

@@ -156,44 +156,43 @@ def lets_in(s: View, i: int) -> bool:
 
 @inner
 def best(s: View) -> int:
-    """The next request of the order; nobody where it is empty or closes the step."""
-    c, p = clock_of(s), policy_of(s)
-    if not p.gated:
-        return _best(s)
-    if p.kind == codes.SCORED:
-        c.passed_over = NOBODY
-        asks = c.first_queue == NOBODY or p.backfill == codes.BY_SCORE
-        waited = c.age_first != NOBODY and c.step_s > requests_of(s)[c.age_first].arrival_s
-        if asks and waited and c.fcfs_step != c.step:
-            found = _best_fitting(s)
-            if found != FAILED:
-                return found
-            c.fcfs_step = c.step
-    found = _best(s)
-    return found if found != NOBODY and lets_in(s, found) else NOBODY
+    """The next request of the order; nobody where it is empty, closes the step or lets none in."""
+    return _best(s, policy_of(s).gated != 0)
 
 
 @inner
-def _best(s: View) -> int:
+def ungated_best(s: View) -> int:
+    """The next request of the order, whatever the memory gate says."""
+    return _best(s, False)
+
+
+@inner
+def _best(s: View, gated: bool) -> int:
     requests = requests_of(s)
     c, p = clock_of(s), policy_of(s)
+    oldest = c.age_first
     if p.kind == codes.OLDEST:
-        return c.age_first
-    if p.kind == codes.KEYED:
-        oldest = c.age_first
+        found = oldest
+    elif p.kind == codes.KEYED:
         if oldest != NOBODY and c.step_s - requests[oldest].arrival_s >= p.promote_s:
-            return oldest
-        return _smallest_key(s)
-    if c.age_first == NOBODY or c.step_s <= requests[c.age_first].arrival_s:
-        return c.age_first
-    if c.first_queue != NOBODY and p.backfill != codes.BY_SCORE:
-        return _neighbour(s)
-    if c.fcfs_step != c.step:
-        chosen = _best_score(s)
-        if chosen != NOBODY:
-            return chosen
-        c.fcfs_step = c.step  # a score was no number: first come in this step
-    return c.age_first
+            found = oldest
+        else:
+            found = _smallest_key(s)
+    else:
+        if gated:
+            c.passed_over = NOBODY
+        if oldest == NOBODY or c.step_s <= requests[oldest].arrival_s:
+            found = oldest
+        elif c.first_queue != NOBODY and p.backfill != codes.BY_SCORE:
+            found = _neighbour(s)
+        else:
+            if c.fcfs_step != c.step:
+                chosen = _best_score(s, gated)
+                if chosen != FAILED:
+                    return chosen
+                c.fcfs_step = c.step  # a score was no number: first come in this step
+            found = oldest
+    return NOBODY if gated and found != NOBODY and not lets_in(s, found) else found
 
 
 @inner
@@ -214,35 +213,10 @@ def _smallest_key(s: View) -> int:
 
 
 @inner
-def _best_score(s: View) -> int:
-    requests, queues = requests_of(s), queues_of(s)
-    c, p = clock_of(s), policy_of(s)
-    latest_s = requests[c.age_first].arrival_s + p.overtake_s
-    chosen, most = NOBODY, -math.inf
-    for place in range(c.active):
-        q = queues[place].active
-        head = queues[q].first
-        arrived_s = requests[head].arrival_s
-        if arrived_s > latest_s:
-            continue
-        if queues[q].scored == head and queues[q].scored_step == c.step:
-            value = queues[q].score
-        else:
-            b = effective_tokens(s, head)
-            value = score(p, c.mean_cost_s, c.share_scale, queues[q], b, c.step_s - arrived_s)
-            if not math.isfinite(value):
-                return NOBODY
-            queues[q].score, queues[q].scored, queues[q].scored_step = value, head, c.step
-        if value > most or chosen == NOBODY or (value == most and head < chosen):
-            chosen, most = head, value
-    return chosen
+def _best_score(s: View, gated: bool) -> int:
+    """The head that scores best of those that the memory gate lets in; `FAILED` without a number.
 
-
-@inner
-def _best_fitting(s: View) -> int:
-    """The best head that the memory gate lets in, and note a better one that it does not.
-
-    Nobody where it lets none in; `FAILED` where a score was no number.
+    With a gate, a better head that it does not let in is noted.
     """
     requests, queues = requests_of(s), queues_of(s)
     c, p = clock_of(s), policy_of(s)
@@ -262,17 +236,20 @@ def _best_fitting(s: View) -> int:
             if not math.isfinite(value):
                 return FAILED
             queues[q].score, queues[q].scored, queues[q].scored_step = value, head, c.step
-        if lets_in(s, head):
-            if value > most or chosen == NOBODY or (value == most and head < chosen):
-                chosen, most = head, value
-        elif (
-            value > most_outside or outside == NOBODY or (value == most_outside and head < outside)
-        ):
-            outside, most_outside = head, value
-    better = most_outside > most or (most_outside == most and outside < chosen)
-    if chosen != NOBODY and outside != NOBODY and better:
+        if gated and not lets_in(s, head):
+            if _goes_before(value, head, most_outside, outside):
+                outside, most_outside = head, value
+        elif _goes_before(value, head, most, chosen):
+            chosen, most = head, value
+    if chosen != NOBODY and outside != NOBODY and _goes_before(most_outside, outside, most, chosen):
         c.passed_over = outside
     return chosen
+
+
+@inner
+def _goes_before(value: float, i: int, most: float, chosen: int) -> bool:
+    """Whether a head goes before the best so far: the higher score, then the older request."""
+    return value > most or chosen == NOBODY or (value == most and i < chosen)
 
 
 @inner

@@ -33,6 +33,7 @@ from ewsjf_env.engine.compiled.orders.order import (
     add_to_order,
     best,
     observe_arrival,
+    ungated_best,
 )
 from ewsjf_env.engine.compiled.orders.overdue import (
     charge,
@@ -102,15 +103,18 @@ def choose(s: View) -> tuple[int, bool]:
 @inner
 def best_of_tenants(s: View) -> int:
     """The next request of the tenant that is owed most; of the next where its order is closed."""
-    account = NOBODY
+    account, c, p = NOBODY, clock_of(s), policy_of(s)
+    c.tenant_passed = NOBODY
     while True:
         account = next_tenant(s, account)
         if account == NOBODY:
             return NOBODY
         begin_tenant(s, account)
         found = best(s)
-        if found != NOBODY or not (policy_of(s).closes or policy_of(s).gated):
+        if found != NOBODY or not (p.closes or p.gated):
             return found
+        if p.gated and c.tenant_passed == NOBODY:
+            c.tenant_passed = ungated_best(s)
 
 
 @inner
@@ -141,6 +145,9 @@ def take_out(s: View, i: int, picked: bool) -> None:
         unwatch(s, i)
         shared = limits_of(s).tenants > 0
         if shared:
+            if c.tenant_passed != NOBODY:
+                requests[c.tenant_passed].passed += picked
+                c.tenant_passed = NOBODY
             begin_tenant(s, requests[i].account)
         remove_in_lane(s, i, picked)
         if shared:
@@ -200,6 +207,7 @@ def replace_order(table: Any) -> None:
     c, shared = clock_of(s), limits_of(s).tenants > 0
     c.age_first = c.age_last = c.first_queue = c.passed_over = NOBODY
     c.ordered = c.heap = c.active = c.deadlines = c.overdue = c.watched = 0
+    c.late_passed = c.tenant_passed = NOBODY
     c.waits = c.wait_next = c.served = c.late = c.moments = c.oldest_late = 0
     c.late_credit = 0.0
     c.share_scale, c.share_arrivals, c.share_stamp_s = 1.0, 0.0, 0.0

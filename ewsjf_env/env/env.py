@@ -289,8 +289,7 @@ class SchedulerTuningEnv(gymnasium.Env[Observation, Action]):
             return None
         if self.render_mode == "rgb_array":
             return render_bars(self._outcome.observation)
-        info = self._outcome.info()
-        parts = ("parameters", "reward_terms", "constraints", "metrics")
+        info, parts = self._outcome.info(), ("parameters", "reward_terms", "constraints", "metrics")
         return render_text({k: v for part in parts for k, v in (info[part] or {}).items()})
 
     def close(self) -> None:

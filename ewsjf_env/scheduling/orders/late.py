@@ -12,8 +12,8 @@ request leaves it for a lane of its own, oldest first, which is served
   s/(1 - s), and a late request goes first once the credit has reached its tokens.
 
 So nobody waits without bound: before a late request of b tokens at most b (1 - s)/s tokens of
-others are admitted, once those that were late before it are served.  The overdue lane is above
-both.
+others are admitted, and the rest of one prompt, once those that were late before it are served.
+The overdue lane is above both; what a memory gate adds, `memory.py` bounds.
 """
 
 from __future__ import annotations
